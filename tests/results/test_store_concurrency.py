@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,18 @@ def compact(root: str, finished: Any) -> int:
 @pytest.mark.slow
 def test_writers_readers_and_two_compactors_at_once(tmp_path: Path, run_row: dict[str, Any]) -> None:
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(WRITERS + 4) as pool:
+    # Unlike multiprocessing's own pool this one fails at once if its processes cannot begin.
+    with context.Manager() as manager, ProcessPoolExecutor(WRITERS + 4, mp_context=context) as pool:
         finished = manager.Event()
-        readers = [pool.apply_async(read, (str(tmp_path), finished)) for _ in range(2)]
-        compactors = [pool.apply_async(compact, (str(tmp_path), finished)) for _ in range(2)]
-        writers = [pool.apply_async(write, (str(tmp_path), run_row, number)) for number in range(WRITERS)]
+        readers = [pool.submit(read, str(tmp_path), finished) for _ in range(2)]
+        compactors = [pool.submit(compact, str(tmp_path), finished) for _ in range(2)]
+        writers = [pool.submit(write, str(tmp_path), run_row, number) for number in range(WRITERS)]
         try:
-            won = [writer.get(timeout=900) for writer in writers]
+            won = [writer.result(timeout=900) for writer in writers]
         finally:
             finished.set()
-        looks = [reader.get(timeout=300) for reader in readers]
-        merged = [compactor.get(timeout=300) for compactor in compactors]
+        looks = [reader.result(timeout=300) for reader in readers]
+        merged = [compactor.result(timeout=300) for compactor in compactors]
     store = Store(tmp_path)
     shared = [f"shared-{number:02d}" for number in range(0, RUNS, 2)]
     own = [f"w{writer}-{number:02d}" for writer in range(WRITERS) for number in range(1, RUNS, 2)]
