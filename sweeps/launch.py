@@ -23,10 +23,11 @@ from results import Store, StoreError, TokenlawError, UsageError, atomic
 
 from .attempts import living
 from .ledger import Submission, load_submission, new_submission, open_submission, submissions
+from .outcome import Outcome
 from .plan import Plan, PlannedRun, planned
 from .scheduler import WORKER, LocalScheduler, Observe, Summary, worker_environment
 from .snapshot import Snapshot, load_snapshot, take_snapshot
-from .worker import Execute, Options, Outcome, work
+from .worker import Execute, Options, work
 
 START_SECONDS = 20.0
 """How long `submit` waits for a detached supervisor to enter itself in the ledger."""

@@ -25,10 +25,12 @@ from results import Store, StoreError
 from .attempts import Attempt, Heartbeat, attempts_at, living
 from .estimate import Clock
 from .ledger import Submission
+from .outcome import Outcome
+from .parents import blocking
 from .plan import PlannedRun, priorities
 from .process import ProcessId
+from .run_rows import record_death
 from .snapshot import HOME, load_snapshot
-from .worker import Outcome, blocking, record_death
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "sweeps.worker")
 """-P keeps the current folder off the module path: a folder named `results` there must not shadow the package."""

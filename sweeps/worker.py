@@ -22,72 +22,33 @@ import os
 import shutil
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError, atomic
-from results.provenance import provenance, provenance_json
+from results.provenance import provenance
 from scaling.ranks import Place
 from scaling.spec import GeneratorRun, canonical_json
 from scaling.workspace import Progress, Workspace
 
 from . import artifacts, causes, followers
-from .attempts import Attempt, Claim, Heartbeat, State, attempts_at, claim_attempt
-from .external import AnyRun, ExternalRun, facts_of, parse_any_run
+from .attempts import Attempt, Claim, State, attempts_at, claim_attempt
+from .external import AnyRun, ExternalRun, parse_any_run
+from .log_lines import SaidProgress, one_line, redirect, say
 from .memory import peak_memory
+from .outcome import EXIT_CODES, Outcome, Result
+from .parents import blocking
 from .process import ProcessId
 from .pulse import STOPPING, Pulse, Stop
+from .run_rows import run_row
 
 Run = AnyRun
 Execute = Callable[[Run, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
-Result = Literal["done", "diverged", "failed", "interrupted", "taken", "blocked", "storage"]
-
-EXIT_CODES: dict[Result, int] = {
-    "done": 0,
-    "diverged": 0,
-    "failed": 1,
-    "storage": 1,
-    "interrupted": 75,
-    "taken": 76,
-    "blocked": 77,
-}
-"""taken: another process works on the run. blocked: its tokenizer is not there. storage: the root cannot be written.
-interrupted: stopped, with a checkpoint; the cause is preempted, timeout or interrupted."""
-
-LOG_SECONDS = 30.0
-"""Time between two lines of progress in an attempt's log."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended, as told to whoever started the worker."""
-
-    run_id: str
-    result: Result
-    attempt: int | None = None
-    cause: str | None = None
-    message: str | None = None
-
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps({"outcome": asdict(self)})
-
-    @classmethod
-    def parse(cls, text: str) -> Outcome | None:
-        """The last outcome line in a text; None if there is none."""
-        for line in reversed(text.splitlines()):
-            if line.startswith('{"outcome"'):
-                try:
-                    return cls(**json.loads(line)["outcome"])
-                except (ValueError, TypeError, KeyError):
-                    continue
-        return None
 
 
 @dataclass(frozen=True)
@@ -180,27 +141,6 @@ def job_is_over(claim: Claim) -> bool:
     return job is None or job.restarts > claim.restarts
 
 
-def blocking(store: Store, spec: Run) -> str | None:
-    """Why a run cannot start: its tokenizer is not done, or its artifacts are gone. None if it can."""
-    if not isinstance(spec, GeneratorRun):
-        return None
-    parent, label = spec.tokenizer.run_id, spec.tokenizer.label
-    summary = store.results([parent]).get(parent)
-    if summary is None:
-        return f"its tokenizer {label} ({parent}) is not done"
-    if summary.status != "done":
-        return f"its tokenizer {label} ({parent}) {summary.status}"
-    folder = artifacts.folder(store.root, parent)
-    if not folder.is_dir():
-        artifacts.publish(store.root, parent)
-    if not folder.is_dir():
-        return (
-            f"{folder}, the weights of its tokenizer {label}, is gone; restore it, or remove "
-            f"{store.folder / parent} to train the tokenizer again"
-        )
-    return None
-
-
 def training(spec: Run, attempt: Attempt, options: Options) -> Execute:
     """What executes a run: the command that it names as its trainer, or our own training."""
     if spec.trainer:
@@ -248,16 +188,16 @@ class _Worker:
         """Run it, and end the attempt one way or the other."""
         self.stop.install()
         self.pulse.start()
-        _say(_beginning(self.spec, self.attempt, self.options))
+        say(_beginning(self.spec, self.attempt, self.options))
         try:
             result, cause, message = self._outcome(execute)
             if result in ("done", "diverged", "failed"):
                 result, message = self._finish(result, cause, message)
         except (StoreError, OSError) as error:
-            _say(traceback.format_exc())
-            result, cause, message = "storage", "storage", _line(error)
+            say(traceback.format_exc())
+            result, cause, message = "storage", "storage", one_line(error)
         self._end(result, cause, message)
-        _say(f"{result}: {message}" if message else result)
+        say(f"{result}: {message}" if message else result)
         self.stop.restore()
         return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
 
@@ -266,21 +206,21 @@ class _Worker:
         try:
             execute = execute or training(self.spec, self.attempt, self.options)
             folders = workspace(self.root, self.spec, self.attempt, self.earlier)
-            execute(self.spec, folders, self.recorder, _Said(self.pulse.report), self.stop)
+            execute(self.spec, folders, self.recorder, SaidProgress(self.pulse.report), self.stop)
         except RunError as error:
             if error.cause == "interrupted":
                 if self.stop.overtaken:
                     return "taken", None, "a newer attempt has begun; this one was held for dead"
-                return "interrupted", causes.of_stop(self.stop.signals, self.options.job), _line(error)
-            _say(traceback.format_exc())
-            return "diverged" if error.cause == "diverged" else "failed", error.cause, _line(error)
+                return "interrupted", causes.of_stop(self.stop.signals, self.options.job), one_line(error)
+            say(traceback.format_exc())
+            return "diverged" if error.cause == "diverged" else "failed", error.cause, one_line(error)
         except StoreError:
             raise
         except Exception as error:  # whatever ends a run is recorded with its cause, and told
-            cause, message = causes.of_error(error), _line(error)
+            cause, message = causes.of_error(error), one_line(error)
             if cause == "storage":
                 raise StoreError(f"{self.root}: {message}; free some space and run the same command again") from error
-            _say(traceback.format_exc())
+            say(traceback.format_exc())
             if self.options.place.size > 1:
                 return "failed", *self._of_others(cause, message)
             return "failed", cause, message
@@ -345,41 +285,25 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
         log(followers.log_of(attempt, place.rank))
     stop = Stop()
     stop.install()
-    _say(_beginning(spec, attempt, options))
+    say(_beginning(spec, attempt, options))
     try:
         execute = execute or training(spec, attempt, options)
         folders = workspace(root, spec, attempt, [other for other in attempts.values() if other.number < number])
-        execute(spec, folders, Recorder(run_id, number), _Said(lambda progress: None), stop)
+        execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
     except RunError as error:
         if error.cause == "interrupted":
-            return Outcome(run_id, "interrupted", number, "interrupted", _line(error))
+            return Outcome(run_id, "interrupted", number, "interrupted", one_line(error))
         # What ends all ranks alike, such as divergence, rank 0 records.
-        _say(traceback.format_exc())
+        say(traceback.format_exc())
         followers.await_end(attempt)
-        return Outcome(run_id, "failed", number, error.cause, _line(error))
+        return Outcome(run_id, "failed", number, error.cause, one_line(error))
     except Exception as error:  # noqa: BLE001 - told to rank 0, which sees no more than a broken connection
-        _say(traceback.format_exc())
-        cause, message = causes.of_error(error), _line(error)
+        say(traceback.format_exc())
+        cause, message = causes.of_error(error), one_line(error)
         followers.tell_end(attempt, place.rank, cause, message)
         followers.await_end(attempt)
         return Outcome(run_id, "failed", number, cause, message)
     return Outcome(run_id, "done", number)
-
-
-class _Said:
-    """Takes the reports of a run, and puts a line into the log for each phase and every LOG_SECONDS."""
-
-    def __init__(self, report: Callable[[Progress], None]) -> None:
-        self._report, self._phase, self._last = report, "", float("-inf")
-
-    def __call__(self, progress: Progress) -> None:
-        self._report(progress)
-        now = time.monotonic()
-        if progress.phase == self._phase and now - self._last < LOG_SECONDS:
-            return
-        self._phase, self._last = progress.phase, now
-        speed = f", {progress.images_per_second:,.0f} images/s" if progress.images_per_second else ""
-        _say(f"{progress.phase} {100 * progress.done:.0f} % {progress.detail}".rstrip() + speed)
 
 
 def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:
@@ -390,67 +314,6 @@ def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
         f"{job}{rank}, code {facts['code'][:12]}"
     )
-
-
-def run_row(
-    spec: Run,
-    *,
-    status: str,
-    cause: str | None,
-    message: str | None,
-    started_at: datetime,
-    wall_seconds: float,
-    peak_memory_bytes: int,
-) -> dict[str, Any]:
-    """The row of `runs`: what follows from the specification, how it went, where it came from."""
-    return facts_of(spec) | {
-        "status": status,
-        "cause": cause,
-        "message": message,
-        "wall_seconds": wall_seconds,
-        "peak_memory_bytes": peak_memory_bytes,
-        "started_at": started_at.isoformat(timespec="milliseconds"),
-        "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "provenance": provenance_json(),
-    }
-
-
-def record_death(root: Path, spec: Run, attempt: Attempt, cause: str, message: str) -> None:
-    """Store the failure of an attempt whose worker died without a word, as seen by its submitter. Raises StoreError."""
-    beat = attempt.heartbeat or Heartbeat()
-    claim = attempt.claim
-    row = run_row(
-        spec,
-        status="failed",
-        cause=cause,
-        message=message,
-        started_at=datetime.fromtimestamp(claim.time if claim else beat.time, UTC),
-        wall_seconds=beat.elapsed_before + beat.elapsed,
-        peak_memory_bytes=beat.peak_memory_bytes,
-    )
-    tables = Recorder(spec.run_id, attempt.number).tables(row)
-    Store(root).append(spec.run_id, tables, status="failed", attempt=attempt.number)
-    attempt.end("failed", cause=cause, message=message)
-
-
-def _say(text: str) -> None:
-    """A line for the log; a log that cannot be written (full disk) does not end a run."""
-    with suppress(OSError):
-        print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}", flush=True)
-
-
-def _line(error: BaseException) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, TokenlawError) else f"{type(error).__name__}: {text}"
-
-
-def _redirect(log: Path) -> None:
-    """Send standard output and error of this process, and of libraries in it, to a file."""
-    with log.open("ab") as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(file.fileno(), stream.fileno())
 
 
 def main(arguments: Sequence[str] | None = None, execute: Execute | None = None) -> int:
@@ -476,10 +339,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             place=Place.from_environment(job=given.job),
         )
     except (OSError, ValueError, TokenlawError) as error:
-        print(f"error: {given.spec}: {_line(error)}", file=sys.stderr)
+        print(f"error: {given.spec}: {one_line(error)}", file=sys.stderr)
         return 2
     told = os.dup(sys.stdout.fileno())
-    outcome = work(given.root, spec, options, execute=execute, log=_redirect)
+    outcome = work(given.root, spec, options, execute=execute, log=redirect)
     # What is left is to say how it ended.
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -19,8 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -30,11 +29,13 @@ from .. import causes
 from ..attempts import STALE_SECONDS, Attempt, attempts_at
 from ..external import AnyRun
 from ..ledger import Submission, load_submission
+from ..log_lines import say
+from ..outcome import EXIT_CODES, Outcome
+from ..run_rows import record_death
 from ..scheduler import WORKER, worker_environment
 from ..slurm.entries import Entry
 from ..slurm.queue import SlurmError, slurm
 from ..snapshot import load_snapshot
-from ..worker import EXIT_CODES, Outcome, record_death
 from .policy import progressed
 
 DIVERGED = 79
@@ -65,7 +66,7 @@ class Job:
     def perform(self) -> int:
         """Bring the run to its end; the exit code of the job. Raises TokenlawError."""
         signal.signal(signal.SIGTERM, self._on_term)
-        _say(
+        say(
             f"{self.run.stage} {self.run.label} ({self.run.run_id}), job {self.id}, start {self.restarts + 1}, "
             f"on {os.environ.get('SLURMD_NODENAME', '')}"
         )
@@ -73,7 +74,7 @@ class Job:
         killed = unbegun = 0
         while True:
             outcome = self._attempt()
-            _say(f"{outcome.result}: {outcome.message or outcome.cause or ''}".rstrip(": "))
+            say(f"{outcome.result}: {outcome.message or outcome.cause or ''}".rstrip(": "))
             if outcome.result == "taken" and time.monotonic() < patience:
                 time.sleep(2)
             elif outcome.result == "failed" and outcome.attempt is None and unbegun < len(UNBEGUN_SECONDS):
@@ -208,7 +209,7 @@ class Job:
         facts = self._facts()
         state = facts.get("JobState")
         if self.terminated:
-            _say(f"SLURM has ended this job: {state or 'it does not say why'}")
+            say(f"SLURM has ended this job: {state or 'it does not say why'}")
         if int(facts.get("Restarts", self.restarts)) != self.restarts:
             return None
         if state == "TIMEOUT":
@@ -228,7 +229,7 @@ class Job:
             "more often"
         )
         record_death(self.root, self.run, attempts[0], "timeout", message)
-        _say(f"failed: {message}")
+        say(f"failed: {message}")
         return True
 
     def _requeue(self) -> bool:
@@ -236,9 +237,9 @@ class Job:
         try:
             slurm(["scontrol", "requeue", self.id], timeout=30.0)
         except SlurmError as error:
-            _say(f"cannot requeue: {error}; the next `tokenlaw submit` goes on with this run")
+            say(f"cannot requeue: {error}; the next `tokenlaw submit` goes on with this run")
             return False
-        _say("requeued")
+        say("requeued")
         # SLURM ends this process; if it ended earlier it might be taken for completed.
         deadline = time.monotonic() + 30
         while not self.terminated and time.monotonic() < deadline:
@@ -269,11 +270,6 @@ class Job:
         self.terminated = True
 
 
-def _say(text: str) -> None:
-    with suppress(OSError):
-        print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}", flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The job's process; its exit code is 0 if what waits for the run may start."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.jobs.job", description="execute one element of an array")
@@ -286,11 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         submission = load_submission(given.root, given.submission)
         entry = Entry(submission.folder(given.root) / "arrays" / str(given.array))
         if entry.record_job(array_job) != array_job or entry.abandoned:
-            _say("this array was submitted again by another job, for its submitter died; nothing to do")
+            say("this array was submitted again by another job, for its submitter died; nothing to do")
             return EXIT_CODES["taken"]
         return Job(given.root, submission, entry, index, f"{array_job}_{index}").perform()
     except TokenlawError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
     except (LookupError, ValueError) as error:
         print(f"error: this is no element of an array of SLURM: {error!r}", file=sys.stderr)

@@ -21,10 +21,11 @@ from .. import causes
 from ..attempts import Attempt, attempts_at, claim_attempt
 from ..external import AnyRun
 from ..ledger import submissions
+from ..outcome import EXIT_CODES
 from ..resources import Resources
+from ..run_rows import record_death
 from ..slurm.entries import Entry
 from ..slurm.queue import Ending, Queue
-from ..worker import EXIT_CODES, record_death
 
 AT_ONCE = ("timeout",)
 """Causes after which only `retry` tries again: the same would happen."""

@@ -12,13 +12,13 @@ from results import Store, UsageError
 
 from ..attempts import living
 from ..ledger import Submission, new_submission, open_submission
+from ..parents import blocking
 from ..plan import Plan, PlannedRun
 from ..slurm.arrays import Array, arrange
 from ..slurm.entries import Entry, add_entry, close, content, elements, entries, lost_job, open_submissions
 from ..slurm.queue import Cluster, Job, Queue, SlurmError, SlurmMissing, complaint, slurm
 from ..slurm.turn import Turn
 from ..snapshot import Snapshot, take_snapshot
-from ..worker import blocking
 from .batch import array_executor
 from .job import command
 from .policy import counted, exhausted, grown, retried_since, settle_unbegun, settle_vanished

@@ -17,12 +17,12 @@ from results import Store
 
 from ..attempts import Heartbeat, attempts_at
 from ..estimate import Clock
+from ..outcome import Outcome
 from ..plan import Plan
 from ..scheduler import Observe, Snapshot, Summary, Working
 from ..slurm.entries import queued
 from ..slurm.queue import Job, Queue, SlurmError
 from ..status import collect
-from ..worker import Outcome
 from .submitter import Submitted
 
 LOOK_SECONDS = 2.0

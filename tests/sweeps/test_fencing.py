@@ -15,8 +15,9 @@ import pytest
 from results import RunError
 from scaling.ranks import Place
 from scaling.spec import canonical_json
-from sweeps import artifacts, followers, pulse, worker
+from sweeps import artifacts, followers, parents, pulse, worker
 from sweeps.attempts import Attempt, Claim, Heartbeat, attempts_at, claim_attempt
+from sweeps.outcome import Outcome
 from sweeps.worker import Options, work
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def test_of_two_that_finish_at_once_rows_and_artifacts_are_of_one(
     """The second finishes between the look at the claims and the rows of the first, which then loses."""
     spec = sweep.plan.runs[0].spec
     append = sweep.store.append
-    nested: list[worker.Outcome] = []
+    nested: list[Outcome] = []
 
     def late(self: object, *arguments: Any, **options: Any) -> bool:
         if options["attempt"] == 1 and not nested:
@@ -125,7 +126,7 @@ def test_death_between_rows_and_artifacts_is_made_good_by_whoever_needs_them(
     assert sweep.store.finished() == {tokenizer.run_id}
     folder = artifacts.folder(sweep.root, tokenizer.run_id)
     assert not folder.exists()
-    assert worker.blocking(sweep.store, generator.spec) is None
+    assert parents.blocking(sweep.store, generator.spec) is None
     assert (folder / "model.txt").read_text() == "tokens"
     # Nothing left to publish: nothing happens.
     artifacts.publish(sweep.root, tokenizer.run_id)

@@ -22,8 +22,8 @@ from scaling.spec import (
     canonical_json,
 )
 from sweeps.attempts import attempts_at
+from sweeps.outcome import EXIT_CODES, Outcome
 from sweeps.scheduler import WORKER, worker_environment
-from sweeps.worker import EXIT_CODES, Outcome
 
 pytestmark = pytest.mark.slow
 

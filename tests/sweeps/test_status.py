@@ -9,8 +9,9 @@ import pytest
 from results import UsageError
 from scaling.spec import canonical_json
 from sweeps.attempts import Heartbeat, claim_attempt
+from sweeps.run_rows import record_death
 from sweeps.status import STATUSES, RunStatus, collect, counts, find_run
-from sweeps.worker import record_death, work
+from sweeps.worker import work
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,10 +19,10 @@ from sweeps import logs, status
 from sweeps.attempts import Heartbeat, claim_attempt
 from sweeps.cli_views import SHOWN, print_status
 from sweeps.plan import make_plan
+from sweeps.run_rows import run_row
 from sweeps.slurm.queue import Job
 from sweeps.status import ClusterView, RunStatus, cluster_view, collect, last_line, seconds_left
 from sweeps.study import load_study
-from sweeps.worker import run_row
 
 if TYPE_CHECKING:
     from sweeps.attempts import Attempt

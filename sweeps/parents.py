@@ -1,0 +1,30 @@
+"""Whether the tokenizer of a run is there: its result in the store, and its weights among the artifacts."""
+
+from __future__ import annotations
+
+from results import Store
+from scaling.spec import GeneratorRun
+
+from . import artifacts
+from .external import AnyRun
+
+
+def blocking(store: Store, spec: AnyRun) -> str | None:
+    """Why a run cannot start: its tokenizer is not done, or its artifacts are gone. None if it can."""
+    if not isinstance(spec, GeneratorRun):
+        return None
+    parent, label = spec.tokenizer.run_id, spec.tokenizer.label
+    summary = store.results([parent]).get(parent)
+    if summary is None:
+        return f"its tokenizer {label} ({parent}) is not done"
+    if summary.status != "done":
+        return f"its tokenizer {label} ({parent}) {summary.status}"
+    folder = artifacts.folder(store.root, parent)
+    if not folder.is_dir():
+        artifacts.publish(store.root, parent)
+    if not folder.is_dir():
+        return (
+            f"{folder}, the weights of its tokenizer {label}, is gone; restore it, or remove "
+            f"{store.folder / parent} to train the tokenizer again"
+        )
+    return None
