@@ -7,17 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from results import StoreError
 from scaling.workspace import Progress
 
 from .attempts import Heartbeat, State
 from .memory import memory_kills, memory_limit, peak_memory
+from .signals import caught
 
 WRITE_SECONDS = 1.0
 """Least time between two heartbeats with news."""
@@ -32,23 +31,16 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._previous: dict[int, Any] = {}
         self.signals: list[int] = []
         """The signals that came, in order."""
         self.overtaken = False
         """Whether a successor owns the run: what this process still does is for nothing."""
 
-    def install(self) -> None:
-        """Catch the signals of this process."""
-        for number in STOPPING:
-            self._previous[number] = signal.signal(number, self._on_signal)
+    def catching(self) -> AbstractContextManager[None]:
+        """A context in which the signals of this process come here."""
+        return caught(STOPPING, self._on_signal)
 
-    def restore(self) -> None:
-        """Leave the signals to whoever had them before."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         self.signals.append(number)
         self._event.set()
 

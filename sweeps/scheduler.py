@@ -14,11 +14,9 @@ import site
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from results import Store, StoreError
 
@@ -30,6 +28,7 @@ from .parents import blocking
 from .plan import PlannedRun, priorities
 from .process import ProcessId
 from .run_rows import record_death
+from .signals import INTERRUPTS, caught
 from .snapshot import HOME, load_snapshot
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "sweeps.worker")
@@ -133,25 +132,34 @@ class LocalScheduler:
         self._take_results()
         self.summary.before = len(self.results)
         self._take_living(living(self.root, set(self.waiting)))
-        with self._catching_signals():
-            while True:
-                self._reap()
-                self._look_elsewhere()
-                self._block()
-                if not self._signals and self._storage is None:
-                    self._start()
-                self.summary.elapsed = time.monotonic() - begun
-                self._show()
-                stopping = self._signals or self._storage is not None
-                if not self.processes and (stopping or not (self.elsewhere or self.waiting)):
-                    break
-                time.sleep(POLL_SECONDS)
+        try:
+            with caught(INTERRUPTS, self._on_signal):
+                self._schedule(begun)
+        finally:
+            # None is left but after an error of our own.
+            for process in self.processes.values():
+                process.terminate()
         self._show(last=True)
         if self._signals:
             self.summary.stopped_by = self._signals[0]
         if self._storage is not None:
             raise StoreError(self._storage)
         return self.summary
+
+    def _schedule(self, begun: float) -> None:
+        """Until nothing is under way that could be waited for."""
+        while True:
+            self._reap()
+            self._look_elsewhere()
+            self._block()
+            if not self._signals and self._storage is None:
+                self._start()
+            self.summary.elapsed = time.monotonic() - begun
+            self._show()
+            stopping = self._signals or self._storage is not None
+            if not self.processes and (stopping or not (self.elsewhere or self.waiting)):
+                return
+            time.sleep(POLL_SECONDS)
 
     # --- what others did ----------------------------------------------------------------------------------------------
 
@@ -310,19 +318,7 @@ class LocalScheduler:
 
     # --- signals and views --------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            for process in self.processes.values():
-                process.terminate()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         self._signals.append(number)
         for process in list(self.processes.values()):
             if process.poll() is None:

@@ -186,19 +186,18 @@ class _Worker:
 
     def perform(self, execute: Execute | None) -> Outcome:
         """Run it, and end the attempt one way or the other."""
-        self.stop.install()
-        self.pulse.start()
-        say(_beginning(self.spec, self.attempt, self.options))
-        try:
-            result, cause, message = self._outcome(execute)
-            if result in ("done", "diverged", "failed"):
-                result, message = self._finish(result, cause, message)
-        except (StoreError, OSError) as error:
-            say(traceback.format_exc())
-            result, cause, message = "storage", "storage", one_line(error)
-        self._end(result, cause, message)
-        say(f"{result}: {message}" if message else result)
-        self.stop.restore()
+        with self.stop.catching():
+            self.pulse.start()
+            say(_beginning(self.spec, self.attempt, self.options))
+            try:
+                result, cause, message = self._outcome(execute)
+                if result in ("done", "diverged", "failed"):
+                    result, message = self._finish(result, cause, message)
+            except (StoreError, OSError) as error:
+                say(traceback.format_exc())
+                result, cause, message = "storage", "storage", one_line(error)
+            self._end(result, cause, message)
+            say(f"{result}: {message}" if message else result)
         return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
 
     def _outcome(self, execute: Execute | None) -> tuple[Result, str | None, str | None]:
@@ -284,26 +283,26 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
     with atomic.storage(attempt.path):
         log(followers.log_of(attempt, place.rank))
     stop = Stop()
-    stop.install()
-    say(_beginning(spec, attempt, options))
-    try:
-        execute = execute or training(spec, attempt, options)
-        folders = workspace(root, spec, attempt, [other for other in attempts.values() if other.number < number])
-        execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
-    except RunError as error:
-        if error.cause == "interrupted":
-            return Outcome(run_id, "interrupted", number, "interrupted", one_line(error))
-        # What ends all ranks alike, such as divergence, rank 0 records.
-        say(traceback.format_exc())
-        followers.await_end(attempt)
-        return Outcome(run_id, "failed", number, error.cause, one_line(error))
-    except Exception as error:  # noqa: BLE001 - told to rank 0, which sees no more than a broken connection
-        say(traceback.format_exc())
-        cause, message = causes.of_error(error), one_line(error)
-        followers.tell_end(attempt, place.rank, cause, message)
-        followers.await_end(attempt)
-        return Outcome(run_id, "failed", number, cause, message)
-    return Outcome(run_id, "done", number)
+    with stop.catching():
+        say(_beginning(spec, attempt, options))
+        try:
+            execute = execute or training(spec, attempt, options)
+            folders = workspace(root, spec, attempt, [other for other in attempts.values() if other.number < number])
+            execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
+        except RunError as error:
+            if error.cause == "interrupted":
+                return Outcome(run_id, "interrupted", number, "interrupted", one_line(error))
+            # What ends all ranks alike, such as divergence, rank 0 records.
+            say(traceback.format_exc())
+            followers.await_end(attempt)
+            return Outcome(run_id, "failed", number, error.cause, one_line(error))
+        except Exception as error:  # noqa: BLE001 - told to rank 0, which sees no more than a broken connection
+            say(traceback.format_exc())
+            cause, message = causes.of_error(error), one_line(error)
+            followers.tell_end(attempt, place.rank, cause, message)
+            followers.await_end(attempt)
+            return Outcome(run_id, "failed", number, cause, message)
+        return Outcome(run_id, "done", number)
 
 
 def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:

@@ -6,12 +6,9 @@ submission of the same plan, which knows by cause what to do. Leaving early stop
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
-from types import FrameType
 
 from results import Store
 
@@ -20,6 +17,7 @@ from ..estimate import Clock
 from ..outcome import Outcome
 from ..plan import Plan
 from ..scheduler import Observe, Snapshot, Summary, Working
+from ..signals import INTERRUPTS, caught
 from ..slurm.entries import queued
 from ..slurm.queue import Job, Queue, SlurmError
 from ..status import collect
@@ -65,7 +63,7 @@ class Waiter:
         before = self.store.finished() & self.wanted
         submitted = time.monotonic()
         known: set[str] = set()
-        with self._leaving_on_signals():
+        with caught(INTERRUPTS, self._leave):
             while self.stopped is None:
                 flight = self._flight()
                 if flight is not None:
@@ -171,15 +169,5 @@ class Waiter:
             summary.outcomes[run_id] = outcome
         return summary
 
-    @contextmanager
-    def _leaving_on_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _leave(self, number: int) -> None:
         self.stopped = number
