@@ -23,8 +23,13 @@ def blocking(store: Store, spec: AnyRun) -> str | None:
     if not folder.is_dir():
         artifacts.publish(store.root, parent)
     if not folder.is_dir():
-        return (
-            f"{folder}, the weights of its tokenizer {label}, is gone; restore it, or remove "
-            f"{store.folder / parent} to train the tokenizer again"
-        )
+        return f"{folder}, the weights of its tokenizer {label}, is gone; restore it, or {_otherwise(store, parent)}"
     return None
+
+
+def _otherwise(store: Store, parent: str) -> str:
+    """What helps where the weights cannot be restored: a tokenizer without rows is trained again."""
+    if any(name.run_id == parent and name.failed is None for name in store.view().loose):
+        return f"remove {store.folder / parent} to train the tokenizer again"
+    # Of a large file no single run can be removed, and a folder beside it would not count.
+    return "train it again under another data root (--root): the rows of this one are compacted and stay"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from results import RunError
+from results import RunError, Store
 from scaling.ranks import Place
 from scaling.spec import canonical_json
 from sweeps import artifacts, followers, parents, pulse, worker
@@ -131,6 +132,36 @@ def test_death_between_rows_and_artifacts_is_made_good_by_whoever_needs_them(
     # Nothing left to publish: nothing happens.
     artifacts.publish(sweep.root, tokenizer.run_id)
     assert (folder / "model.txt").read_text() == "tokens"
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_is_said_of_weights_that_are_gone_can_be_done(sweep: Sweep, tmp_path: Path, compacted: bool) -> None:
+    tokenizer, generator = sweep.plan.runs[:2]
+    assert work(sweep.root, tokenizer.spec, execute=_train("tokens")).result == "done"
+    folder = artifacts.folder(sweep.root, tokenizer.run_id)
+    folder.rename(tmp_path / "elsewhere")
+    if compacted:
+        sweep.store.compact()
+    outcome = work(sweep.root, generator.spec, execute=_train("text"))
+    advice = str(outcome.message)
+    assert outcome.result == "blocked" and advice.startswith(f"{folder}, the weights of its tokenizer K256-T16-s0, is")
+    named = sweep.store.folder / tokenizer.run_id
+    assert (str(named) in advice) == named.exists() == (not compacted)
+    if compacted:
+        assert "under another data root (--root)" in advice
+        root = tmp_path / "another"
+    else:
+        shutil.rmtree(named)
+        root = sweep.root
+    assert parents.blocking(Store(root), generator.spec) == (
+        f"its tokenizer K256-T16-s0 ({tokenizer.run_id}) is not done"
+    )
+    assert work(root, tokenizer.spec, execute=_train("tokens")).message is None
+    assert work(root, generator.spec, execute=_train("text")).result == "done"
+    # And what was said first: restored, all is well.
+    shutil.rmtree(artifacts.folder(sweep.root, tokenizer.run_id), ignore_errors=True)
+    (tmp_path / "elsewhere").rename(folder)
+    assert parents.blocking(sweep.store, generator.spec) is None
 
 
 def test_many_publish_at_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
