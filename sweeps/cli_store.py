@@ -56,6 +56,8 @@ def check(root: RootOption = Path("runs")) -> None:
     """Verify every file; move damaged ones aside, with the reason, so that their runs can run again."""
     from results import Store
 
+    from .artifacts import publish_left
+
     found = Store(root).check()
     for damage in found.damaged:
         print(f"damaged: {damage.reason}\n  moved to {damage.moved_to}")
@@ -64,6 +66,8 @@ def check(root: RootOption = Path("runs")) -> None:
             print(f"  lost: the rows of {len(damage.lost)} runs; submit runs them again (import, if imported): {shown}")
     for name in found.removed:
         print(f"removed what a dead writer left: {name}")
+    for run_id in publish_left(root):
+        print(f"published the artifacts of {run_id}, whose job ended before it could")
     print(f"{found.sets} sets checked, {len(found.damaged)} damaged")
     raise typer.Exit(int(bool(found.damaged)))
 

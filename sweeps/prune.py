@@ -1,7 +1,8 @@
 """Removing what attempts left on disk and nobody needs, by policy; first only told, with sizes and inodes.
 
 Kept always: all of living attempts and of what their run could resume from; artifacts of finished runs (they lie below
-<root>/artifacts); the store; every attempt's specification, claim, heartbeat, rows and log. Of a run without a result
+<root>/artifacts), and staged ones that may yet be published: those of the attempt whose rows the store took, and all of
+a run without a result; the store; every attempt's specification, claim, heartbeat, rows and log. Of a run without one
 the furthest two checkpoints stay, and the newest of each segment of its schedule, with the state where a decay forks;
 of a trainer of one's own, whose checkpoints have other names, all of the attempt that it would resume from.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +21,7 @@ from pathlib import Path
 from results import Store, Summary
 from results.versions import discard
 
+from .artifacts import Aside, aside
 from .attempts import Attempt, attempted, attempts_at
 from .command import resumable
 
@@ -29,8 +32,8 @@ LEFT = "left by a removal that was interrupted"
 _CHECKPOINT = re.compile(r"(?P<segment>[0-9]+)-(?P<images>[0-9]+)")
 _FURTHEST = 2
 """The last checkpoint, and one to fall back to should it be damaged."""
-_STAGED = re.compile(r"\.(?P<kind>staged|replaced)-(?P<run_id>[A-Za-z0-9_-]+)-[0-9a-f]+")
 _ABANDONED_SECONDS = 24 * 3600.0
+"""What was moved aside this long ago is being put back by nobody: publishing takes moments."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def removable(root: Path, run_ids: Collection[str] | None = None) -> list[Remova
     for run_id in sorted(attempted(root) if run_ids is None else attempted(root) & set(run_ids)):
         for path, why in _of_run(root, run_id, results.get(run_id)):
             found.append(Removable(path, why, run_id, *_usage(path)))
-    for path, run_id in _staged(root, results, run_ids):
-        found.append(Removable(path, LOST, run_id, *_usage(path)))
+    for one, why in _aside(root, results, run_ids):
+        found.append(Removable(one.path, why, one.run_id, *_usage(one.path)))
     return found
 
 
@@ -66,9 +69,13 @@ def remove(root: Path, items: Iterable[Removable]) -> list[Removable]:
         # The run may have begun anew since, and resume from what was of no use a moment ago.
         still = {item.path for item in removable(root, [run_id])}
         for item in group:
-            if item.path in still:
+            if item.path not in still:
+                continue
+            if item.why == LEFT:
+                shutil.rmtree(item.path, ignore_errors=True)
+            else:
                 discard(item.path)
-                removed.append(item)
+            removed.append(item)
     return removed
 
 
@@ -117,17 +124,30 @@ def _kept(checkpoints: list[Path]) -> set[Path]:
     return {path for path in checkpoints if path.name in chosen}
 
 
-def _staged(root: Path, results: dict[str, Summary], run_ids: Collection[str] | None) -> Iterator[tuple[Path, str]]:
-    """Artifacts under temporary names that nobody will publish: of attempts that lost, or replaced ones; a day old."""
-    for path in _folders(root / "artifacts"):
-        match = _STAGED.fullmatch(path.name)
-        if match is None or (run_ids is not None and match["run_id"] not in run_ids):
+def _aside(root: Path, results: dict[str, Summary], run_ids: Collection[str] | None) -> Iterator[tuple[Aside, str]]:
+    """Artifacts under temporary names that nobody will publish, and why they may go: those of attempts that lost,
+    unless an attempt at their run lives, and those that were replaced a day ago."""
+    for one in aside(root):
+        if run_ids is not None and one.run_id not in run_ids:
             continue
-        result = results.get(match["run_id"])
-        won = match["kind"] == "staged" and result is not None and path.name.endswith(f"-{result.attempt}")
-        old = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-        if result is not None and not won and old:
-            yield path, match["run_id"]
+        result = results.get(one.run_id)
+        if one.kind == "removing":
+            yield one, LEFT
+        elif result is None:
+            # Whoever staged them may be about to write its rows.
+            continue
+        elif one.kind == "replaced":
+            if _age(one.path) > _ABANDONED_SECONDS:
+                yield one, LOST
+        elif one.attempt != result.attempt and not any(attempt.alive for attempt in attempts_at(root, one.run_id)):
+            yield one, LOST
+
+
+def _age(path: Path) -> float:
+    """Seconds since a folder got its name, which its time of modification does not tell; 0 if it is gone."""
+    with suppress(OSError):
+        return time.time() - path.stat().st_ctime
+    return 0.0
 
 
 def _folders(path: Path) -> list[Path]:

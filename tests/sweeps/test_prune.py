@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from results import Recorder, Store
+from scaling.spec import TokenizerRun
 from scaling.workspace import Workspace
-from sweeps import prune
-from sweeps.attempts import Attempt, Claim, Heartbeat
+from sweeps import artifacts, prune
+from sweeps.attempts import Attempt, Claim, Heartbeat, attempts_at
 from sweeps.cli import app
 from sweeps.command import resumable
 from sweeps.process import ProcessId
 from sweeps.prune import FINISHED, LEFT, LOST, OLDER, removable, remove
+from sweeps.worker import Options, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Sweep
 
 ROW: dict[str, Any] = {
     "stage": "run", "label": "x", "status": "done", "spec": "{}", "seed": 0, "finished_at": "2026", "provenance": "{}",
@@ -130,17 +139,118 @@ def test_a_run_that_begins_again_after_it_was_shown_is_spared(scene: Scene) -> N
 
 def test_leftovers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.attempt("a", 1, ".removing-checkpoints-12/x")
-    for name in (".staged-a-1", ".staged-a-2", ".replaced-a-0badcafe", ".staged-b-1", "a"):
+    names = [".staged-a-1", ".staged-a-2", ".replaced-a-0badcafe", ".removing-.staged-a-3-0badcafe", ".staged-b-1", "a"]
+    for name in names:
         folder = scene.root / "artifacts" / name
         folder.mkdir(parents=True)
         (folder / "model").write_text("x")
-    scene.finish("a", 2)
-    assert scene.found() == {("attempts/a/1/.removing-checkpoints-12", LEFT)}
-    for folder in (scene.root / "artifacts").iterdir():
+        # Weights may be older than the name under which they lie.
         os.utime(folder, (0, 0))
-    assert {path for path, _ in scene.found()} == {
-        "attempts/a/1/.removing-checkpoints-12", "artifacts/.staged-a-1", "artifacts/.replaced-a-0badcafe",
+    scene.finish("a", 2)
+    interrupted = {("attempts/a/1/.removing-checkpoints-12", LEFT),
+                   ("artifacts/.removing-.staged-a-3-0badcafe", LEFT)}  # fmt: skip
+    assert scene.found() == interrupted | {("artifacts/.staged-a-1", LOST)}
+    monkeypatch.setattr(prune, "_ABANDONED_SECONDS", 0.0)
+    assert scene.found() == interrupted | {
+        ("artifacts/.staged-a-1", LOST), ("artifacts/.replaced-a-0badcafe", LOST),
     }  # fmt: skip
+    assert scene.found("b") == set()
+    assert len(remove(scene.root, removable(scene.root))) == 4
+    assert sorted(path.name for path in (scene.root / "artifacts").iterdir()) == [".staged-a-2", ".staged-b-1", "a"]
+
+
+def _command(scene: Scene, *words: str) -> str:
+    done = CliRunner().invoke(app, ["store", *words, "--root", str(scene.root)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def _train(spec: object, workspace: Workspace, *rest: object) -> None:
+    workspace.artifacts.mkdir()
+    (workspace.artifacts / "model.txt").write_text(workspace.attempt.name)
+
+
+def _at_the_rows(monkeypatch: pytest.MonkeyPatch, happens: Callable[[int], object]) -> None:
+    """Have something happen in a worker between its artifacts, which it has staged, and its rows."""
+    append = Store.append
+
+    def disturbed(self: Store, *arguments: Any, **options: Any) -> bool:
+        happens(options["attempt"])
+        return append(self, *arguments, **options)
+
+    monkeypatch.setattr(Store, "append", disturbed)
+
+
+def test_what_a_living_worker_has_staged_is_left_to_it(
+    scene: Scene, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its successor has finished the run meanwhile, so that it is about to discard them itself."""
+    scene.root, spec = sweep.root, sweep.plan.runs[0].spec
+    staged = [scene.root / "artifacts" / f".staged-{spec.run_id}-{number}" for number in (1, 2)]
+    seen: list[str] = []
+
+    def looked_at(attempt: int) -> None:
+        if attempt == 1:
+            # The job was given up by the scheduler and started anew, but its process lives on.
+            assert work(scene.root, spec, Options(job="17_3", restarts=1), execute=_train).result == "done"
+            claim = attempts_at(scene.root, spec.run_id)[-1].claim
+            assert claim is not None and claim.worker.alive()
+        else:
+            assert sweep.store.finished() == set()
+        assert staged[attempt - 1].is_dir()
+        assert "removed what" not in _command(scene, "check")
+        assert LOST not in _command(scene, "prune", "--yes")
+        assert staged[attempt - 1].is_dir()
+        seen.append(str(attempt))
+
+    _at_the_rows(monkeypatch, looked_at)
+    late = work(scene.root, spec, Options(job="17_3"), execute=_train)
+    assert (late.attempt, seen) == (1, ["2", "1"])
+    (row,) = sweep.store.read("runs").to_pylist()
+    assert row["attempt"] == 2
+    assert [path.name for path in (scene.root / "artifacts").iterdir()] == [spec.run_id]
+    assert (scene.root / "artifacts" / spec.run_id / "model.txt").read_text() == "2"
+
+
+def _killed(root: Path, spec: TokenizerRun, before: str) -> None:
+    """A worker of its own process that is killed when it has staged its artifacts, before its rows or its artifacts are
+    where they belong."""
+
+    def worker() -> None:
+        place, name = (Store, "append") if before == "rows" else (artifacts, "publish")
+        setattr(place, name, lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL))
+        work(root, spec, execute=_train)
+
+    process = multiprocessing.get_context("fork").Process(target=worker)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_what_a_dead_worker_has_staged_goes_once_another_has_finished_its_run(scene: Scene, sweep: Sweep) -> None:
+    scene.root, spec = sweep.root, sweep.plan.runs[0].spec
+    assert isinstance(spec, TokenizerRun)
+    _killed(scene.root, spec, before="rows")
+    left = f"artifacts/.staged-{spec.run_id}-1"
+    assert (scene.root / left / "model.txt").exists()
+    assert scene.found() == set()
+    assert work(scene.root, spec, execute=_train).attempt == 2
+    assert (left, LOST) in scene.found()
+    assert LOST in _command(scene, "prune", "--yes")
+    assert [path.name for path in (scene.root / "artifacts").iterdir()] == [spec.run_id]
+    assert (scene.root / "artifacts" / spec.run_id / "model.txt").read_text() == "2"
+
+
+def test_what_a_dead_winner_has_staged_is_published_by_check_and_never_pruned(scene: Scene, sweep: Sweep) -> None:
+    scene.root, spec = sweep.root, sweep.plan.runs[0].spec
+    assert isinstance(spec, TokenizerRun)
+    _killed(scene.root, spec, before="artifacts")
+    assert sweep.store.finished() == {spec.run_id}
+    assert LOST not in _command(scene, "prune", "--yes")
+    assert f"published the artifacts of {spec.run_id}" in _command(scene, "check")
+    assert [path.name for path in (scene.root / "artifacts").iterdir()] == [spec.run_id]
+    assert (scene.root / "artifacts" / spec.run_id / "model.txt").read_text() == "1"
+    assert "published" not in _command(scene, "check")
 
 
 def test_sizes_and_inodes(scene: Scene) -> None:
