@@ -1,7 +1,7 @@
 """One attempt at a run by a trainer of one's own: its command, the rows that it writes, its end. No torch, no shell.
 
 The command runs in the folder of the worker (the trainer's folder in the snapshot of a submission) and finds what it
-needs in placeholders and in its environment:
+needs in placeholders and in its environment (and where a job has several processes, torchrun's variables):
 
     {spec}         TOKENLAW_SPEC          the specification of the run, JSON
     {rows}         TOKENLAW_ROWS          the file for its rows, JSON lines (see results.jsonlines)
@@ -23,12 +23,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from results import Recorder, RunError, UsageError, atomic
 from results.jsonlines import Lines, LinesFile
+from scaling.ranks import Place
 from scaling.spec import GeneratorRun
 from scaling.trainer import fill
 from scaling.workspace import Progress, Workspace
@@ -43,6 +44,8 @@ GRACE_SECONDS = 600.0
 """Time for a trainer to save and end once it was asked to; SLURM's own limits (KillWait, the warning) are shorter."""
 TRY_AGAIN = 75
 """Exit code with which a trainer says that it has stopped on its own and shall be resumed (EX_TEMPFAIL)."""
+ALONE = Place()
+"""Of a training of one process."""
 _WORKERS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 ")
 """How lines of the worker in the log begin."""
 _NO_MEMORY = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -56,11 +59,12 @@ def run_command(
     report: Callable[[Progress], None],
     stop: Callable[[], bool],
     *,
-    rank: int = 0,
+    place: Place = ALONE,
 ) -> None:
     """Execute the command of a run until it ends; its rows are then the recorder's.
 
-    Of several processes of one training each executes the command; that of rank 0 writes the rows.
+    Of several processes of one training each executes the command; the rows of rank 0 count. The others get a file of
+    their own, so that a trainer that writes rows in each of them needs no change.
     Raises RunError with a cause: error (exit code, bad row, no rows), out_of_memory, diverged, interrupted. StoreError
     if the attempt's folder cannot be written.
     """
@@ -69,9 +73,12 @@ def run_command(
         atomic.make_folder(folder)
     earlier = resumable(workspace.earlier)
     values = placeholders(spec, spec_path.resolve(), workspace, earlier)
+    if place.rank:
+        values["rows"] = str(Path(values["rows"]).with_name(f"rows-{place.rank}.jsonl"))
     command = fill(spec.trainer, values)
-    about = {"command": command, "earlier": earlier.name if earlier else None}
-    atomic.write(workspace.attempt / ABOUT, json.dumps(about) + "\n", durable=False)
+    if place.rank == 0:
+        about = {"command": command, "earlier": earlier.name if earlier else None}
+        atomic.write(workspace.attempt / ABOUT, json.dumps(about) + "\n", durable=False)
 
     lines = Lines(
         recorder,
@@ -80,8 +87,8 @@ def run_command(
     )
     rows = LinesFile(Path(values["rows"]), lines)
     kills = memory_kills()
-    log = workspace.attempt / ("log.txt" if rank == 0 else f"log-{rank}.txt")
-    with _started(command, values, log) as trainer:
+    log = workspace.attempt / ("log.txt" if place.rank == 0 else f"log-{place.rank}.txt")
+    with _started(command, values, log, _ranks(place)) as trainer:
         code = _follow(trainer, rows, report, stop)
         incomplete = rows.close()
     if incomplete:
@@ -92,7 +99,7 @@ def run_command(
     if flops is not None:
         recorder.fill_flops(flops)
     _judge(code, trainer, lines, stop(), incomplete, memory_kills() != kills)
-    if rank == 0 and not any(recorder.rows.values()):
+    if place.rank == 0 and not any(recorder.rows.values()):
         raise RunError(
             f"{trainer.program} ended well but wrote no rows; allowed: JSON lines in the file $TOKENLAW_ROWS"
         )
@@ -114,6 +121,14 @@ def placeholders(spec: AnyRun, spec_path: Path, workspace: Workspace, earlier: P
     if isinstance(spec, GeneratorRun) and workspace.parent is not None:
         values["tokenizer"] = workspace.parent.resolve()
     return {name: str(value) for name, value in values.items()}
+
+
+def _ranks(place: Place) -> dict[str, str]:
+    """What torch.distributed and others read from the environment; nothing for a process that is alone."""
+    if place.size == 1:
+        return {}
+    numbers = {"RANK": place.rank, "WORLD_SIZE": place.size, "LOCAL_RANK": place.local, "MASTER_PORT": place.port}
+    return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": place.address}
 
 
 def resumable(earlier: Sequence[Path]) -> Path | None:
@@ -172,7 +187,7 @@ class _Trainer:
         caught = _caught(self.process.pid)
         if caught is not None and number not in caught:
             # A signal that it does not handle would kill it before it can save.
-            chosen = next((n for n in (signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1) if n in caught), number)
+            chosen = next((n for n in (signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1) if n in caught), signal.SIGTERM)
         print(f"asking the trainer to save and stop ({signal.Signals(chosen).name})", flush=True)
         with suppress(ProcessLookupError):
             self.process.send_signal(chosen)
@@ -194,11 +209,13 @@ class _Trainer:
 
 
 @contextmanager
-def _started(command: Sequence[str], values: dict[str, str], log: Path) -> Iterator[_Trainer]:
+def _started(
+    command: Sequence[str], values: dict[str, str], log: Path, variables: Mapping[str, str]
+) -> Iterator[_Trainer]:
     """The command, in a process group of its own that does not outlive this process. Raises RunError."""
     folder = os.environ.get("TOKENLAW_SNAPSHOT") or None
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    environment |= {f"TOKENLAW_{name.upper()}": value for name, value in values.items()}
+    environment |= {f"TOKENLAW_{name.upper()}": value for name, value in values.items()} | dict(variables)
     if shutil.which(command[0]) is None:
         # `python` where nothing of that name is on the path: the one that executes this.
         environment["PATH"] = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
@@ -217,6 +234,7 @@ def _started(command: Sequence[str], values: dict[str, str], log: Path) -> Itera
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                preexec_fn=_ignore_warnings,
             )
         except OSError as error:
             place = folder or Path.cwd()
@@ -235,6 +253,14 @@ def _started(command: Sequence[str], values: dict[str, str], log: Path) -> Itera
         with suppress(OSError):
             guard.communicate(b"done")
         guard.wait()
+
+
+def _ignore_warnings() -> None:
+    """Keep SLURM's warning from killing a trainer that has no handler for it, before it could be asked to save.
+
+    SLURM sends USR2 to every process of a job's steps, the trainer and what it starts included.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _follow(trainer: _Trainer, rows: LinesFile, report: Callable[[Progress], None], stop: Callable[[], bool]) -> int:

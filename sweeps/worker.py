@@ -147,7 +147,7 @@ def training(spec: Run, attempt: Attempt, options: Options) -> Execute:
         from .command import run_command
 
         path = attempt.path / "spec.json"
-        return lambda run, *rest: run_command(run, path, *rest, rank=options.place.rank)
+        return lambda run, *rest: run_command(run, path, *rest, place=options.place)
     from scaling.run import execute
 
     def train(run: Run, *rest: Any) -> None:

@@ -35,7 +35,7 @@ if os.environ["TOKENLAW_EARLIER"]:
     if saved.exists():
         begin = int(saved.read_text())
         tell(resume=begin)
-print(f"beginning after step {begin} in {Path.cwd()}", flush=True)
+print(f"beginning after step {begin} in {Path.cwd()}, pid {os.getpid()}", flush=True)
 for step in range(begin + 1, steps + 1):
     time.sleep(float(options["seconds"]))
     tell(step=step, images=64 * step, loss=1 / step)

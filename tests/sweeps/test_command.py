@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from results import Recorder, RunError
 from results.schema import missing_fact
+from scaling.ranks import Place
 from scaling.spec import GeneratorRun, TokenizerRun
 from scaling.workspace import Progress, Workspace
 from sweeps import command
@@ -174,6 +177,53 @@ def test_asked_to_stop_it_saves_and_is_resumed(scene: Scene, sent: str, handled:
     scene.run(steps=reached + 2)
     assert f"beginning after step {reached}" in scene.log
     assert set(scene.losses) == set(range(1, reached + 3))
+
+
+@pytest.mark.parametrize("handled", ["SIGTERM", "SIGUSR2"])
+def test_a_warning_that_reaches_the_trainer_itself_does_not_kill_it(scene: Scene, handled: str) -> None:
+    """SLURM sends USR2 to every process of a step, some time before the worker passes it on."""
+
+    def warned() -> bool:
+        if not scene.progress:
+            return False
+        os.kill(int(scene.log.rpartition(", pid ")[2].split()[0]), signal.SIGUSR2)
+        time.sleep(0.3)
+        return True
+
+    with pytest.raises(RunError, match=r"asked to stop and ended \(exit code 0\)"):
+        scene.run(stop_when(warned, signal.SIGUSR2), steps=500, handles=handled)
+    assert "saved" in scene.log
+
+
+def test_a_trainer_without_handlers_is_ended_by_a_warning(scene: Scene) -> None:
+    begun = time.monotonic()
+    with pytest.raises(RunError, match="signal SIGTERM") as error:
+        scene.run(stop_when(lambda: bool(scene.progress), signal.SIGUSR2), steps=5000)
+    assert error.value.cause == "interrupted"
+    assert time.monotonic() - begun < 30
+
+
+def test_ranks_have_torchruns_variables_and_files_of_their_own(scene: Scene) -> None:
+    """A trainer that writes the same rows in each of its processes needs no change."""
+    code = (
+        "import json, os; print(*(os.environ[n] for n in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',"
+        " 'MASTER_PORT'))); rank = os.environ['RANK'];"
+        "open(os.environ['TOKENLAW_ROWS'], 'a').write(json.dumps({'step': 1, 'loss': float(rank)}) + '\\n')"
+    )
+    attempt = scene.folder / "1"
+    attempt.mkdir()
+    spec = ExternalRun(trainer=(sys.executable, "-c", code))
+    workspace = Workspace(attempt, (), None, scene.folder)
+    losses = []
+    for rank in (1, 0):
+        recorder = Recorder(spec.run_id, 1)
+        place = Place(rank, 2, rank, "n1", 29999)
+        run_command(spec, attempt / "s", workspace, recorder, lambda p: None, lambda: False, place=place)
+        losses += [row["value"] for row in recorder.rows["curves"]]
+    assert losses == [1.0, 0.0]
+    assert "1 2 1 n1 29999" in (attempt / "log-1.txt").read_text()
+    assert "0 2 0 n1 29999" in (attempt / "log.txt").read_text()
+    assert [line["loss"] for line in map(json.loads, (attempt / "rows.jsonl").read_text().splitlines())] == [0.0]
 
 
 def test_a_run_that_ends_while_it_is_asked_to_stop_is_done_if_it_says_so(scene: Scene) -> None:
