@@ -309,9 +309,10 @@ def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:
     facts, place = provenance(), options.place
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
+    microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}, code {facts['code'][:12]}"
+        f"{job}{rank}{microbatch}, code {facts['code'][:12]}"
     )
 
 
