@@ -26,7 +26,8 @@ RESULTS = ("done", "diverged")
 COLUMNS = (
     "id", "label", "stage", "size", "status", "parents", "params_total", "params_non_embedding", "train_images",
     "flops", "path_flops", "hours", "hours_unit", "hours_from", "checkpoint_bytes", "artifact_bytes", "gpus", "nodes",
-    "hours_limit", "partition", "threads",
+    "cpus_per_task", "memory_gb", "hours_limit", "partition", "account", "qos", "constraint", "options", "microbatch",
+    "threads",
 )  # fmt: skip
 
 
@@ -139,8 +140,10 @@ class PlanTable:
         writer.writerow(COLUMNS)
         for one in self.statuses:
             asked = one.run.resources
-            values = self._run(one) | {"gpus": asked.gpus, "nodes": asked.nodes, "hours_limit": asked.hours,
-                                       "partition": asked.partition}  # fmt: skip
+            options = " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in asked.options)
+            values = self._run(one) | asked.model_dump() | {"gpus": asked.gpus, "options": options}
+            # The time limit; the run's own hours are what it costs.
+            values |= {"hours": self.costs[one.run.run_id].hours, "hours_limit": asked.hours}
             writer.writerow([_cell(values[name]) for name in COLUMNS])
         return out.getvalue()
 
@@ -170,13 +173,16 @@ class PlanTable:
 
     def _sentences(self) -> list[str]:
         totals, unit = self.totals, f"{self.unit}-hours"
-        kinds = (("tokenizers", "tokenizer"), ("generators", "generator"), ("others", "run of no stage"))
-        counted = [f"{totals[key]:,} {name}{'s' * (totals[key] != 1 and key != 'others')}" for key, name in kinds
+        kinds = (("tokenizers", "tokenizer", ""), ("generators", "generator", ""), ("others", "run", " of no stage"))
+        counted = [f"{totals[key]:,} {name}{'s' * (totals[key] != 1)}{more}" for key, name, more in kinds
                    if totals[key]]  # fmt: skip
+        # Of runs of no stage nothing is known but their time.
+        flops, left = (
+            f"{text.flops(totals[key])} FLOPs, " if totals["flops"] else "" for key in ("flops", "flops_left")
+        )
         lines = [
-            f"{' and '.join(counted)}: {text.flops(totals['flops'])} FLOPs, {_hours(totals['hours'])} {unit};"
-            f" left: {totals['runs_left']:,} runs, {text.flops(totals['flops_left'])} FLOPs,"
-            f" {_hours(totals['hours_left'])} {unit}"
+            f"{' and '.join(counted)}: {flops}{_hours(totals['hours'])} {unit};"
+            f" left: {totals['runs_left']:,} runs, {left}{_hours(totals['hours_left'])} {unit}"
         ]
         sources = Counter(cost.source for cost in self.costs.values())
         said = {"profile": f"{self.hardware.described}, training alone" if self.hardware else ""}

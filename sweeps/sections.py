@@ -30,7 +30,8 @@ class About(Section):
     description: str = ""
 
 
-SeedList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+"""Seeds are columns of 64 bits in the store."""
 
 
 class Seeds(Section):

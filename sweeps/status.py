@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,8 @@ FRESH_SECONDS = 30.0
 ENOUGH = 0.02
 """Share of a run after which its own speed gives the time that is left."""
 TAIL_BYTES = 4096
+_ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")
+"""The worker's last line, see sweeps.worker."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +211,19 @@ def seconds_left(run: PlannedRun, beat: Heartbeat) -> float:
 
 
 def last_line(log: Path) -> str | None:
-    """The last line of a log that says something; None if there is none."""
+    """The last line of a log that says something; None if there is none.
+
+    The worker's own word on the end of an attempt is left out: what it says is the message, and it hides what the run
+    itself printed last.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
             text = file.read().decode(errors="replace")
     except OSError:
         return None
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _ENDING.match(line)]
+    return lines[-1] if lines else None
 
 
 def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:

@@ -15,6 +15,8 @@ from scaling.spec import GeneratorRun, OptimiserSpec, TokenizerRun, canonical_js
 from scaling.trainer import fill
 from sweeps.external import ExternalRun, facts_of, parse_any_run
 from sweeps.plan import make_plan
+from sweeps.plan_table import PlanTable
+from sweeps.status import RunStatus
 from sweeps.study import load_study, parse_study
 
 COMMAND = '[worker]\ncommand = ["python", "train.py", "--spec", "{spec}", "--out", "{out}", "--seed", "{seed}"]\n'
@@ -97,6 +99,9 @@ def test_runs_of_no_stage() -> None:
     assert (plan.flops, plan.totals()["others"], plan.runs[0].parent) == (0, 8, None)
     assert plan.runs[0].as_json()["params_total"] is None
     json.dumps([run.as_json() for run in plan.runs])
+    table = PlanTable([plan], plan, [RunStatus(run, "pending", 0) for run in plan.runs], {}, None)
+    # Nothing is known of their FLOPs, so nothing is said of them.
+    assert "\n8 runs of no stage: 192 core-hours; left: 8 runs, 192 core-hours\n" in table.in_words()
 
 
 def test_columns_of_a_run_of_no_stage_are_those_of_the_table() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from results import SpecError
 from sweeps.plan import make_plan
+from sweeps.plan_table import PlanTable
 from sweeps.resources import DEFAULT, Resources
+from sweeps.status import RunStatus
 from sweeps.study import parse_study
 
 BASE = """
@@ -94,6 +99,23 @@ def test_machine_form_names_the_options() -> None:
     run = make_plan(parse_study(BASE + RULES, "test")).runs[1].as_json()
     assert run["resources"]["options"] == {"exclusive": "", "mail-type": "FAIL", "nice": "100"}
     assert run["resources"]["partition"] == "gpu"
+
+
+def test_csv_has_what_each_job_asks_for() -> None:
+    own = 'account = "lab"\nqos = "long"\nconstraint = "a100|h100"\nmemory_gb = 64\nmicrobatch = 8\n'
+    text = BASE + RULES + own  # fields of the last rule
+    plan = make_plan(parse_study(text, "test"))
+    table = PlanTable([plan], plan, [RunStatus(run, "pending", 0) for run in plan.runs], {}, None)
+    rows = list(csv.DictReader(io.StringIO(table.as_csv())))
+    for run, row in zip(plan.runs, rows, strict=True):
+        asked = run.resources
+        assert row["cpus_per_task"] == str(asked.cpus_per_task)
+        assert row["hours_limit"] == str(asked.hours)
+        for name in ("partition", "account", "qos", "constraint", "memory_gb", "microbatch"):
+            value = getattr(asked, name)
+            assert row[name] == ("" if value is None else str(value))
+    assert {"lab", ""} == {row["account"] for row in rows}
+    assert "--exclusive --mail-type=FAIL --nice=100" in {row["options"] for row in rows}
 
 
 RULE = '[[resources.generator.rules]]\nwhere = { "generator.size" = "S" }\n'

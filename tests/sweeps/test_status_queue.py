@@ -106,6 +106,14 @@ def test_failure_with_the_last_line_of_its_log(sweep: Sweep, capsys: pytest.Capt
     assert "could not be read, so nothing here is from it: squeue did not answer" in shown
 
 
+def test_the_workers_own_last_word_hides_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("CUDA error: no kernel image\n2026-11-22T18:56:38+00:00 failed: train ended with exit code 3\n")
+    assert last_line(log) == "CUDA error: no kernel image"
+    log.write_text("2026-11-22T18:56:38+00:00 train 7 %, 249 images/s\n2026-11-22T18:56:39+00:00 interrupted\n")
+    assert last_line(log) == "2026-11-22T18:56:38+00:00 train 7 %, 249 images/s"
+
+
 def test_last_line_of_nothing(tmp_path: Path) -> None:
     assert last_line(tmp_path / "none") is None
     (tmp_path / "empty").write_text("\n \n")

@@ -181,6 +181,7 @@ def test_data_and_evaluation_reach_both_stages() -> None:
         (BASE + "[evaluation]\nsamples = 5", "samples = 5"),
         (BASE + "[evaluation]\nguidance = [nan]", "guidance"),
         (BASE + "[seeds]\ntokenizer = []", "[seeds] tokenizer = []"),
+        (BASE + f"[seeds]\ntokenizer = [{2**63}]", f"[seeds] tokenizer.0 = {2**63}"),
         (BASE + "[seeds]\ntokenizer = [-1]", "tokenizer.0 = -1"),
         (BASE + '[seeds]\ngenerator = "other"', "[seeds] generator"),
         (BASE + "[limits]\nruns = 0", "[limits] runs = 0"),
