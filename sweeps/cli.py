@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterable
@@ -150,6 +152,7 @@ def submit(
     """Execute what a study lacks. Stopped or killed at any time, the same command goes on; twice, it does nothing."""
     check_cluster(cluster)
     made = _load(study, sets, root)
+    _check_trainers(made)
     if cluster == "slurm":
         from .cli_slurm import submit_to_slurm
 
@@ -203,6 +206,7 @@ def retry(
 
     check_cluster(cluster)
     made = _load(study, sets, root)
+    _check_trainers(made)
     failed = {s.run.run_id for s in collect(made, root) if s.status == "failed"}
     if not failed:
         print(f"{made.study.name}: nothing failed")
@@ -285,6 +289,14 @@ def _load(study: str, sets: Iterable[str] | None, root: Path) -> Plan:
     return make_plan(load_study(study, list(sets or ()), root))
 
 
+def _check_trainers(made: Plan) -> None:
+    """Raise UsageError for a trainer of one's own that is not where the study says, before anything is written."""
+    from .snapshot import check_commands
+
+    if (source := Path(made.study.source)).is_file():
+        check_commands(source, {run.spec.trainer for run in made.runs if run.spec.trainer})
+
+
 def _submit_and_show(
     made: Plan, root: Path, jobs: int, *, over_limit: bool, only: set[str] | None = None, debug: bool = False
 ) -> Summary:
@@ -321,6 +333,8 @@ def _submit_detached(made: Plan, root: Path, jobs: int, over_limit: bool, only: 
 
 def main() -> None:
     """Entry point of the command."""
+    # Nothing that it or its jobs write is writable for everybody, whatever the user's mask allows.
+    os.umask(os.umask(0o077) | stat.S_IWOTH)
     app()
 
 

@@ -3,18 +3,20 @@
 <root>/snapshots/<hash>/  results/ analysis/ scaling/ sweeps/ pyproject.toml  trainer/  snapshot.json  diff.patch
 
 The hash is that of the content, so that equal code shares one snapshot. `snapshot.json` says which commit the code came
-from; `diff.patch` holds what differed from it (files that git does not know lie in the snapshot itself).
+from; `diff.patch` holds what differed from it (files that git does not know lie in the snapshot itself). Nobody may read
+a file of it who may not read the original, and nobody may write one.
 
 A study that brings its own trainer takes its own folder along, as `trainer/`: the folder of the study file, if the
 command names a file or a module (`-m`) there. Of a git checkout that is what git tracks and what is new and not
-ignored; elsewhere everything but hidden files and caches. The command runs in `trainer/`. A command that names nothing
-there (a program of the system, an installed package) is not copied.
+ignored; elsewhere everything but hidden files and caches. The command runs in `trainer/`, and `snapshot.json` names its
+commit as well. A command that names nothing there (a program of the system, an installed package) is not copied.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -33,6 +35,8 @@ HOME = Path(__file__).resolve().parent.parent
 """Where the four packages of this process lie."""
 MAX_TRAINER_BYTES = 50_000_000
 MAX_TRAINER_FILES = 5_000
+_INTERPRETER = re.compile(r"python[0-9.]*|torchrun|sh|bash|zsh|perl|julia|ruby|node|Rscript")
+"""Programs that execute the file that their first argument names, unless it is an option."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,45 @@ def take_snapshot(root: Path, study: Path | None = None, commands: Iterable[Sequ
     snapshot was changed by hand.
     """
     files = {path.relative_to(HOME).as_posix(): path for path in _package_files()}
-    folder = None if study is None else study.resolve().parent
+    folder, commit = (None if study is None else study.resolve().parent), None
     if folder is not None and any(_names_something(command, folder) for command in commands):
         files |= {f"trainer/{name}": path for name, path in _trainer_files(folder, root.resolve()).items()}
+        commit = _git(["rev-parse", "HEAD"], folder)
     contents = {name: path.read_bytes() for name, path in sorted(files.items())}
     digest = _digest(contents)
     target = snapshots_folder(root) / digest[:16]
     if not (target / "snapshot.json").exists():
-        _write(target, contents, {name: path.stat().st_mode for name, path in files.items()}, digest)
+        modes = {name: path.stat().st_mode for name, path in files.items()}
+        _write(target, contents, modes, digest, commit.decode().strip() if commit else None)
     elif _digest({name: _read(target / name) for name in contents}) != digest:
         raise StoreError(f"{target} was changed; remove it when no job runs from it, and submit again")
     return Snapshot(target)
+
+
+def check_commands(study: Path, commands: Iterable[Sequence[str]]) -> None:
+    """Raise UsageError for a trainer whose program or script should lie beside the study file, and does not."""
+    folder = study.resolve().parent
+    for command in commands:
+        script = _script(command)
+        if script is not None and not (folder / script).exists():
+            raise UsageError(
+                f"[worker] command = {list(command)} names {script!r}, which is not in {folder}; allowed: files in the "
+                "study's folder, which jobs get a copy of, absolute paths, and programs on the path"
+            )
+
+
+def _script(command: Sequence[str]) -> str | None:
+    """The relative path that a command needs: its program, or what a known interpreter shall execute. None if none."""
+    program = command[0]
+    if "{" in program or Path(program).is_absolute():
+        return None
+    if "/" in program:
+        return program
+    if _INTERPRETER.fullmatch(program) and len(command) > 1:
+        word = command[1]
+        if not word.startswith("-") and "{" not in word and not Path(word).is_absolute():
+            return word
+    return None
 
 
 def load_snapshot(root: Path, name: str) -> Snapshot:
@@ -112,13 +144,14 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], digest: str) -> None:
+def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], digest: str, commit: str | None) -> None:
     """Write all files beside the target and rename; whoever is first wins, with the same content."""
     atomic.make_folder(target.parent)
     prepared = target.parent / f".new-{os.getpid()}-{secrets.token_hex(4)}"
     facts = provenance()
     about = {"hash": digest, "git": facts["git"], "diff": facts["diff"], "code": facts["code"],
-             "created": datetime.now(UTC).isoformat(timespec="seconds"), "files": len(contents)}  # fmt: skip
+             "trainer_git": commit, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+             "files": len(contents)}  # fmt: skip
     with atomic.storage(target):
         try:
             for name, content in contents.items():
@@ -126,7 +159,7 @@ def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], dige
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
                 # Whoever may not edit the checkout in mid-study shall not edit this by mistake either.
-                path.chmod(0o555 if modes[name] & stat.S_IXUSR else 0o444)
+                path.chmod(modes[name] & 0o555 | stat.S_IRUSR)
             (prepared / "diff.patch").write_bytes(_diff() if facts["diff"] else b"")
             atomic.write_synced(prepared / "snapshot.json", (json.dumps(about, indent=1) + "\n").encode())
             prepared.rename(target)

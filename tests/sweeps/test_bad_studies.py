@@ -106,6 +106,18 @@ def test_a_billion_runs_are_refused_at_once(tmp_path: Path) -> None:
     assert time.process_time() - begun < 1.0
 
 
+def test_a_trainer_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('[study]\nname = "own"\n[worker]\ncommand = ["python", "trian.py"]\nstage = "run"\n')
+    for options in ((), ("--wait",), ("--cluster", "debug"), ("--cluster", "slurm")):
+        done = _run("submit", path, "--root", tmp_path / "root", *options)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "names 'trian.py', which is not in" in done.stderr
+    # What it would cost, and how it stands, can be asked nevertheless.
+    assert _run("plan", path, "--root", tmp_path / "root").exit_code == 0
+    assert not (tmp_path / "root").exists()
+
+
 def test_generators_on_a_tokenizer_that_was_begun_before(sweep: Sweep) -> None:
     tokenizer = sweep.plan.runs[0].spec
     assert claim_attempt(sweep.root, tokenizer.run_id, canonical_json(tokenizer), "", None)

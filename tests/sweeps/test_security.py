@@ -112,6 +112,27 @@ def test_nothing_is_writable_for_everybody_under_the_usual_mask(sweep: Sweep) ->
         assert not mode & (stat.S_ISUID | stat.S_ISGID), path
 
 
+def test_nothing_is_writable_for_everybody_whatever_the_mask(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        '[study]\nname = "open"\n[worker]\ncommand = ["python", "train.py"]\nstage = "run"\n'
+    )
+    (tmp_path / "train.py").write_text(
+        "import os, pathlib\n"
+        "for name in ('OUT', 'CHECKPOINTS'): pathlib.Path(os.environ[f'TOKENLAW_{name}'], 'x').write_text('x')\n"
+        "pathlib.Path(os.environ['TOKENLAW_ROWS']).write_text('{\"step\": 1, \"loss\": 1.0}\\n')\n"
+    )
+    code = "import sys; from sweeps.cli import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "submit", "study.toml", "--wait", "--root", "runs"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PATH": path}, umask=0, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [path for path in (tmp_path / "runs").rglob("*") if not path.is_symlink()]
+    assert any(path.match("artifacts/*/x") for path in found)
+    assert not [path for path in [tmp_path / "runs", *found] if path.stat().st_mode & stat.S_IWOTH]
+
+
 def test_names_with_a_shell_in_them_stay_names(tmp_path: Path) -> None:
     """A study's name ends up in the names of folders and jobs."""
     study = tmp_path / "s.toml"

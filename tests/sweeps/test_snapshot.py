@@ -14,7 +14,7 @@ from results import StoreError, UsageError
 from results.provenance import _code_hash as code_hash
 from results.provenance import provenance
 from sweeps import snapshot as module
-from sweeps.snapshot import load_snapshot, take_snapshot
+from sweeps.snapshot import check_commands, load_snapshot, take_snapshot
 
 
 def test_copy_is_whole_read_only_and_shared(tmp_path: Path) -> None:
@@ -93,6 +93,46 @@ def test_trainer_in_a_checkout_is_what_git_does_not_ignore(lab: Path) -> None:
     assert frozen.trainer is not None
     found = {path.name for path in frozen.trainer.rglob("*") if path.is_file()}
     assert found == {"study.toml", "train.py", "net.py", ".gitignore", ".secret"}
+
+
+def test_commit_of_the_trainer_is_named_and_what_few_may_read_stays_so(lab: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "train.py"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], cwd=lab, check=True)
+    (lab / ".secret").chmod(0o600)
+    (lab / "train.py").chmod(0o777)
+    (lab / "study.toml").chmod(0o664)
+    frozen = take_snapshot(lab / "runs", lab / "study.toml", [["python", "train.py"]])
+    assert frozen.trainer is not None
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=lab, capture_output=True, text=True, check=True).stdout
+    assert json.loads((frozen.path / "snapshot.json").read_text())["trainer_git"] == commit.strip()
+    modes = {name: (frozen.trainer / name).stat().st_mode & 0o777 for name in (".secret", "train.py", "study.toml")}
+    assert modes == {".secret": 0o400, "train.py": 0o555, "study.toml": 0o444}
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["python", "trian.py", "{spec}"], "trian.py"),
+        (["./train.sh"], "./train.sh"),
+        (["bash", "run/all.sh"], "run/all.sh"),
+        (["python", "train.py"], None),
+        (["python", "models"], None),
+        (["python", "-m", "trian"], None),
+        (["python", "/opt/lab/train.py"], None),
+        (["lab-train", "config.json"], None),
+        (["python", "{spec}"], None),
+        (["python"], None),
+    ],
+)
+def test_script_that_is_not_there_is_told_before_anything_is_written(
+    lab: Path, command: list[str], missing: str | None
+) -> None:
+    if missing is None:
+        check_commands(lab / "study.toml", [command])
+    else:
+        with pytest.raises(UsageError, match=f"names {missing!r}, which is not in"):
+            check_commands(lab / "study.toml", [command])
 
 
 def test_trainer_that_is_too_large_is_refused(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
