@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from results import TokenlawError
+from scaling.data.sources import locate
+
 from .cluster import Cluster, why_not
 from .lab import Lab, study_text
 
@@ -64,6 +67,15 @@ def clients(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cluster.configuration
 
 
+@pytest.fixture
+def fashion_mnist() -> None:
+    """Skips a test by name where the images are neither there nor can be had."""
+    try:
+        locate("fashion-mnist", lambda line: None)
+    except TokenlawError as error:
+        pytest.skip(f"Fashion-MNIST: {error}")
+
+
 MakeLab = Callable[..., Lab]
 
 
@@ -81,7 +93,7 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLab]:
         root.mkdir(exist_ok=True)
         path = tmp_path / f"study{len(made)}.toml"
         path.write_text(study_text(tokenizers, generators, **options))
-        made.append(Lab(on, root, path))
+        made.append(Lab(root, path, on))
         return made[-1]
 
     yield make

@@ -7,22 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results import TABLES, Store
 from sweeps.attempts import attempted, attempts_at
-from sweeps.plan import Plan, make_plan
 from sweeps.scheduler import worker_environment
 from sweeps.status import RunStatus, collect
-from sweeps.study import load_study
 
+from ..sweeps.rooted_study import RootedStudy
 from .cluster import Cluster
 
 SUBMITTER = Path(__file__).with_name("toy_submitter.py")
-UNSTABLE = ("attempt", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at", "provenance")
-"""Columns that are not measurements: equality is promised for all others."""
 
 
 def study_text(
@@ -49,27 +45,11 @@ tokenizer = {list(range(tokenizers))}
 
 
 @dataclass
-class Lab:
-    """A study, its root, and the cluster."""
+class Lab(RootedStudy):
+    """A study, its root, and the cluster that it is submitted to."""
 
     cluster: Cluster
-    root: Path
-    path: Path
     real: bool = False
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def plan(self) -> Plan:
-        return make_plan(load_study(str(self.path)))
-
-    @property
-    def store(self) -> Store:
-        return Store(self.root)
-
-    def behave(self, **labels: dict[str, Any]) -> None:
-        """Tell the toys what to do, by label with - and . as _, `all` for the rest."""
-        known = {run.label.replace("-", "_").replace(".", "_"): run.label for run in self.plan.runs} | {"all": "*"}
-        (self.root / "toy.json").write_text(json.dumps({known[name]: what for name, what in labels.items()}))
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """A submitter in a process of its own."""
@@ -98,16 +78,6 @@ class Lab:
         """Status by label."""
         return {status.run.label: status for status in collect(self.plan, self.root)}
 
-    def log(self) -> list[tuple[float, str, str, int, int]]:
-        """Time, begin or end, run id, attempt, pid of the toys' executions."""
-        path = self.root / "toy.log"
-        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(float(t), what, run, int(attempt), int(pid)) for t, what, run, attempt, pid in lines]
-
-    def begun(self) -> list[str]:
-        """Run ids of all executions, in order."""
-        return [run for _, what, run, _, _ in self.log() if what == "begin"]
-
     def workers(self) -> dict[int, str]:
         """Pids of living workers, with the node that each runs on."""
         claims = (
@@ -118,18 +88,9 @@ class Lab:
         pids = {claim.worker.pid for claim, _ in claims if claim is not None and claim.worker.alive()}
         return {pid: found.get("SLURMD_NODENAME", "") for pid, found in self.cluster.processes() if pid in pids}
 
-    def measured(self) -> dict[str, list[dict[str, Any]]]:
-        """All rows of the store without what is not a measurement."""
-        return {
-            table: [{k: v for k, v in row.items() if k not in UNSTABLE} for row in self.store.read(table).to_pylist()]
-            for table in TABLES
-        }
-
-    def assert_complete(self) -> None:
-        """Every run has its rows, once, and nothing is damaged."""
-        assert self.store.check().damaged == ()
-        found = [row["run_id"] for row in self.store.read("runs").to_pylist() if row["status"] != "failed"]
-        assert sorted(found) == sorted(self.plan.by_id)
+    def wait_until_at_work(self, count: int) -> None:
+        """Wait for so many runs that have something to resume from."""
+        self.cluster.wait_for(lambda: self.at_work() >= count, f"{count} runs at work", 200)
 
     def arrays(self) -> list[list[str]]:
         """The runs of every array that SLURM took."""

@@ -16,26 +16,14 @@ from typing import Any
 
 import pytest
 
-from sweeps.attempts import attempts_at
-from sweeps.launch import submit
-
+from ..sweeps.rooted_study import GO
 from .cluster import NODES, Cluster
 from .conftest import MakeLab
 from .lab import Lab
-from .toy_submitter import TOY
 
 pytestmark = pytest.mark.slow
 
 STEPS = {"steps": 30, "seconds": 0.15}
-
-
-def _undisturbed(lab: Lab, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The tables of the same study, executed on this machine without any disturbance."""
-    other = Lab(lab.cluster, folder, lab.path)
-    folder.mkdir()
-    other.behave(all={"steps": STEPS["steps"], "seconds": 0.001})
-    assert submit(other.plan, folder, jobs=2, worker=TOY, prepare=lambda runs, say: None).exit_code == 0
-    return other.measured()
 
 
 def _finish(lab: Lab, process: Any, folder: Path) -> None:
@@ -43,23 +31,8 @@ def _finish(lab: Lab, process: Any, folder: Path) -> None:
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output + lab.logs()
     lab.assert_complete()
-    assert lab.measured() == _undisturbed(lab, folder)
-
-
-def _running(lab: Lab, count: int) -> None:
-    """Wait for so many workers that have made some progress."""
-
-    def some() -> bool:
-        beats = [a.heartbeat for run in set(lab.begun()) for a in attempts_at(lab.root, run)[:1] if a.alive]
-        return sum(beat is not None and beat.done > 0.05 for beat in beats) >= count
-
-    lab.cluster.wait_for(some, f"{count} workers at work", 200)
-
-
-def _resumed(lab: Lab) -> int:
-    """How many executions began where an earlier one had stopped."""
-    logs = [path.read_text() for path in lab.root.glob("attempts/*/*/log.txt")]
-    return sum("beginning at step" in log and "beginning at step 0" not in log for log in logs)
+    assert "damaged" not in output
+    lab.assert_equals(lab.undisturbed(folder))
 
 
 def test_workers_killed_at_random(cluster: Cluster, labs: MakeLab, tmp_path: Path) -> None:
@@ -77,7 +50,7 @@ def test_workers_killed_at_random(cluster: Cluster, labs: MakeLab, tmp_path: Pat
                 killed += 1
     _finish(lab, process, tmp_path / "undisturbed")
     assert killed >= 5
-    assert _resumed(lab) > 0
+    assert lab.resumed() > 0
     causes = {failure.cause for failures in lab.store.failures().values() for failure in failures}
     assert causes == {"killed"}
 
@@ -109,15 +82,16 @@ def test_disturbance(
     cluster: Cluster, labs: MakeLab, tmp_path: Path, disturb: Callable[[Lab], None], resumes: bool
 ) -> None:
     lab = labs(cluster, 2, 1)
-    lab.behave(all=STEPS)
+    lab.behave(all=STEPS | {"until": GO})
     process = lab.start("--wait")
-    _running(lab, 2)
+    lab.wait_until_at_work(2)
     disturb(lab)
+    lab.go()
     _finish(lab, process, tmp_path / "undisturbed")
     # Nothing of this counts as a failure, and dependents kept their place: one submission did it all.
     assert lab.store.failures() == {}
     assert len(list(lab.root.glob("submissions/*/submission.json"))) == 1
-    assert (_resumed(lab) > 0) == resumes
+    assert (lab.resumed() > 0) == resumes
     cluster.wait_for(lambda: cluster.node_states() == ["idle"] * len(NODES), "idle nodes")
 
 
@@ -125,18 +99,17 @@ def test_old_process_left_alive_beside_its_successor(cluster: Cluster, labs: Mak
     lab = labs(cluster, 1, 1)
     lab.behave(K256_T16_s0={"steps": 30, "seconds": 1.5}, all=STEPS)
     process = lab.start("--wait")
-    _running(lab, 1)
+    lab.wait_until_at_work(1)
     ((old, node),) = lab.workers().items()
     assert old in cluster.lose_node(node, leave_jobs=True)
     lab.behave(all=STEPS)
-    cluster.wait_for(lambda: any(pid != old for pid in lab.workers()), "a successor", 120)
-    both = set(lab.workers())
-    assert old in both
+    cluster.wait_for(lambda: {old} < lab.workers().keys(), "the old one beside its successor", 120)
     cluster.start_node(node)
     _finish(lab, process, tmp_path / "undisturbed")
     assert {row["attempt"] for row in lab.store.read("runs").to_pylist() if row["stage"] == "tokenizer"} == {2}
-    with suppress(ProcessLookupError):
-        os.kill(old, signal.SIGKILL)
+    # The old one notices by itself, and writes nothing.
+    log = lab.root / "attempts" / lab.plan.runs[0].run_id / "1" / "log.txt"
+    cluster.wait_for(lambda: "taken: a newer attempt has begun" in log.read_text(), "the end of the old one", 60)
     cluster.wait_for(lambda: cluster.node_states() == ["idle"] * len(NODES), "idle nodes")
 
 
@@ -149,7 +122,7 @@ def test_controller_that_crashes(cluster: Cluster, labs: MakeLab, tmp_path: Path
     lab = labs(cluster, 2, 1)
     lab.behave(all=STEPS)
     process = lab.start("--wait")
-    _running(lab, 2)
+    lab.wait_until_at_work(2)
     cluster.stop_controller(crash=True)
     time.sleep(5)
     cluster.start_controller()

@@ -7,29 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from results import TokenlawError
-from scaling.data.sources import locate
-
+from ..sweeps.rooted_study import tiny_study
 from .cluster import Cluster
 from .conftest import MakeLab
 
 pytestmark = pytest.mark.slow
-
-TWO_NODES = """
-[study]
-name = "two-nodes"
-[tokenizer]
-train_images = 1024
-autoencoder = { width = 8, channel_multipliers = [1, 1, 1], residual_blocks = [0, 0, 0] }
-quantizer = { codebook_size = 64 }
-optimiser = { warmup_images = 512 }
-[evaluation]
-samples = 128
-[resources.tokenizer]
-nodes = 2
-memory_gb = 2
-hours = 1
-"""
 
 OWN = """
 [study]
@@ -46,13 +28,10 @@ hours = 1
 """
 
 
+@pytest.mark.usefixtures("fashion_mnist")
 def test_two_tasks_on_two_nodes_train_one_tokenizer(cluster: Cluster, labs: MakeLab) -> None:
-    try:
-        locate("fashion-mnist", lambda line: None)
-    except TokenlawError as error:
-        pytest.skip(f"Fashion-MNIST: {error}")
     lab = labs(cluster, 1, 0)
-    lab.path.write_text(TWO_NODES)
+    lab.path.write_text(tiny_study(1024, more="[resources.tokenizer]\nnodes = 2\nmemory_gb = 2\nhours = 1\n"))
     lab.real = True
     code, output = lab.submit("--wait")
     assert code == 0, output + lab.logs()

@@ -11,30 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from results import TokenlawError
-from scaling.data.sources import locate
 from sweeps.launch import submit
 
+from ..sweeps.rooted_study import RootedStudy, tiny_study
 from .cluster import NODES, Cluster
 from .conftest import MakeLab
-from .lab import Lab
 
 pytestmark = pytest.mark.slow
 
-STUDY = """
-[study]
-name = "tiny"
-[tokenizer]
-train_images = 2048
-autoencoder = { width = 8, channel_multipliers = [1, 1, 1], residual_blocks = [0, 0, 0] }
-quantizer = { codebook_size = 64 }
-optimiser = { warmup_images = 512 }
-[generator]
-size = "XS"
-warmup_images = 512
-train_images = [1024, 2048]
-[evaluation]
-samples = 128
+LIMITS = """
 [resources.tokenizer]
 memory_gb = 2
 hours = 1
@@ -46,15 +31,12 @@ retries = 10
 """
 
 
+@pytest.mark.usefixtures("fashion_mnist")
 def test_disturbed_study_equals_an_undisturbed_one(cluster: Cluster, labs: MakeLab, tmp_path: Path) -> None:
-    try:
-        locate("fashion-mnist", lambda line: None)
-    except TokenlawError as error:
-        pytest.skip(f"Fashion-MNIST: {error}")
     lab = labs(cluster, 1, 1)
-    lab.path.write_text(STUDY)
+    lab.path.write_text(tiny_study(2048, (1024, 2048), LIMITS))
     lab.real = True
-    reference = Lab(cluster, tmp_path / "undisturbed", lab.path, real=True)
+    reference = RootedStudy(tmp_path / "undisturbed", lab.path)
     reference.root.mkdir()
     assert submit(reference.plan, reference.root, jobs=1).exit_code == 0
     # What is cached can be computed again, at the cost of time that this test does not need to take.
@@ -87,13 +69,5 @@ def test_disturbed_study_equals_an_undisturbed_one(cluster: Cluster, labs: MakeL
     assert process.returncode == 0, output + lab.logs()
     lab.assert_complete()
     assert max(row["attempt"] for row in lab.store.read("runs").to_pylist()) > 1
-    expected, found = reference.measured(), lab.measured()
-    for table, rows in expected.items():
-        assert len(rows) > 0
-        assert found[table] == rows, table
-    for run_id in reference.plan.by_id:
-        for name in ("model.safetensors", "tokens.safetensors"):
-            made = reference.root / "artifacts" / run_id / name
-            if made.exists():
-                assert (lab.root / "artifacts" / run_id / name).read_bytes() == made.read_bytes()
+    lab.assert_equals(reference)
     cluster.wait_for(lambda: cluster.node_states() == ["idle"] * len(NODES), "idle nodes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from sweeps.jobs.submitter import cancel
 from sweeps.slurm.queue import SlurmError
 
+from ..sweeps.rooted_study import GO
 from .cluster import Cluster
 from .conftest import MakeLab
 from .lab import Lab
@@ -36,7 +38,9 @@ def test_1200_runs_in_chunks(closed_cluster: Cluster, labs: MakeLab) -> None:
         assert len(_submissions(lab)) == 1
     print(f"1,200 runs submitted in {min(times):.1f} s")
     assert min(times) < 5
+    assert sorted(run for members in lab.arrays() for run in members) == sorted(lab.plan.by_id)
     queue = closed_cluster.queue()
+    assert len(queue) == 1200 * len(times)
     # A second time nothing happens, and nothing is cancelled.
     code, output = lab.submit()
     assert code == 0
@@ -121,31 +125,32 @@ def test_late_job_of_an_abandoned_array_does_nothing(cluster: Cluster, closed_cl
 def test_other_study_waits_for_the_same_tokenizer(cluster: Cluster, labs: MakeLab) -> None:
     first = labs(cluster, 1, 1)
     second = labs(cluster, 1, 3, name="other", root=first.root)
-    first.behave(all={"steps": 3, "seconds": 1.0})
+    first.behave(all={"steps": 3, "seconds": 0.05, "until": GO})
     assert first.submit()[0] == 0
     code, output = second.submit()
     assert code == 0
     assert "2 runs in 1 arrays" in output
     assert "2 under way of 4 runs" in output
     jobs = cluster.run(["squeue", "--noheader", "--array", "--format=%i %E %j"]).splitlines()
-    assert all("afterok" in line for line in jobs if " other-" in line)
+    assert ["afterok" in line for line in jobs if " other-" in line] == [True, True]
+    first.go()
     second.drained()
     second.assert_complete()
     assert sorted(second.begun()) == sorted(second.plan.by_id)
     # What is stored is waited for by nobody.
     third = labs(cluster, 1, 4, name="third", root=first.root)
     third.submit()
-    assert not any("afterok" in line for line in cluster.run(["squeue", "--noheader", "--format=%E"]).splitlines())
+    (array,) = third.root.glob("submissions/third-*/arrays/*/array.json")
+    assert json.loads(array.read_text())["parent"] is None
     third.drained()
     third.assert_complete()
 
 
 def test_cancel_saves_and_a_later_submit_goes_on(cluster: Cluster, labs: MakeLab) -> None:
     lab = labs(cluster, 2, 1)
-    lab.behave(all={"steps": 50, "seconds": 0.2})
+    lab.behave(all={"steps": 50, "seconds": 0.2, "until": GO})
     assert lab.submit()[0] == 0
-    cluster.wait_for(lambda: len(lab.begun()) == 2, "two running tokenizers", 120)
-    time.sleep(2)
+    lab.wait_until_at_work(2)
     assert cancel("toy", lab.root) == 4
     lab.drained()
     statuses = lab.statuses()

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from results import TokenlawError
 from sweeps.cli_slurm import submit_to_slurm
 from sweeps.jobs import submitter, waiting
 from sweeps.plan import make_plan
@@ -40,11 +41,16 @@ if __name__ == "__main__":
     study, root, *options = sys.argv[1:]
     if "--die" in options:
         _die(options[options.index("--die") + 1])
-    code = submit_to_slurm(
-        make_plan(load_study(study)),
-        Path(root),
-        wait="--wait" in options,
-        retry="--retry" in options,
-        worker=() if "--real" in options else ("no-such-program",) if "--broken" in options else TOY,
-    )
+    try:
+        code = submit_to_slurm(
+            make_plan(load_study(study)),
+            Path(root),
+            wait="--wait" in options,
+            retry="--retry" in options,
+            worker=() if "--real" in options else ("no-such-program",) if "--broken" in options else TOY,
+        )
+    except TokenlawError as error:
+        # As the command line does.
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
     sys.exit(code)

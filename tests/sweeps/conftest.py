@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from results import TABLES, Store
 from sweeps.attempts import attempted, living
 from sweeps.launch import submit
-from sweeps.plan import Plan, make_plan
 from sweeps.scheduler import Snapshot, Summary, worker_environment
-from sweeps.study import load_study
 
-HERE = Path(__file__).parent
-TOY = (sys.executable, "-P", str(HERE / "toy_worker.py"))
-UNSTABLE = ("attempt", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at", "provenance")
-"""Columns that are not measurements: equality is promised for all others."""
+from .rooted_study import TOY, RootedStudy
 
+SUBMITTER = str(Path(__file__).with_name("toy_submit.py"))
 STUDY = """
 [study]
 name = "toy"
@@ -43,26 +36,8 @@ product = { "generator.size" = ["XS"] }
 """Two tokenizers, a generator each."""
 
 
-@dataclass
-class Sweep:
-    """A study under a root, with what tests do to it."""
-
-    root: Path
-    path: Path
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def plan(self) -> Plan:
-        return make_plan(load_study(str(self.path)))
-
-    @property
-    def store(self) -> Store:
-        return Store(self.root)
-
-    def behave(self, **labels: dict[str, Any]) -> None:
-        """Tell the toys what to do, by label with - and . as _, `all` for the rest."""
-        known = {run.label.replace("-", "_").replace(".", "_"): run.label for run in self.plan.runs} | {"all": "*"}
-        (self.root / "toy.json").write_text(json.dumps({known[name]: what for name, what in labels.items()}))
+class Sweep(RootedStudy):
+    """A study under a root, submitted to this machine."""
 
     def submit(self, jobs: int = 2, observe: Callable[[Snapshot], None] = lambda s: None, **options: Any) -> Summary:
         """Submit in this process, with toys."""
@@ -71,7 +46,7 @@ class Sweep:
 
     def start(self, jobs: int = 2, real: bool = False) -> subprocess.Popen[str]:
         """Submit in a process of its own."""
-        command = [sys.executable, "-P", str(HERE / "toy_submit.py"), str(self.path), str(self.root), str(jobs)]
+        command = [sys.executable, "-P", SUBMITTER, str(self.path), str(self.root), str(jobs)]
         process = subprocess.Popen(
             command + ["real"] * real,
             stdout=subprocess.PIPE,
@@ -82,16 +57,6 @@ class Sweep:
         )
         self.processes.append(process)
         return process
-
-    def log(self) -> list[tuple[float, str, str, int, int]]:
-        """Time, begin or end, run id, attempt, pid of the toys' executions."""
-        path = self.root / "toy.log"
-        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(float(t), what, run, int(attempt), int(pid)) for t, what, run, attempt, pid in lines]
-
-    def begun(self) -> list[str]:
-        """Run ids of all executions, in order."""
-        return [run for _, what, run, _, _ in self.log() if what == "begin"]
 
     def parallel(self) -> int:
         """The most executions at a time, of those that came to their end."""
@@ -115,13 +80,6 @@ class Sweep:
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.02)
-
-    def measured(self) -> dict[str, list[dict[str, Any]]]:
-        """All rows of the store without what is not a measurement."""
-        return {
-            table: [{k: v for k, v in row.items() if k not in UNSTABLE} for row in self.store.read(table).to_pylist()]
-            for table in TABLES
-        }
 
 
 @pytest.fixture

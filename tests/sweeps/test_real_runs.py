@@ -13,31 +13,14 @@ from pathlib import Path
 import pytest
 
 from .conftest import Sweep, clean_up
+from .rooted_study import tiny_study
 
 pytestmark = pytest.mark.slow
-
-STUDY = """
-[study]
-name = "tiny"
-[tokenizer]
-train_images = 4096
-autoencoder = { width = 8, channel_multipliers = [1, 1, 1], residual_blocks = [0, 0, 0] }
-quantizer = { codebook_size = 64 }
-optimiser = { warmup_images = 512 }
-[generator]
-size = "XS"
-warmup_images = 512
-train_images = [2048, 4096]
-[evaluation]
-samples = 128
-[seeds]
-tokenizer = [0, 1]
-"""
 
 
 def _sweep(folder: Path) -> Sweep:
     path = folder / "tiny.toml"
-    path.write_text(STUDY)
+    path.write_text(tiny_study(4096, (2048, 4096), "[seeds]\ntokenizer = [0, 1]\n"))
     root = folder / "root"
     root.mkdir()
     return Sweep(root, path)
@@ -62,31 +45,25 @@ def other(tmp_path: Path) -> Iterator[Sweep]:
     clean_up(sweep)
 
 
-def _assert_equal(sweep: Sweep, reference: Sweep) -> None:
-    """Every column that is a measurement, value for value, bit for bit."""
-    expected, found = reference.measured(), sweep.measured()
-    assert [row["run_id"] for row in found["runs"]] == sorted(reference.plan.by_id)
-    for table, rows in expected.items():
-        assert len(rows) > 0
-        assert found[table] == rows, table
-    for run_id in reference.plan.by_id:
-        for name in ("model.safetensors", "tokens.safetensors"):
-            made = reference.root / "artifacts" / run_id / name
-            if made.exists():
-                assert (sweep.root / "artifacts" / run_id / name).read_bytes() == made.read_bytes()
-
-
 def test_jobs_do_not_change_a_measurement(undisturbed: Sweep, other: Sweep) -> None:
     process = other.start(jobs=2, real=True)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    _assert_equal(other, undisturbed)
+    other.assert_equals(undisturbed)
+
+
+def _cut_the_newest_checkpoint(sweep: Sweep) -> int:
+    """Damage the last checkpoint that was written; how many that are."""
+    states = sorted(sweep.root.glob("attempts/*/*/checkpoints/*/state.safetensors"), key=lambda p: p.stat().st_mtime)
+    for state in states[-1:]:
+        state.write_bytes(state.read_bytes()[:-100])
+    return len(states[-1:])
 
 
 def test_whatever_is_killed_the_tables_are_the_same(undisturbed: Sweep, other: Sweep) -> None:
     # What is cached can be computed again, at the cost of time that this test does not need to take.
     shutil.copytree(undisturbed.root / "cache", other.root / "cache")
-    chance = random.Random(7)
+    chance, damaged = random.Random(7), 0
     for round in range(8):
         process = other.start(jobs=2, real=True)
         other.wait_for(lambda running=process: bool(other.workers()) or running.poll() is not None, 600)
@@ -104,16 +81,24 @@ def test_whatever_is_killed_the_tables_are_the_same(undisturbed: Sweep, other: S
             process.kill()
             for pid in victims[:1]:
                 os.kill(pid, signal.SIGTERM)
-        else:
-            process.send_signal(signal.SIGINT)
-        process.communicate()
+        elif process.poll() is None:
+            # Ctrl-C: a terminal sends it to all processes of its group.
+            os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate()
+        if round % 4 == 3:
+            assert process.returncode in (0, 130), output
+            assert other.workers() == []
         assert other.store.check().damaged == ()
+        if not damaged and not other.workers():
+            damaged = _cut_the_newest_checkpoint(other)
     for _ in range(3):
         process = other.start(jobs=2, real=True)
         output, _ = process.communicate()
         if process.returncode == 0:
             break
     assert process.returncode == 0, output
+    assert damaged
+    assert any("is passed over" in log.read_text() for log in other.root.glob("attempts/*/*/log.txt"))
     assert max(row["attempt"] for row in other.store.read("runs").to_pylist()) > 1
     assert {failure.cause for failures in other.store.failures().values() for failure in failures} <= {"killed"}
-    _assert_equal(other, undisturbed)
+    other.assert_equals(undisturbed)

@@ -75,7 +75,11 @@ def test_death_that_a_submitter_records_keeps_the_last_heartbeat(sweep: Sweep) -
     )
     (row,) = sweep.store.read("runs", include_failed=True).to_pylist()
     assert (row["wall_seconds"], row["peak_memory_bytes"], row["cause"]) == (7.0, 5, "killed")
-    assert collect(sweep.plan, sweep.root)[2].message is None or "failed" in str(_of(sweep, 1).message)
+    blocked = _of(sweep, 1)
+    assert (blocked.status, blocked.cause, blocked.message) == (
+        "pending", "blocked", "its tokenizer K256-T16-s0 failed",
+    )  # fmt: skip
+    assert (_of(sweep, 2).status, _of(sweep, 2).message) == ("pending", None)
     # The store alone tells it too, once attempts are cleared away.
     (attempt.path / "heartbeat.json").unlink()
     (attempt.path / "claim").unlink()

@@ -1,7 +1,8 @@
 """A worker process with a toy in place of training: same claims, heartbeats, checkpoints, rows; seconds, no torch.
 
 What each run does is told by <root>/toy.json: {"label": {"steps": 5, "seconds": 0.02, "ending": "done", ...}}, with "*"
-for all others. Every execution appends its begin and end to <root>/toy.log.
+for all others; with "until" a run waits at its end for the file <root>/<until>. Every execution appends its begin and
+end to <root>/toy.log.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def toy(
         half = plan["steps"] // 2
         if (step == half or (step > half and plan.get("always"))) and (first or not plan.get("once")):
             _end(plan["ending"], workspace, plan.get("bytes", 0))
+    while plan.get("until") and not (root / plan["until"]).exists():
+        if stop():
+            raise RunError("stopped while it waited", cause="interrupted")
+        time.sleep(0.05)
     metric = "gfid" if isinstance(spec, GeneratorRun) else "rfid"
     recorder.evaluation(
         branch="trunk", step=plan["steps"], images=1, path_flops=1.0, metric=metric,
