@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from .jobs.submitter import Submitted
     from .plan import Plan
 
+ENDED: tuple[Literal["done", "diverged", "failed"], ...] = ("done", "diverged", "failed")
 SHOWN = 8
 """Runs that a message names at most."""
 
@@ -54,10 +55,14 @@ def submit_to_slurm(
             only=only, observe=shown,
         )  # fmt: skip
         summary = waiter.wait(report)
-    if summary.outcomes:
-        print_summary(made, summary)
     if summary.stopped_by is not None:
-        print("the jobs go on without this command; `tokenlaw cancel` stops them")
+        left = len(summary.outcomes) - sum(summary.count(result) for result in ENDED)
+        print(
+            f"{made.study.name}: left while {left} runs have no end yet; the jobs go on without this command: "
+            "`tokenlaw status` shows how, `tokenlaw cancel` stops them"
+        )
+    elif summary.outcomes:
+        print_summary(made, summary)
     return summary.exit_code
 
 
@@ -72,6 +77,10 @@ def print_submitted(made: Plan, report: Submitted) -> None:
     counts = {"done": report.before, "under way": report.under_way, "waiting for room": len(report.waiting)}
     if shown := [f"{count} {what}" for what, count in counts.items() if count]:
         print(f"{name}: {', '.join(shown)} of {len(made.runs)} runs")
+    if report.waiting:
+        print(
+            "  the cluster has no room for all now: `tokenlaw submit` again goes on with the rest, `--wait` by itself"
+        )
     for title, runs in (
         ("blocked", report.blocked),
         ("refused by SLURM", report.refused),

@@ -24,7 +24,8 @@ def print_summary(made: Plan, summary: Summary) -> None:
     for run_id, outcome in summary.outcomes.items():
         if outcome.result in ("failed", "diverged"):
             run = made.by_id[run_id]
-            print(f"  {outcome.result} {run.label} ({run_id}): {outcome.message}; see `tokenlaw logs {run_id}`")
+            log = f"; see `tokenlaw logs {run_id}`" if outcome.attempt else ""
+            print(f"  {outcome.result} {run.label} ({run_id}): {outcome.message}{log}")
     if summary.stopped_by is not None:
         print("stopped; the same command goes on from the checkpoints")
 
@@ -95,4 +96,5 @@ def _line(one: RunStatus) -> str | None:
         return None
     line = f"{one.status:<8} {one.run.label} ({one.run.run_id}): {one.cause}: {one.message}"
     said = one.last_line
-    return f"{line}\n         last line of its log: {said}" if said and said not in line else line
+    known = not said or said in line or (one.message is not None and one.message in said)
+    return line if known else f"{line}\n         last line of its log: {said}"

@@ -3,8 +3,8 @@
 <root>/snapshots/<hash>/  results/ analysis/ scaling/ sweeps/ pyproject.toml  trainer/  snapshot.json  diff.patch
 
 The hash is that of the content, so that equal code shares one snapshot. `snapshot.json` says which commit the code came
-from; `diff.patch` holds what differed from it (files that git does not know lie in the snapshot itself). Nobody may read
-a file of it who may not read the original, and nobody may write one.
+from; `diff.patch` holds what differed from it (files that git does not know lie in the snapshot itself). Who may not
+read a file may not read its copy, and nobody may write one.
 
 A study that brings its own trainer takes its own folder along, as `trainer/`: the folder of the study file, if the
 command names a file or a module (`-m`) there. Of a git checkout that is what git tracks and what is new and not

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +102,11 @@ def _new_executor(folder: Path) -> _ArrayExecutor:
 
         def submit_array_of(self, command: Sequence[str], count: int) -> str:
             self.parameters["map_count"] = count
-            return str(self._submit_command(f"exec {shlex.join(command)}").job_id)
+            # submitit passes on what sbatch complains of; where it fails, the exception says it.
+            with redirect_stderr(StringIO()) as complaints:
+                job = self._submit_command(f"exec {shlex.join(command)}").job_id
+            print(complaints.getvalue(), end="", file=sys.stderr)
+            return str(job)
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
             # What a surrounding job put into the environment must not become this job's resources.

@@ -28,10 +28,10 @@ Say = Callable[[str], None]
 MANY = 50
 """From so many jobs on the controller is asked how many more it takes (MaxJobCount)."""
 _NO_ROOM = re.compile(
-    r"job submit limit|MaxSubmit|MaxJobs?Per|QOSMax|AssocMax|AssocGrp|Invalid job array specification|MaxArraySize",
-    re.IGNORECASE,
+    r"job submit limit|MaxSubmit|GrpSubmit|Invalid job array specification|MaxArraySize", re.IGNORECASE
 )
-"""Refusals that end when other jobs do, or when an array is smaller."""
+"""Refusals that end when other jobs do, or when an array is smaller. Not those of a job that asks for more than its
+account may ever have, such as QOSMaxWallDurationPerJobLimit."""
 _FULL = re.compile(r"temporarily unable|Resource temporarily", re.IGNORECASE)
 """The controller has no room at all; sbatch has then waited for a while already."""
 

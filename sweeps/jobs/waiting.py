@@ -28,6 +28,9 @@ LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 30.0
 """Time between submissions while the cluster is full, or others work on runs of ours."""
 
+USUAL = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning")
+"""Reasons for waiting that end by themselves. Others, such as a limit of an account, may not."""
+
 Resubmit = Callable[[], Submitted]
 
 
@@ -51,6 +54,8 @@ class Waiter:
         self.queue = Queue()
         self.clock = Clock({run_id: plan.by_id[run_id] for run_id in self.wanted})
         self.news: list[str] = []
+        self.told: set[str] = set(USUAL)
+        """Reasons for which jobs wait that need not be told any more."""
         self.silent = False
         self.stopped: int | None = None
         self.begun = time.monotonic()
@@ -69,6 +74,8 @@ class Waiter:
                 if flight is not None:
                     results = self.store.results(self.wanted)
                     self._show(flight, {run_id: found.status for run_id, found in results.items()})
+                    if results.keys() == self.wanted:
+                        break
                     ours = flight.keys() & self.wanted
                     left = known - flight.keys() - results.keys()
                     known = set(ours)
@@ -120,6 +127,10 @@ class Waiter:
     def _show(self, flight: dict[str, Job], results: dict[str, str]) -> None:
         """Tell whoever shows it where the study stands."""
         running = [run_id for run_id in self.wanted if run_id in flight and not flight[run_id].waiting]
+        for reason in {job.reason for run_id, job in flight.items() if run_id in self.wanted and job.waiting}:
+            if reason and reason not in self.told:
+                self.told.add(reason)
+                self.news.append(f"jobs wait in the queue: {reason}; `tokenlaw status` shows which")
         beats = {
             run_id: beat
             for run_id in running
