@@ -34,7 +34,8 @@ class PowerCost:
         return f"C = {self.coefficient:.4g} N^{self.params_power:.4g} D^{self.tokens_power:.4g}"
 
 
-_ALLOWED_CALLS = {"log": np.log, "exp": np.exp, "sqrt": np.sqrt, "min": np.minimum, "max": np.maximum}
+_CALLS = {"log": (np.log, 1), "exp": (np.exp, 1), "sqrt": (np.sqrt, 1), "min": (np.minimum, 2), "max": (np.maximum, 2)}
+_LONGEST = 300  # characters of a formula: deeper nesting than that would exhaust the stack
 _ALLOWED_NODES = (
     ast.Expression,
     ast.BinOp,
@@ -57,36 +58,53 @@ _ALLOWED_NODES = (
 class FormulaCost:
     """A formula in N and D, such as "6*N*D + 2e9*D": arithmetic, log, exp, sqrt, min and max, nothing else.
 
-    Raises UsageError for anything else, and where the formula does not grow with D.
+    Raises UsageError for anything else, and where the formula does not grow with both N and D.
     """
 
     formula: str
 
     def __post_init__(self) -> None:
+        if len(self.formula) > _LONGEST:
+            raise UsageError(f"cost: a formula of {len(self.formula)} characters; allowed: up to {_LONGEST}")
         try:
-            tree = ast.parse(self.formula.replace("^", "**"), mode="eval")
+            tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
         except (SyntaxError, ValueError):
             raise UsageError(f"cost={self.formula!r} is not a formula") from None
+        functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         for node in ast.walk(tree):
-            wrong = not isinstance(node, _ALLOWED_NODES)
-            wrong |= isinstance(node, ast.Name) and node.id not in ("N", "D", *_ALLOWED_CALLS)
-            wrong |= isinstance(node, ast.Constant) and not isinstance(node.value, int | float)
-            wrong |= isinstance(node, ast.Call) and not isinstance(node.func, ast.Name)
-            if wrong:
-                raise UsageError(f"cost={self.formula!r}: only N, D, numbers, + - * / ^, log, exp, sqrt, min, max")
-        n = np.array([1e7, 1e10])
-        if not np.all(np.isfinite(self.flops(n, 1e10))) or not np.all(self.flops(n, 2e10) > self.flops(n, 1e10)):
-            raise UsageError(f"cost={self.formula!r} does not grow with D")
+            if not isinstance(node, _ALLOWED_NODES) or not _allowed(node, id(node) in functions):
+                allowed = "N, D, numbers, + - * / ^, log(a), exp(a), sqrt(a), min(a, b), max(a, b)"
+                raise UsageError(f"cost={self.formula!r}: only {allowed}")
+        grid = np.geomspace(1e6, 1e12, 13)
+        for letter, values in (("D", self.flops(1e9, grid)), ("N", self.flops(grid, 1e9))):
+            if not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0) or not values[-1] > values[0]:
+                raise UsageError(f"cost={self.formula!r} does not grow with {letter}")
 
     def flops(self, params: ArrayLike, tokens: ArrayLike) -> Array:
         """FLOPs at (N, D)."""
         n, d = np.asarray(params, dtype=float), np.asarray(tokens, dtype=float)
-        tree = ast.parse(self.formula.replace("^", "**"), mode="eval")
-        return np.asarray(_value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
+        tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
+        with np.errstate(all="ignore"):  # what is not a number is found by its value
+            return np.asarray(_value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
 
     def describe(self) -> str:
         """The formula, for people."""
         return f"C = {self.formula}"
+
+
+def _allowed(node: ast.AST, called: bool) -> bool:
+    """Whether a node's own content is harmless: known names and functions, as many arguments as they take, numbers."""
+    if isinstance(node, ast.Name):
+        return node.id in _CALLS if called else node.id in ("N", "D")
+    if isinstance(node, ast.Constant):
+        try:
+            return type(node.value) in (int, float) and math.isfinite(float(node.value))  # type: ignore[arg-type]
+        except OverflowError:
+            return False
+    if isinstance(node, ast.Call):
+        known = isinstance(node.func, ast.Name) and node.func.id in _CALLS
+        return known and len(node.args) == _CALLS[node.func.id][1] and not node.keywords  # type: ignore[attr-defined]
+    return True
 
 
 def _value(node: ast.expr, names: Mapping[str, Array]) -> Array:
@@ -98,7 +116,7 @@ def _value(node: ast.expr, names: Mapping[str, Array]) -> Array:
         inner = _value(node.operand, names)
         return -inner if isinstance(node.op, ast.USub) else inner
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return np.asarray(_ALLOWED_CALLS[node.func.id](*(_value(a, names) for a in node.args)))
+        return np.asarray(_CALLS[node.func.id][0](*(_value(a, names) for a in node.args)))
     if isinstance(node, ast.BinOp):
         left, right = _value(node.left, names), _value(node.right, names)
         if isinstance(node.op, ast.Add):

@@ -65,6 +65,9 @@ def optimum(
     missing = [c for c in law.columns if c not in (first, "tokens") and c not in (fixed_columns or {})]
     if missing:
         raise UsageError(f"law {law.name} needs a value for {missing[0]!r} at the optimum")
+    for column in fixed_columns or {}:
+        if column not in law.columns or column in (first, "tokens"):
+            raise UsageError(f"law {law.name} takes no value for {column!r} at the optimum")
     lost = [name for name in result.not_identified if not name.startswith(("E", "e"))]
     if lost:
         raise FitError(f"the fit does not identify {', '.join(lost)}: the optimum could be anywhere")
@@ -100,6 +103,10 @@ def optimum(
         )
         other = (1.0 - slope_n / 2e-4 * share) / (slope_d / 2e-4)
     warnings = list(_warnings(result, flops, cost, first, float(np.exp(log_n[0])), float(np.exp(log_d[0]))))
+    if not closed and not LOWEST + 0.01 < log_n[0] < HIGHEST - 0.01:
+        warnings.append(
+            f"N* is the end of the search ({np.exp(log_n[0]):.3g}): under this cost there is no inner optimum"
+        )
     if "E" in result.at_bound:
         warnings.append("E lies at its bound of 0: the law has no floor in these data")
 

@@ -83,6 +83,7 @@ class FitResult:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of the fitted columns, natural units
     cost: PowerCost | None = None  # FLOPs as a power law of N and D, where the rows had a column of them
     draws: Array | None = field(default=None, repr=False, compare=False)  # (R, p) resampled coordinates
+    noise: Array | None = field(default=None, repr=False, compare=False)  # quantiles of a new observation's residual
     points: Points | None = field(default=None, repr=False, compare=False)
     minimum: Minimum | None = field(default=None, repr=False, compare=False)
     free: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
@@ -107,7 +108,10 @@ class FitResult:
         return predict_with(self.law, self.scales, self.coordinates[None, :], columns)[0]
 
     def to_json(self, keep_draws: int = 0) -> dict[str, Any]:
-        """The result as plain objects; `from_json` reads it back. keep_draws: how many resampled fits to include."""
+        """The result as plain objects; `from_json` reads it back. keep_draws: how many resampled fits to include.
+
+        With them goes `noise`, the quantiles of the residuals, so that a file gives every interval of a prediction.
+        """
         out = {
             "law": self.law.name,
             "law_options": dict(self.law.options()),
@@ -140,6 +144,7 @@ class FitResult:
         }
         if keep_draws and self.draws is not None:
             chosen = np.linspace(0, len(self.draws) - 1, min(keep_draws, len(self.draws))).astype(np.int64)
+            out["noise"] = None if self.noise is None else [float(v) for v in self.noise]
             out["draws"] = [[float(v) for v in row] for row in self.draws[chosen]]
         return out
 
@@ -174,6 +179,7 @@ class FitResult:
                 ranges={name: (float(ends[0]), float(ends[1])) for name, ends in data["ranges"].items()},
                 cost=PowerCost(**data["cost"]) if data.get("cost") else None,
                 draws=np.array(data["draws"], dtype=float) if "draws" in data else None,
+                noise=np.array(data["noise"], dtype=float) if data.get("noise") else None,
             )
         except KeyError as missing:
             raise DataError(f"fit file: key {missing} is missing") from None
@@ -195,7 +201,7 @@ def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[
             column = np.broadcast_to(given[name], (n,))
             if name not in law.metric_columns and not np.all(np.isfinite(column) & (column > 0)):
                 bad = int(np.flatnonzero(~(np.isfinite(column) & (column > 0)))[0])
-                raise DataError(f"row {bad}, column {name!r}: {column[bad]!r} is not a positive number")
+                raise DataError(f"row {bad}, column {name!r}: {column[bad]:g} is not a positive number")
             arrays[name] = column
     p = parameters_of(law, np.atleast_2d(coordinates))
     return law.predict(p, scales.apply(arrays)) * scales.metric * np.ones((1, n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from results.errors import DataError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1
 
 
@@ -77,14 +78,21 @@ def filter_rows(table: pd.DataFrame, expression: str) -> pd.DataFrame:
 
     Raises UsageError where the expression is wrong, DataError where nothing is left.
     """
+    import pandas as pd
+
     bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", " ", expression)  # what remains beside texts and quoted column names
     if re.search(r"@|__|(?<![0-9])\.\s*[A-Za-z_]|\b(?!and\b|or\b|not\b|in\b)[A-Za-z_]\w*\s*\(", bare):
         raise UsageError(f"where={expression!r}: only columns, numbers, text and comparisons are allowed")
     try:
-        kept = table.query(expression, engine="python")
+        chosen = table.eval(expression, engine="python")
     except Exception as problem:  # noqa: BLE001 - pandas raises a dozen types for a wrong expression; all mean the same
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
         raise UsageError(f"where={expression!r} is not a condition on the columns: {reason}") from None
+    if not isinstance(chosen, pd.Series) or chosen.dtype.kind != "b" or len(chosen) != len(table):
+        raise UsageError(
+            f"where={expression!r} is not a condition: not true or false in each row; compare a column, as 'N > 1e9'"
+        )
+    kept = table[chosen.fillna(False).to_numpy(dtype=bool)]
     if len(kept) == 0:
         raise DataError(f"where={expression!r} leaves no rows of {len(table)}")
     return kept
@@ -127,7 +135,10 @@ def points_from_table(table: pd.DataFrame, law: Law, roles: Roles, *, residual: 
             continue
         column = named.get(role)
         if column is None and role == "x":
-            column = next((named[r] for r in ("flops", "tokens", "params") if named[r]), None)
+            given = [r for r in ("flops", "tokens", "params") if named[r]]
+            column = named[given[0]] if given else None
+            if len(given) > 1:
+                notes.append(f"x = {column} ({given[0]}, the first named of {', '.join(given)})")
         if column is None and role in ("params", "tokens") and roles.flops:
             continue  # derived below
         if column is None and role in table.columns:
@@ -174,4 +185,22 @@ def points_from_table(table: pd.DataFrame, law: Law, roles: Roles, *, residual: 
         rows=rows,
         notes=tuple(notes),
     )
-    return drop_worst(points, drop)
+    return drop_worst(_note_repeats(points, law), drop)
+
+
+def _note_repeats(points: Points, law: Law) -> Points:
+    """The points with a note where rows repeat earlier ones exactly: a file joined twice, or a run logged twice."""
+    if len(points) > MOST_TO_COMPARE:
+        return points
+    import pandas as pd
+
+    labels = {} if points.groups is None else {"group": points.groups}
+    seen = {**{name: points.columns[name] for name in law.columns}, **labels, "the metric": points.metric}
+    again = np.flatnonzero(pd.DataFrame(seen).duplicated().to_numpy())
+    if not len(again):
+        return points
+    note = (
+        f"{len(again)} of {len(points)} rows repeat an earlier one exactly (first: row {int(points.rows[again[0]])}); "
+        "if they are copies, intervals are too narrow"
+    )
+    return replace(points, notes=(*points.notes, note))

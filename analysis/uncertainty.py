@@ -22,6 +22,8 @@ FEW_ROWS_A_PARAMETER = 10
 TOLERANCE = 1e-6  # of a replicate's scaled gradient: far below its sampling error
 SMOOTH = 0.5  # of the wild bootstrap's noise, in robust deviations times n^(-1/5)
 BALANCED = 50  # resamples of one batch from which they are balanced
+NOISE_LEVELS = 199
+LEAST_BEYOND = 5  # replicates beyond an end of a percentile interval, below which that end is mostly chance
 LARGE = 4e8  # replicates x rows beyond which resampling gives way to the sandwich
 
 
@@ -260,6 +262,10 @@ def uncertainty(result: FitResult, *, replicates: int = 4000, kind: str | None =
 def with_intervals(result: FitResult, drawn: Bootstrap, interval: float = 0.95) -> FitResult:
     """The result with standard errors and percentile intervals; none for what is not identified."""
     blank = drawn.kind == "clusters" and any("no interval" in w for w in drawn.warnings)
+    warnings = result.warnings + drawn.warnings
+    beyond = len(drawn.coordinates) * (1 - interval) / 2
+    if not blank and beyond < LEAST_BEYOND:
+        warnings += (f"{len(drawn.coordinates)} replicates leave {beyond:.2g} beyond each end: the ends are rough",)
 
     def complete(estimate: Estimate, values: Array) -> Estimate:
         if estimate.value is None or not np.isfinite(values).any():
@@ -271,12 +277,48 @@ def with_intervals(result: FitResult, drawn: Bootstrap, interval: float = 0.95) 
         result,
         parameters={k: complete(e, drawn.parameters[k]) for k, e in result.parameters.items()},
         derived={k: complete(e, drawn.derived[k]) for k, e in result.derived.items()},
-        warnings=result.warnings + drawn.warnings,
+        warnings=warnings,
         interval=interval,
-        draws=drawn.coordinates,
+        noise=None if blank else noise_quantiles(result),
+        draws=None if blank else drawn.coordinates,  # predictions from so few clusters would have no interval either
         interval_method=METHODS.get(drawn.kind, drawn.kind),
         seconds=result.seconds + drawn.seconds,
     )
+
+
+def noise_of(result: FitResult) -> tuple[Array, Array]:
+    """Residuals (n,) around their median as a new observation has them, scaled by sqrt(n / (n - p)); their weights."""
+    problem = problem_of(result)
+    r = -residuals(problem, result.coordinates[None, :])[0][0]
+    w = problem.weights
+    spare = max(float(np.sum(w > 0)) - len(moving_of(problem, result.coordinates)), 1.0)
+    return (r - np.median(r)) * np.sqrt(np.sum(w > 0) / spare), w
+
+
+def noise_quantiles(result: FitResult) -> Array:
+    """NOISE_LEVELS quantiles of `noise_of`, evenly spaced: what a file needs for intervals of a new observation."""
+    noise, w = noise_of(result)
+    order = np.argsort(noise)
+    reached = (np.cumsum(w[order]) - 0.5 * w[order]) / w.sum()
+    return np.interp((np.arange(NOISE_LEVELS) + 0.5) / NOISE_LEVELS, reached, noise[order])
+
+
+def observation_interval(result: FitResult, curves: Array, interval: float = 0.95) -> tuple[Array, Array]:
+    """Ends (m,) of the interval of one new observation at m places from the curves (R, m) of all resamples there.
+
+    Every curve meets every quantile of the noise (`result.noise`). Raises UsageError for a fit that carries none.
+    """
+    if result.noise is None:
+        raise UsageError("this fit carries no noise: fit the data again, with a bootstrap")
+    tail = 50 * (1 - interval)
+    ends = np.empty((2, curves.shape[1]))
+    for i, curve in enumerate(curves.T):
+        if result.residual == "log":
+            seen = np.multiply.outer(curve, np.exp(result.noise))
+        else:
+            seen = np.add.outer(curve, result.noise * result.scales.metric)
+        ends[:, i] = np.percentile(seen, [tail, 100 - tail])
+    return ends[0], ends[1]
 
 
 @dataclass(frozen=True)
@@ -297,11 +339,7 @@ def predict(drawn: Bootstrap, columns: Mapping[str, ArrayLike], interval: float 
     """
     tail = 50 * (1 - interval)
     curves = drawn.predict(columns)
-    problem = problem_of(drawn.result)
-    r = -residuals(problem, drawn.result.coordinates[None, :])[0][0]
-    w = problem.weights
-    spare = max(float(np.sum(w > 0)) - len(moving_of(problem, drawn.result.coordinates)), 1.0)
-    noise = (r - np.median(r)) * np.sqrt(np.sum(w > 0) / spare)
+    noise, w = noise_of(drawn.result)
     rng = np.random.default_rng(seed)
     extra = rng.choice(noise, size=curves.shape, p=w / w.sum())
     logarithmic = drawn.result.residual == "log"

@@ -24,7 +24,8 @@ class Held:
 
     rmsle: root mean square of log(prediction / metric), None where a metric or prediction is not positive; rmse: of
     prediction - metric; bias: mean of log(prediction / metric). coverage: the share of held rows inside the prediction
-    interval for a new observation, None where no interval was asked for. `predicted` (m,).
+    interval for a new observation, None where no interval was asked for or could be had. `predicted` (m,). warnings:
+    those of the fit, and why there is no coverage.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Held:
     rows: NDArray[np.int64]
     metric: Array
     predicted: Array
+    warnings: tuple[str, ...] = ()
 
 
 def rmsle(predicted: ArrayLike, metric: ArrayLike) -> float | None:
@@ -90,14 +92,21 @@ def holdout(
         raise DataError(f"held: shape {hidden.shape} for {len(points)} rows")
     if not hidden.any() or hidden.all():
         raise DataError(f"{name}: {int(hidden.sum())} of {len(points)} rows are held out; some must be, not all")
-    result = fit(law, points.select(~hidden), **options)
+    try:
+        result = fit(law, points.select(~hidden), **options)
+    except (DataError, FitError) as problem:
+        raise type(problem)(f"{name}: {problem}") from None
     rest = points.select(hidden)
     predicted = result.predict(rest.columns)
     error = rmsle(predicted, rest.metric)
-    coverage = None
+    coverage, warnings = None, result.warnings
     if replicates:
-        band = predict(uncertainty(result, replicates=replicates, seed=seed), rest.columns, interval, seed)
-        coverage = float(np.mean((band.observation_low <= rest.metric) & (rest.metric <= band.observation_high)))
+        try:
+            band = predict(uncertainty(result, replicates=replicates, seed=seed), rest.columns, interval, seed)
+        except FitError as problem:  # the error stands; only the intervals are missing
+            warnings = (*warnings, f"no intervals: {problem}")
+        else:
+            coverage = float(np.mean((band.observation_low <= rest.metric) & (rest.metric <= band.observation_high)))
     return Held(
         name=name,
         law=law.name,
@@ -112,6 +121,7 @@ def holdout(
         rows=rest.rows,
         metric=rest.metric,
         predicted=predicted,
+        warnings=warnings,
     )
 
 
@@ -137,6 +147,8 @@ def expanding_window(
     """
     law = law_named(law) if isinstance(law, str) else law
     points = as_points(law, data, options.get("residual", "log"))
+    if windows < 1:
+        raise UsageError(f"windows={windows} is not at least 1")
     least = 2 * len(law.parameters) if least is None else least
     size = compute_of(points)
     order = np.sort(size)

@@ -19,7 +19,6 @@ from .cli_points import (
     DropOption,
     FloorOption,
     FlopsOption,
-    LossOption,
     MetricOption,
     ParamsOption,
     Request,
@@ -29,6 +28,7 @@ from .cli_points import (
     WeightsOption,
     WhereOption,
     XOption,
+    check_resampling,
     request_for,
 )
 
@@ -47,8 +47,8 @@ def compare(
     cluster: ClusterOption = None,
     weights: WeightsOption = None,
     residual: ResidualOption = "log",
-    noise: Annotated[str, typer.Option("--noise", help="laplace or gaussian: the likelihood.")] = "laplace",
-    loss: LossOption = "huber",
+    noise: Annotated[str, typer.Option("--noise", help="laplace or gaussian: the likelihood of laws.")] = "laplace",
+    loss: Annotated[str, typer.Option("--loss", help="huber, lad, squares or envelope: of the group test.")] = "huber",
     delta: DeltaOption = 1e-3,
     floor: FloorOption = "FREE",
     drop_worst: DropOption = 0,
@@ -58,28 +58,29 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare laws by likelihood and held-out error, or test whether groups share a law's exponents."""
+    if replicates < 20:
+        raise UsageError(f"--bootstrap {replicates} is not at least 20")
+    check_resampling(replicates, 0.95, seed)
     request = request_for(
         data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
         params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
     )  # fmt: skip
-    names = [name.strip() for name in laws.split(",") if name.strip()]
     if group is not None:
-        if len(names) != 1:
-            raise UsageError(f"compare --group takes one law, not {len(names)}")
-        _compare_groups(request, names[0], shared, replicates, seed, as_json)
+        _compare_groups(request, laws, shared, replicates, seed, as_json)
         return
-    _compare_laws(request, names, noise, as_json)
+    if shared is not None:
+        raise UsageError("--shared belongs to --group: it names the parameters that groups may have in common")
+    _compare_laws(request, laws, noise, as_json)
 
 
-def _compare_laws(request: Request, names: list[str], noise: str, as_json: bool) -> None:
+def _compare_laws(request: Request, laws: str, noise: str, as_json: bool) -> None:
     from analysis.comparison import NOISES, compare_laws
     from analysis.validation import compute_of, holdout
 
     if noise not in NOISES:
         raise UsageError(f"--noise {noise!r} is not one of {', '.join(NOISES)}")
     rows: list[dict[str, Any]] = []
-    for name in names:
-        law, fixed = request.law(name)
+    for name, law, fixed in request.laws(laws):
         points = request.points(law)
         [(result, one)] = compare_laws([law], points, noise=noise, residual=request.residual, fixed=fixed)
         size = compute_of(points)
@@ -112,10 +113,13 @@ def _compare_laws(request: Request, names: list[str], noise: str, as_json: bool)
     print("held-out RMSLE: the 20 % of rows with the most compute, predicted from the rest; prefer it to the criteria.")
 
 
-def _compare_groups(request: Request, name: str, shared: str | None, replicates: int, seed: int, as_json: bool) -> None:
+def _compare_groups(request: Request, laws: str, shared: str | None, replicates: int, seed: int, as_json: bool) -> None:
     from analysis.comparison import compare_groups
 
-    law, fixed = request.law(name)
+    found = request.laws(laws)
+    if len(found) != 1:
+        raise UsageError(f"compare --group takes one law, not {len(found)}")
+    [(name, law, fixed)] = found
     if fixed:
         raise UsageError("compare --group fits the floor freely: leave --floor out")
     test = compare_groups(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from results.errors import DataError, FitError, TokenlawError, UsageError
+from results.errors import FitError, TokenlawError, UsageError
 
 from . import cli_compare, cli_optimum, cli_predict, cli_validate
 from .cli_fit_text import show
@@ -35,6 +36,7 @@ from .cli_points import (
     WeightsOption,
     WhereOption,
     XOption,
+    check_resampling,
     request_for,
 )
 
@@ -88,16 +90,13 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a scaling law to a table, with intervals, and say how far to trust it."""
-    request = request_for(
-        data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
-        params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster,
-    )  # fmt: skip
     _check_output(out, (".json",), "--out")
     _check_output(figure, (".pdf", ".png", ".svg"), "--figure")
-    if not 0 < interval < 1:
-        raise UsageError(f"--interval {interval} is not between 0 and 1")
-    if bootstrap and bootstrap < 20:
-        raise UsageError(f"--bootstrap {bootstrap} is neither 0 nor at least 20")
+    check_resampling(bootstrap, interval, seed)
+    request = request_for(
+        data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
+        params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
+    )  # fmt: skip
 
     def one(table: pd.DataFrame | None = None) -> FitResult:
         from analysis.fit import Status
@@ -123,23 +122,22 @@ def fit(
         results = {"": result}
     else:
         results = {}
-        if group not in request.table.columns:
-            raise DataError(f"column {group!r} is missing; the data have: {', '.join(map(str, request.table.columns))}")
         for name, table in request.table.groupby(group, sort=False, observed=True):
             try:
                 results[str(name)] = one(table)
             except TokenlawError as error:
-                raise type(error)(f"group {str(name)!r}: {error}") from None
+                raise type(error)(f"group {str(name)!r}: {error} (--where leaves groups out)") from None
         document = {"groups": {name: r.to_json(keep_draws=400) for name, r in results.items()}}
     if out is not None:
         _write(out, json.dumps(document, indent=1) + "\n")
+    drawings = []
     if figure is not None:
         from analysis.figures import style
         from analysis.figures.fit_figure import fit_figure
 
         for name, r in results.items():
             path = figure if not name else figure.with_name(f"{figure.stem}-{_slug(name)}{figure.suffix}")
-            style.save(fit_figure(r), path)
+            drawings.append(style.save(fit_figure(r), path))
     if as_json:
         print(json.dumps(_without_draws(document), indent=1))
         return
@@ -147,7 +145,7 @@ def fit(
         if name:
             print(f"\n== {group} = {name}")
         show(r)
-    for written in (out, figure):
+    for written in (out, *drawings):
         if written is not None:
             print(f"wrote {written}")
 
@@ -166,6 +164,8 @@ def _check_output(path: Path | None, suffixes: tuple[str, ...], option: str) -> 
         raise UsageError(f"{option} {str(path)!r} does not end in {' or '.join(suffixes)}")
     if not path.resolve().parent.is_dir():
         raise UsageError(f"{option} {str(path)!r}: the folder does not exist")
+    if path.is_dir() or not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise UsageError(f"{option} {str(path)!r} cannot be written")
 
 
 def _write(path: Path, text: str) -> None:
@@ -178,7 +178,7 @@ def _write(path: Path, text: str) -> None:
 def _without_draws(document: dict[str, Any]) -> dict[str, Any]:
     if "groups" in document:
         return {"groups": {name: _without_draws(one) for name, one in document["groups"].items()}}
-    return {key: value for key, value in document.items() if key != "draws"}
+    return {key: value for key, value in document.items() if key not in ("draws", "noise")}
 
 
 def _slug(name: str) -> str:

@@ -15,6 +15,11 @@ def cell(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"
 
 
+def level(interval: float | None) -> str:
+    """The coverage of an interval as a word for a table's header: 95%, 97.5%; empty where there is none."""
+    return f"{100 * interval:.6g}%" if interval else ""
+
+
 def show(result: FitResult) -> None:
     """A fit for people: the table, the status in words, warnings that matter."""
     from analysis.fit import STATUS_WORDS
@@ -24,12 +29,12 @@ def show(result: FitResult) -> None:
     print(f"{result.law.formula}    {result.rows} rows, {result.residual} residuals, {result.loss.kind} loss")
     for note in result.notes:
         print(f"note: {note}")
-    level = f"{result.interval:.0%}" if result.interval else ""
+    covers = level(result.interval)
     rows = [
         [name, cell(e.value) if e.value is not None else "not identified", cell(e.se), cell(e.low), cell(e.high)]
         for name, e in {**result.parameters, **result.derived}.items()
     ]
-    print(table(["parameter", "value", "se", f"{level} low".strip(), f"{level} high".strip()], rows))
+    print(table(["parameter", "value", "se", f"{covers} low".strip(), f"{covers} high".strip()], rows))
     if result.interval_method:
         print(f"intervals: {result.interval_method}")
     print(f"status: {result.status.value.replace('_', ' ')}: {STATUS_WORDS[result.status]}")

@@ -10,9 +10,9 @@ import typer
 
 from results.errors import UsageError
 
-from .cli_fit_text import cell
+from .cli_fit_text import cell, level
 from .cli_options import JsonOption, RootOption, SetOption
-from .cli_points import one_thread
+from .cli_points import assignments, one_thread
 from .fit_files import read_fit, values
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ def optimum(
     if flops is None:
         raise UsageError("optimum --fit needs --flops, one or more budgets")
     result = read_fit(fit_file, group)
-    extra = {}
-    for item in column or []:
-        role, sign, text = item.partition("=")
-        if not sign or not role:
-            raise UsageError(f"--column {item!r} is not ROLE=VALUE")
-        extra[role] = float(values(role, text)[0])
+    extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
     _from_fit(result, values("flops", flops), _cost(result, cost), extra, as_json)
 
 
@@ -91,9 +86,15 @@ def _cost(result: FitResult, text: str | None) -> Cost | None:
 def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[str, float], as_json: bool) -> None:
     from analysis.optimum import optimum as allocate
 
-    found = [allocate(result, float(c), cost=cost, fixed_columns=extra) for c in budgets]
+    interval = result.interval or 0.95
+    found = [allocate(result, float(c), cost=cost, fixed_columns=extra, interval=interval) for c in budgets]
     if as_json:
-        print(json.dumps({"law": result.law.name, "optima": [_allocation(a) for a in found]}, indent=1))
+        print(
+            json.dumps(
+                {"law": result.law.name, "interval": result.interval, "optima": [_allocation(a) for a in found]},
+                indent=1,
+            )
+        )
         return
     from .text import table
 
@@ -108,7 +109,8 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
                 ("d log N*/d log C", a.params_exponent),
             )
         ]
-    print(table(["FLOPs", "quantity", "value", "low", "high"], rows))
+    covers = level(result.interval)
+    print(table(["FLOPs", "quantity", "value", f"{covers} low".strip(), f"{covers} high".strip()], rows))
     print(f"cost: {found[0].cost}; {'closed form' if found[0].closed_form else 'searched'}")
     for warning in dict.fromkeys(w for a in found for w in a.warnings):
         print(f"warning: {warning}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from results.errors import UsageError
+from results.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +42,11 @@ ColumnOption = Annotated[
     ),
 ]
 WhereOption = Annotated[
-    str | None, typer.Option("--where", help="Keep rows for which this holds, as 'outlier == False'.")
+    str | None,
+    typer.Option("--where", help="Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
 ]
 DropOption = Annotated[int, typer.Option("--drop-worst", help="Leave out the K rows with the largest metric.")]
-WeightsOption = Annotated[str | None, typer.Option("--weights", help="Column of row weights.")]
+WeightsOption = Annotated[str | None, typer.Option("--weights", help="Column of row weights, 0 or more.")]
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", help="Column that names whole runs; they are resampled whole.")
 ]
@@ -81,39 +83,69 @@ class Request:
     floor: str
     drop: int
 
-    def law(self, name: str) -> tuple[Law, dict[str, float]]:
-        """The law of that name with its floor as asked for, and the parameters that this holds fixed."""
+    def laws(self, names: str) -> list[tuple[str, Law, dict[str, float]]]:
+        """The laws named, with the floor as asked for and the parameters that this holds fixed.
+
+        Raises UsageError for an unknown law, a floor that a law cannot have, and a --column that no law takes.
+        """
+        listed = [name.strip() for name in names.split(",") if name.strip()]
+        if not listed:
+            raise UsageError(f"law {names!r}: no law is named")
+        found = [(name, *self._law(name)) for name in listed]
+        known = sorted({column for _, law, _ in found for column in law.columns})
+        for role in self.roles.others:
+            if role not in known:
+                raise UsageError(
+                    f"--column {role}=...: {', '.join(listed)} takes no {role!r}; it takes {', '.join(known)}"
+                )
+        return found
+
+    def _law(self, name: str) -> tuple[Law, dict[str, float]]:
         from analysis.laws import law_named
 
-        text = self.floor
+        text, value = self.floor, number(self.floor)
         if text.upper() == "FREE":
             return law_named(name), {}
-        value = number(text)
-        if name.lower() == "power":
+        if value is not None and not math.isfinite(value):
+            raise UsageError(f"--floor {text!r} is neither FREE nor a finite number nor a column")
+        if name.lower() in ("power", "m2"):
             return law_named("power", floor="column" if value is None else value), {}
         law = law_named(name)
         own = FLOORS.get(law.name)
+        if own not in law.names:
+            raise UsageError(f"--floor {text!r}: law {name} has no floor")
         if value is None:
-            raise UsageError(
-                f"--floor {text!r}: law {law.name} takes FREE or a number; a column serves law power alone"
-            )
-        if own is None:
-            raise UsageError(f"--floor {text!r}: law {law.name} has no floor")
+            raise UsageError(f"--floor {text!r}: law {name} takes FREE or a number; a column serves law power alone")
+        least = next(q.lower for q in law.parameters if q.name == own)
+        if value < least:
+            raise UsageError(f"--floor {text!r}: {own} of law {name} is at least {least:g}")
         return law, {own: value}
 
     def points(self, law: Law, table: pd.DataFrame | None = None) -> Points:
-        """The points of the law."""
+        """The points of the law. Raises DataError where every row lies at or below the floor asked for."""
         from analysis.table import points_from_table
 
-        return points_from_table(
+        points = points_from_table(
             self.table if table is None else table, law, self.roles, residual=self.residual, drop=self.drop
         )
+        if self.floor.upper() == "FREE":
+            return points
+        value = number(self.floor)
+        floor = points.columns["floor"] if value is None else value
+        under = (points.metric <= floor).nonzero()[0]
+        if not len(under):
+            return points
+        first = f"row {int(points.rows[under[0]])}, column {points.names['metric']!r}: {points.metric[under[0]]:g}"
+        if len(under) == len(points):
+            raise DataError(f"{first} is not above the floor {self.floor}, nor is any other row")
+        note = f"{len(under)} of {len(points)} rows are not above the floor, which no law reaches ({first})"
+        return replace(points, notes=(*points.notes, note))
 
     def fit(self, name: str, table: pd.DataFrame | None = None) -> FitResult:
         """The law fitted."""
         from analysis.fit import fit
 
-        law, fixed = self.law(name)
+        [(_, law, fixed)] = self.laws(name)
         return fit(law, self.points(law, table), residual=self.residual, loss=self.loss, delta=self.delta, fixed=fixed)
 
 
@@ -132,6 +164,27 @@ def number(text: str) -> float | None:
         return None
 
 
+def assignments(items: list[str] | None, form: str) -> dict[str, str]:
+    """Options such as unique_tokens=1e9 by name; raises UsageError, showing the form, for one that is none."""
+    out = {}
+    for item in items or []:
+        name, sign, text = item.partition("=")
+        if not sign or not name or not text:
+            raise UsageError(f"--column {item!r} is not {form}")
+        out[name] = text
+    return out
+
+
+def check_resampling(bootstrap: int, interval: float, seed: int) -> None:
+    """Raise UsageError for a number of replicates, a coverage or a seed that makes no sense."""
+    if bootstrap and bootstrap < 20:
+        raise UsageError(f"--bootstrap {bootstrap} is neither 0 nor at least 20")
+    if not 0 < interval < 1:
+        raise UsageError(f"--interval {interval} is not between 0 and 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is negative")
+
+
 def request_for(
     data: Path,
     *,
@@ -148,15 +201,16 @@ def request_for(
     one_thread()
     from analysis.table import Roles, filter_rows, read_table
 
-    others = {}
-    for item in columns or []:
-        role, sign, column = item.partition("=")
-        if not sign or not role or not column:
-            raise UsageError(f"--column {item!r} is not ROLE=COL")
-        others[role] = column
+    others = assignments(columns, "ROLE=COL")
     table = read_table(data)
-    if where:
+    if where is not None:
         table = filter_rows(table, where)
+    if (group := roles.get("group")) is not None:
+        if group not in table.columns:
+            raise DataError(f"column {group!r} is missing; the data have: {', '.join(map(str, table.columns))}")
+        if table[group].isna().any():
+            row = table.index[table[group].isna()][0]
+            raise DataError(f"row {row}, column {group!r}: empty, but it names a group")
     if floor.upper() != "FREE" and number(floor) is None:
         roles["floor"] = floor
     return Request(table, Roles(**roles, others=others), residual, loss, delta, floor, drop)

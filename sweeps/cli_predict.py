@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from results.errors import UsageError
 
-from .cli_fit_text import cell
+from .cli_fit_text import cell, level
 from .cli_options import JsonOption
-from .cli_points import one_thread
+from .cli_points import assignments, one_thread
 from .fit_files import read_fit, values
+
+if TYPE_CHECKING:
+    from analysis.fit import FitResult
+    from analysis.formula import Array, Law
+
+ENDS = ("low", "high", "observation_low", "observation_high")
 
 
 def predict(
@@ -34,56 +39,101 @@ def predict(
     import numpy as np
 
     from analysis.fit import predict_with
+    from analysis.uncertainty import observation_interval
 
     result = read_fit(fit_file, group)
-    given = {"params": params, "tokens": tokens, "flops": flops, "x": x}
-    given.update(dict(item.partition("=")[::2] for item in column or []))
-    columns = {role: values(role, text) for role, text in given.items() if text is not None}
-    wanted = [c for c in result.law.columns if c not in result.law.constant_columns]
-    if "flops" in columns:
-        if wanted == ["x"] and "x" not in columns:
-            columns["x"] = columns["flops"]
-        elif "params" in columns and "tokens" not in columns:
-            columns["tokens"] = columns["flops"] / (6.0 * columns["params"])
-        elif "tokens" in columns and "params" not in columns:
-            columns["params"] = columns["flops"] / (6.0 * columns["tokens"])
-    for role in wanted:
-        if role not in columns:
-            raise UsageError(f"law {result.law.name} needs --{role.replace('_', '-')} (or --column {role}=...)")
-    if result.not_identified:
-        print(
-            f"warning: the fit does not identify {', '.join(result.not_identified)}: "
-            "only predictions at values as in the data can be trusted",
-            file=sys.stderr,
-        )
+    given = {"params": params, "tokens": tokens, "flops": flops, "x": x, **assignments(column, "ROLE=VALUES")}
+    columns = _columns(result.law, {role: values(role, text) for role, text in given.items() if text is not None})
     sizes = {len(v) for v in columns.values()} - {1}
     if len(sizes) > 1:
         raise UsageError(f"predict: the options have {sorted(sizes)} values; one each, or equally many")
     n = max(sizes, default=1)
-    at = {role: np.broadcast_to(columns[role], (n,)) for role in wanted}
+    at = {role: np.broadcast_to(column, (n,)) for role, column in columns.items()}
     predicted = result.predict(at)
-    low: Any = [None] * n
-    high: Any = [None] * n
+    ends: dict[str, Any] = dict.fromkeys(ENDS, [None] * n)
     if result.draws is not None and not result.not_identified:
-        tail = 50 * (1 - (result.interval or 0.95))
-        low, high = np.percentile(predict_with(result.law, result.scales, result.draws, at), [tail, 100 - tail], axis=0)
+        interval = result.interval or 0.95
+        curves = predict_with(result.law, result.scales, result.draws, at)
+        tail = 50 * (1 - interval)
+        ends["low"], ends["high"] = np.percentile(curves, [tail, 100 - tail], axis=0).tolist()
+        if result.noise is not None:
+            low, high = observation_interval(result, curves, interval)
+            ends["observation_low"], ends["observation_high"] = low.tolist(), high.tolist()
     rows = [
         {
-            **{role: float(at[role][i]) for role in wanted},
+            **{role: float(at[role][i]) for role in at},
             "value": float(predicted[i]),
-            "low": _maybe(low[i]),
-            "high": _maybe(high[i]),
+            **{end: ends[end][i] for end in ENDS},
         }
         for i in range(n)
     ]
+    warnings = _warnings(result, at)
     if as_json:
-        print(json.dumps({"law": result.law.name, "interval": result.interval, "predictions": rows}, indent=1))
+        document = {"law": result.law.name, "interval": result.interval, "predictions": rows, "warnings": warnings}
+        print(json.dumps(document, indent=1))
         return
     from .text import table
 
-    header = [*wanted, "predicted", "low", "high"]
-    print(table(header, [[cell(row[k]) for k in (*wanted, "value", "low", "high")] for row in rows]))
+    covers = level(result.interval)
+    header = [*at, "predicted", f"{covers} low".strip(), f"{covers} high".strip(), "new run low", "new run high"]
+    print(table(header, [[cell(row[k]) for k in (*at, "value", *ENDS)] for row in rows]))
+    if result.draws is not None:
+        print(f"low, high: {covers} interval of the curve. new run: of a single new measurement, with its scatter.")
+    for warning in warnings:
+        print(f"warning: {warning}")
 
 
-def _maybe(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _columns(law: Law, given: dict[str, Array]) -> dict[str, Array]:
+    """The law's columns from the options given, in its order: FLOPs give the third of N, D and C = 6ND.
+
+    Raises UsageError for a column that is missing, that the law does not have, or that is not positive.
+    """
+    wanted = [c for c in law.columns if c not in law.constant_columns]
+    columns = dict(given)
+    for role, value in columns.items():
+        if role not in law.metric_columns and not (value > 0).all():
+            raise UsageError(f"{_option(role)} {value[value <= 0][0]:g} is not a positive number")
+    if "x" in wanted and "x" not in columns:
+        stands_for_x = [r for r in ("flops", "tokens", "params") if r in columns and r not in wanted]
+        if stands_for_x:
+            columns["x"] = columns.pop(stands_for_x[0])
+    if "flops" in columns and "flops" not in wanted and {"params", "tokens"} <= set(wanted):
+        if {"params", "tokens"} <= set(columns):
+            raise UsageError("predict takes two of --params, --tokens and --flops: C = 6 N D gives the third")
+        if "params" in columns:
+            columns["tokens"] = columns.pop("flops") / (6.0 * columns["params"])
+        elif "tokens" in columns:
+            columns["params"] = columns.pop("flops") / (6.0 * columns["tokens"])
+    for role in wanted:
+        if role not in columns:
+            raise UsageError(f"law {law.name} needs {_option(role)}; its columns are {', '.join(wanted)}")
+    unknown = [role for role in columns if role not in wanted]
+    if unknown:
+        raise UsageError(f"law {law.name} has no column {unknown[0]!r}; its columns are {', '.join(wanted)}")
+    return {role: columns[role] for role in wanted}
+
+
+def _option(role: str) -> str:
+    return f"--{role}" if role in ("params", "tokens", "flops", "x") else f"--column {role}=VALUES"
+
+
+def _warnings(result: FitResult, at: dict[str, Array]) -> list[str]:
+    """What makes these predictions doubtful."""
+    from analysis.result import STATUS_WORDS, Status
+
+    out = []
+    if result.status is Status.MAX_ITERATIONS:
+        out.append(f"the fit ended at its {result.status.value.replace('_', ' ')}: {STATUS_WORDS[result.status]}")
+    if result.not_identified:
+        out.append(
+            f"the fit does not identify {', '.join(result.not_identified)}: "
+            "only predictions at values as in the data can be trusted"
+        )
+    for role, column in at.items():
+        low, high = result.ranges.get(role, (0.0, float("inf")))
+        outside = column[(column < low / 1.0001) | (column > high * 1.0001)]
+        if len(outside):
+            out.append(
+                f"{role} {outside[0]:.6g} lies outside the fitted rows ({low:.3g} to {high:.3g}): an extrapolation"
+            )
+    return out

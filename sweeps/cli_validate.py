@@ -10,7 +10,7 @@ import typer
 
 from results.errors import DataError, UsageError
 
-from .cli_fit_text import cell
+from .cli_fit_text import cell, level
 from .cli_options import JsonOption
 from .cli_points import (
     BootstrapOption,
@@ -32,6 +32,7 @@ from .cli_points import (
     WeightsOption,
     WhereOption,
     XOption,
+    check_resampling,
     request_for,
 )
 
@@ -76,13 +77,13 @@ def validate(
 
     if sum(v is not None for v in (holdout_above, holdout_column, group)) > 1:
         raise UsageError("validate takes one of --holdout-above, --holdout-column and --group")
+    check_resampling(bootstrap, interval, seed)
     request = request_for(
         data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
         params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
     )  # fmt: skip
     parts = []
-    for name in law.split(","):
-        one, fixed = request.law(name.strip())
+    for name, one, fixed in request.laws(law):
         points = request.points(one)
         options: dict[str, Any] = {
             "residual": residual,
@@ -105,12 +106,17 @@ def validate(
             found = validation.leave_one_group_out(one, points, **options)
         else:
             found = validation.expanding_window(one, points, windows=windows, **options)
-        parts += [replace(h, law=name.strip()) for h in found]
+        parts += [replace(h, law=name) for h in found]
     if as_json:
         keys = ("name", "law", "trained", "held", "rmsle", "rmse", "bias", "coverage", "interval")
         print(
             json.dumps(
-                {"parts": [{**{k: getattr(h, k) for k in keys}, "status": h.result.status.value} for h in parts]},
+                {
+                    "parts": [
+                        {**{k: getattr(h, k) for k in keys}, "status": h.result.status.value, "warnings": h.warnings}
+                        for h in parts
+                    ]
+                },
                 indent=1,
             )
         )
@@ -130,10 +136,13 @@ def validate(
         ]
         for h in parts
     ]
-    print(table(["law", "held out", "fitted", "held", "RMSLE", "bias", f"in {interval:.0%}", "status"], rows))
+    print(table(["law", "held out", "fitted", "held", "RMSLE", "bias", f"in {level(interval)}", "status"], rows))
     print(
         "RMSLE: root mean square of log(prediction / metric). bias: its mean. in: share of held rows in the interval."
     )
+    for h in parts:
+        for warning in h.warnings:
+            print(f"warning: {h.law}, {h.name}: {warning}")
 
 
 def _truth(table: pd.DataFrame, column: str, points: Points) -> Any:

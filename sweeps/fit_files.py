@@ -30,7 +30,9 @@ def read_fit(path: Path, group: str | None) -> FitResult:
         raise DataError(f"file {str(path)!r} is not a fit: its JSON is not an object")
     groups: Mapping[str, Any] | None = document.get("groups")
     if groups is not None:
-        if group is None or group not in groups:
+        if group is None:
+            raise UsageError(f"{str(path)!r} holds a fit a group: choose one with --group, of {', '.join(groups)}")
+        if group not in groups:
             raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(groups)}")
         document = groups[group]
     elif group is not None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from analysis import wording
 from analysis.figures import style as look
-from analysis.fit import FitResult
+from analysis.fit import FitResult, predict_with
 from analysis.formula import Array
 from analysis.minimiser import residuals
 from analysis.points import Points
@@ -18,30 +21,28 @@ from results.errors import UsageError
 LABELS = {
     "params": "parameters N",
     "tokens": "training tokens D",
-    "x": "x",
     "flops": "training FLOPs C",
     "unique_tokens": "unique tokens",
     "params_vocabulary": "vocabulary parameters",
     "params_non_vocabulary": "non-vocabulary parameters",
 }
+SYMBOLS = {"params": "N", "tokens": "D", "flops": "C", "params_non_vocabulary": "Nnv", "params_vocabulary": "Nv"}
 CURVES = 5
+WIDEST_TITLE = 80  # characters of the text width
 STEPS = 120
 
 
 def fit_figure(result: FitResult, style: str = "report", *, metric: str | None = None) -> Figure:
     """Points, the fitted curve with its interval band, and the residuals below.
 
-    A law of several columns is drawn against the one that varies most, with curves at CURVES values of the next.
-    Raises UsageError for a fit without points (read from a file).
+    A law of several columns is drawn against the one that varies most, with curves at CURVES values of the next (of a
+    floor given by a column, where that is all that differs). Raises UsageError for a fit without points (read from a
+    file).
     """
     points = result.points
     if points is None:
         raise UsageError("this fit carries no points to draw: fit the data again")
-    columns = [c for c in result.law.columns if c not in result.law.metric_columns]
-    spread = {c: float(np.ptp(np.log(points.columns[c]))) for c in columns}
-    along = max(columns, key=lambda c: spread[c])
-    others = [c for c in columns if c != along]
-    by = max(others, key=lambda c: spread[c]) if others else None
+    along, by = _drawn_columns(result, points)
     with look.applied(style) as settings:
         figure, axes = look.new_figure(settings, 0.75, nrows=2, sharex=True, height_ratios=[3, 1])
         top, bottom = axes
@@ -49,48 +50,74 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
         shade = _shades(points, by)
         used = points.weights > 0
         top.scatter(points.columns[along][used], points.metric[used], s=11, c=shade[used], lw=0, alpha=0.85, zorder=3)
+        handles = []
+        banded = result.draws is not None and not result.not_identified
         for value, columns_at in _curves(result, points, along, by):
             colour = look.COLOURS[0] if value is None else _colour(value, points, by)
             top.plot(columns_at[along], result.predict(columns_at), color=colour, lw=1.2)
-            if result.draws is not None and not result.not_identified:
-                from analysis.fit import predict_with
-
-                some = result.draws[:: max(1, len(result.draws) // 400)]
-                tail = 50 * (1 - (result.interval or 0.95))
-                band = np.percentile(
-                    predict_with(result.law, result.scales, some, columns_at), [tail, 100 - tail], axis=0
-                )
-                top.fill_between(columns_at[along], band[0], band[1], color=colour, alpha=0.18, lw=0)
+            if value is not None and by is not None:
+                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {wording.number(value)}"
+                handles.append(Line2D([], [], color=colour, label=text))
+            if banded:
+                low, high = _band(result, columns_at)
+                top.fill_between(columns_at[along], low, high, color=colour, alpha=0.18, lw=0)
         top.set_xscale("log")
         if np.all(points.metric > 0):
             look.log_value_axis(top, metric, points.metric)
         else:
             top.set_ylabel(metric)
-        title = f"{result.law.formula}   ({result.status.value.replace('_', ' ')}, {result.rows} rows)"
-        top.set_title(title, loc="left", fontsize=settings.font_size)
-        if by is not None:
-            top.text(
-                0.99,
-                0.97,
-                f"curves and colours: {LABELS.get(by, by)}, dark = large",
-                transform=top.transAxes,
-                ha="right",
-                va="top",
-                color=look.MUTED,
-                fontsize=settings.font_size * 0.88,
-            )
+        words = f"({result.status.value.replace('_', ' ')}, {result.rows} rows)"
+        between = "   " if len(result.law.formula) + len(words) < WIDEST_TITLE else "\n"
+        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=settings.font_size)
         r = residuals(problem_of(result), result.coordinates[None, :])[0][0]
         r = -r if result.residual == "log" else -r * result.scales.metric
         bottom.axhline(0, color=look.MUTED, lw=0.8)
         bottom.scatter(points.columns[along][used], r[used], s=9, c=shade[used], lw=0, alpha=0.85)
         far = {flag.row for flag in result.flagged if flag.used}
         marked = np.isin(points.rows, list(far)) & used
-        bottom.scatter(
-            points.columns[along][marked], r[marked], s=26, facecolors="none", edgecolors=look.COLOURS[1], lw=0.9
-        )
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look.COLOURS[1], "markeredgewidth": 0.9}
+        bottom.plot(points.columns[along][marked], r[marked], ls="", marker="o", markersize=5.1, **ring)
         bottom.set_ylabel("log residual" if result.residual == "log" else "residual")
-        bottom.set_xlabel(points.names.get(along, LABELS.get(along, along)))
+        bottom.set_xlabel(_label(points, along))
+        if banded:
+            level = f"{100 * (result.interval or 0.95):.4g} % interval of the curve"
+            handles.append(Line2D([], [], color=look.MUTED, lw=7, alpha=0.3, label=level))
+        if marked.any():
+            handles.append(Line2D([], [], ls="", marker="o", markersize=5.1, label="flagged: far from the law", **ring))
+        if handles:
+            look.legend_below(figure, handles, settings)
         return figure
+
+
+def _drawn_columns(result: FitResult, points: Points) -> tuple[str, str | None]:
+    """The column along the axis, and the one that tells the curves apart (None where one curve says it all)."""
+    law = result.law
+    columns = [c for c in law.columns if c not in law.metric_columns]
+    spread = {c: float(np.ptp(np.log(points.columns[c]))) for c in columns}
+    along = max(columns, key=lambda c: spread[c])
+    others = [c for c in columns if c != along]
+    if others:
+        return along, max(others, key=lambda c: spread[c])
+    floors = [c for c in law.metric_columns if c not in law.constant_columns and np.ptp(points.columns[c]) > 0]
+    return along, floors[0] if floors else None
+
+
+def _label(points: Points, along: str) -> str:
+    """The axis: what it is, and how the data call it."""
+    name, known = points.names.get(along, along), LABELS.get(along)
+    if known is None or name == along:
+        return known or name
+    return f"{known} = {name}" if " / (6 " in name else f"{known} ({name})"
+
+
+def _band(result: FitResult, columns_at: Mapping[str, Array]) -> tuple[Array, Array]:
+    """The interval of the curve at each of the places."""
+    assert result.draws is not None
+    some = result.draws[:: max(1, len(result.draws) // 400)]
+    tail = 50 * (1 - (result.interval or 0.95))
+    drawn = predict_with(result.law, result.scales, some, columns_at)
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return low, high
 
 
 def _shades(points: Points, by: str | None) -> Array:
@@ -104,8 +131,10 @@ def _colour(value: float, points: Points, by: str | None) -> tuple[float, float,
     from matplotlib import colormaps
 
     assert by is not None
-    column = np.log(points.columns[by])
-    share = (np.log(value) - column.min()) / max(float(np.ptp(column)), 1e-12)
+    column = points.columns[by]
+    if column.min() > 0:
+        column, value = np.log(column), float(np.log(value))
+    share = (value - column.min()) / max(float(np.ptp(column)), 1e-12)
     return colormaps["viridis_r"](0.08 + 0.9 * float(np.clip(share, 0, 1)))
 
 
@@ -122,5 +151,7 @@ def _curves(
     }
     if by is None:
         return [(None, {**middle, along: line})]
-    values = np.quantile(points.columns[by], np.linspace(0.03, 0.97, CURVES), method="nearest")
+    values = np.unique(points.columns[by])
+    if len(values) > CURVES:
+        values = np.quantile(points.columns[by], np.linspace(0.03, 0.97, CURVES), method="nearest")
     return [(float(v), {**middle, along: line, by: np.full(STEPS, float(v))}) for v in dict.fromkeys(values.tolist())]

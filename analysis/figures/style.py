@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
@@ -52,6 +55,9 @@ STYLES = {
 }
 """`neurips`: the 5.5 inch text width of that template. Fonts are those that matplotlib itself ships."""
 
+OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
+"""Families for characters that matplotlib's own fonts lack, taken where they are installed."""
+
 FORMATS = ("pdf", "png", "svg")
 
 
@@ -66,9 +72,10 @@ def style_named(name: str) -> Style:
 def applied(name: str) -> Iterator[Style]:
     """matplotlib's settings of a style, within the block only."""
     style = style_named(name)
+    others = [family for family in OTHER_SCRIPTS if family in {font.name for font in fontManager.ttflist}]
     settings: Any = {
         "figure.constrained_layout.h_pad": 0.05,
-        "font.family": [style.family],
+        "font.family": [style.family, *others],
         "font.size": style.font_size,
         "mathtext.fontset": style.maths,
         "axes.titlesize": style.font_size * 1.05,
@@ -103,7 +110,9 @@ def applied(name: str) -> Iterator[Style]:
         "pdf.fonttype": 42,
         "path.simplify": True,
     }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # a column may be named in a script that no font here has: its name is drawn as boxes, without a message each
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield style
 
 
@@ -156,9 +165,10 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], style: Style) -> Non
 
 
 def _row_width(widths: Sequence[float], columns: int) -> float:
-    """Width of a legend whose columns are filled one after the other."""
-    rows = -(-len(widths) // columns)
-    return sum(max(widths[i : i + rows]) for i in range(0, len(widths), rows))
+    """Width of a legend whose columns are filled one after the other, the first ones with one entry more."""
+    least, longer = divmod(len(widths), columns)
+    ends = [least * i + min(i, longer) for i in range(columns + 1)]
+    return sum(max(widths[low:high]) for low, high in pairwise(ends))
 
 
 def power_of_ten(value: float) -> str:
@@ -236,5 +246,5 @@ def image_bytes(figure: Figure, form: str, style: str = "report") -> bytes:
 
 def save(figure: Figure, path: Path, style: str = "report") -> Path:
     """Write the figure in the format of the path's suffix, atomically. Raises UsageError, StoreError."""
-    atomic.write(path, image_bytes(figure, path.suffix.removeprefix("."), style), durable=False)
+    atomic.write(path, image_bytes(figure, path.suffix.removeprefix(".").lower(), style), durable=False)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_json_goes_to_stdout_alone_and_is_the_file_without_draws(csv: Path, tmp_
     words = ("fit", csv, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 60, "--out", out)
     found, stored = run_json(*words), json.loads(out.read_text())
     assert len(stored.pop("draws")) == 60
+    assert sorted(stored["noise"]) == stored.pop("noise")
     assert found == stored
 
 
@@ -152,8 +154,20 @@ def test_floors(tmp_path: Path) -> None:
         found = run_json(*base, "--floor", floor)
         assert found["parameters"]["alpha"]["value"] == pytest.approx(0.6, rel=1e-6)
     assert run_json(*base, "--floor", 0)["parameters"]["alpha"]["value"] < 0.4
-    with pytest.raises(UsageError, match="takes FREE or a number"):
-        run("fit", path, "--law", "m3", "--x", "C", "--metric", "gfid", "--floor", "rfid")
+    for law, floor, words in (
+        ("m4", "rfid", "law m4 takes FREE or a number"),
+        ("m3", "rfid", "law m3 has no floor"),
+        ("m1", "2", "law m1 has no floor"),
+        ("m4", "-1", "e of law m4 is at least 0"),
+        ("power", "nan", "'nan' is neither FREE nor a finite number"),
+        ("m4", "inf", "'inf' is neither FREE nor a finite number"),
+        ("power", "1e4", "row 0, column 'gfid': 32.21 is not above the floor 1e4, nor is any other row"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run("fit", path, "--law", law, "--x", "C", "--metric", "gfid", "--floor", floor)
+    some = run_json(*base, "--floor", "2.4")
+    assert any("not above the floor" in note for note in some["notes"])
+    assert run_json(*base, "--law", "m2", "--floor", "rfid")["formula"] == "L = floor + A x^-alpha"
 
 
 def test_figures_are_written(csv: Path, tmp_path: Path) -> None:
@@ -180,6 +194,187 @@ def test_predict(fit_file: Path, csv: Path) -> None:
         run("predict", fit_file, "--params", "1e9")
     with pytest.raises(UsageError, match="'many' is not a number"):
         run("predict", fit_file, "--params", "many", "--tokens", "1")
+    for words, said in (
+        (("--params", "1e9", "--tokens", "2e10", "--flops", "1e20"), "two of --params, --tokens and --flops"),
+        (("--params", "-1", "--tokens", "2e10"), "--params -1 is not a positive number"),
+        (("--params", "1e9", "--tokens", "2e10", "--x", "1"), "no column 'x'; its columns are params, tokens"),
+        (("--params", "1e9", "--tokens", "2e10", "--column", "E"), "--column 'E' is not ROLE=VALUES"),
+        (("--params", "1e9,2e9", "--tokens", "1,2,3"), "one each, or equally many"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            run("predict", fit_file, *words)
+
+
+def test_predict_says_what_a_new_run_may_give_and_warns_beyond_the_data(fit_file: Path, csv: Path) -> None:
+    table = pd.read_csv(csv)
+    at = ("--params", ",".join(map(str, table["N"])), "--tokens", ",".join(map(str, table["D"])))
+    found = run_json("predict", fit_file, *at)
+    assert found["warnings"] == []
+    rows = found["predictions"]
+    assert all(row["observation_low"] < row["low"] < row["high"] < row["observation_high"] for row in rows)
+    inside = [r["observation_low"] <= y <= r["observation_high"] for r, y in zip(rows, table["loss"], strict=True)]
+    assert 0.88 <= np.mean(inside) <= 0.99
+    beyond = run_json("predict", fit_file, "--params", "1e13", "--tokens", "2e10")["warnings"]
+    assert len(beyond) == 1 and beyond[0].startswith("params 1e+13 lies outside the fitted rows")
+    text = run("predict", fit_file, "--params", "1e13", "--tokens", "2e10")
+    assert "95% low" in text and "warning: params 1e+13" in text
+
+
+def test_predict_from_a_law_with_a_column_as_floor(tmp_path: Path) -> None:
+    x = np.geomspace(1e15, 1e19, 12)
+    path, out = tmp_path / "gfid.csv", tmp_path / "fit.json"
+    rfid = np.repeat([2.0, 4.0], 6)
+    pd.DataFrame({"C": x, "rfid": rfid, "gfid": rfid + 30 * (x / 1e15) ** -0.3}).to_csv(path, index=False)
+    figure = tmp_path / "fit.PNG"
+    run("fit", path, "--law", "power", "--flops", "C", "--metric", "gfid", "--floor", "rfid", "--bootstrap", 40,
+        "--out", out, "--figure", figure)  # fmt: skip
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    [one] = run_json("predict", out, "--flops", "1e17", "--column", "floor=3")["predictions"]
+    assert one["value"] == pytest.approx(3 + 30 * 100**-0.3)
+    with pytest.raises(UsageError, match="needs --column floor=VALUES; its columns are x, floor"):
+        run("predict", out, "--flops", "1e17")
+
+
+def test_few_clusters_give_no_interval_anywhere(csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fit.json"
+    base = ("fit", csv, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 60, "--out", out)
+    assert "2 clusters are fewer than 6" in run(*base, "--cluster", "family")
+    [one] = run_json("predict", out, "--params", "1e9", "--tokens", "2e10")["predictions"]
+    assert one["value"] > 0
+    assert one["low"] is one["high"] is one["observation_low"] is None
+    [best] = run_json("optimum", "--fit", out, "--flops", "1e20")["optima"]
+    assert best["params"]["value"] > 0
+    assert best["params"]["low"] is None
+    run(*base, "--cluster", "run")
+    [one] = run_json("predict", out, "--params", "1e9", "--tokens", "2e10")["predictions"]
+    assert one["low"] < one["value"]
+
+
+def test_intervals_have_the_coverage_asked_for_everywhere(csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fit.json"
+    base = ("fit", csv, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 200, "--out", out)
+    widths = []
+    for interval in (0.5, 0.975):
+        assert f"{100 * interval:g}% low" in run(*base, "--interval", interval)
+        [best] = run_json("optimum", "--fit", out, "--flops", "1e20")["optima"]
+        [at] = run_json("predict", out, "--params", "1e9", "--tokens", "2e10")["predictions"]
+        widths.append((best["params"]["high"] - best["params"]["low"], at["high"] - at["low"]))
+    assert all(wide > 2 * narrow for narrow, wide in zip(*widths, strict=True))
+    assert "200 replicates leave 2.5 beyond each end" in run(*base, "--interval", 0.975)
+    assert "beyond each end" not in run(*base, "--interval", 0.95)
+
+
+def test_rows_that_repeat_others_are_noted(csv: Path, tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    table = pd.read_csv(csv)
+    pd.concat([table, table.head(3)]).to_csv(path, index=False)
+    base = ("--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 0)
+    assert "note: 3 of 83 rows repeat an earlier one exactly (first: row 80)" in run("fit", path, *base)
+    assert run_json("fit", csv, *base)["notes"] == []
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "compare"])
+def test_a_group_without_a_name_is_an_error_and_no_silent_loss(csv: Path, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "unnamed.csv"
+    table = pd.read_csv(csv)
+    table.loc[7, "family"] = None
+    table.to_csv(path, index=False)
+    law = "--laws" if command == "compare" else "--law"
+    with pytest.raises(DataError, match="row 7, column 'family': empty"):
+        run(command, path, law, "chinchilla", "--params", "N", "--tokens", "D", "--group", "family")
+
+
+def test_a_group_of_one_row_is_named(csv: Path, tmp_path: Path) -> None:
+    path = tmp_path / "alone.csv"
+    table = pd.read_csv(csv)
+    table.loc[7, "family"] = "alone"
+    table.to_csv(path, index=False)
+    base = ("--law", "chinchilla", "--params", "N", "--tokens", "D", "--group", "family", "--bootstrap", 0)
+    with pytest.raises(DataError, match="group 'alone': row 7 is the only row"):
+        run("fit", path, *base)
+    assert set(run_json("fit", path, *base, "--where", "family != 'alone'")["groups"]) == {"VQ", "CRT"}
+    held = run_json("validate", path, *base)["parts"]
+    assert {part["name"]: part["held"] for part in held}["without alone"] == 1
+
+
+def test_names_in_any_script_and_with_spaces(csv: Path, tmp_path: Path) -> None:
+    names = {"N": "Größe der Modelle (N)", "D": "tokens seen, total", "loss": "损失"}
+    path, figure = tmp_path / "punkte.csv", tmp_path / "bild.png"
+    pd.read_csv(csv).rename(columns=names).to_csv(path, index=False)
+    base = ("fit", path, "--law", "chinchilla", "--params", names["N"], "--tokens", names["D"], "--metric", "损失")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(*base, "--bootstrap", 0, "--figure", figure)
+    some = run_json(*base, "--bootstrap", 0, "--where", "`Größe der Modelle (N)` > 1e8 and 损失 < 3")
+    assert 10 < some["rows"] < 80
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["1", "True", "N", "N + D", "N[0] > 1", "family = 'VQ'", "family = 3", "", " ", "nosuch > 1", "N.abs() > 1",
+     "family > 3", "lambda: 1", "run"],
+)  # fmt: skip
+def test_what_is_no_condition_is_an_error(csv: Path, expression: str) -> None:
+    with pytest.raises(UsageError, match="where=") as caught:
+        run("fit", csv, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--where", expression)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("formula", "words"),
+    [("D", "does not grow with N"), ("N", "does not grow with D"), ("min(N)", "only N, D"), ("log(N,D)", "only N, D"),
+     ("log", "only N, D"), ("True*N*D", "only N, D"), ("1e400*N*D", "only N, D"), ("6*N*D*", "is not a formula"),
+     ("-" * 5000 + "D", "5001 characters"), ("9**9**9**9*N*D", "does not grow"), ("6*N*D/0", "does not grow"),
+     ("__import__('os')", "only N, D"), ("6ND", "is not a formula"), ("max(N, D, key=N)", "only N, D")],
+)  # fmt: skip
+def test_a_cost_that_is_none_is_an_error(fit_file: Path, formula: str, words: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError, match=words):
+            run("optimum", "--fit", fit_file, "--flops", "1e20", "--cost", formula)
+
+
+def test_a_cost_without_an_inner_optimum_is_a_warning(fit_file: Path) -> None:
+    [one] = run_json("optimum", "--fit", fit_file, "--flops", "1e20", "--cost", "log(N)*D")["optima"]
+    assert any("end of the search" in warning for warning in one["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fit", "--law", "chinchilla", "--column", "token=D"), "takes no 'token'; it takes params, tokens"),
+        (("fit", "--law", "chinchilla", "--seed", "-1"), "--seed -1 is negative"),
+        (("fit", "--law", ","), "no law is named"),
+        (("validate", "--law", "chinchilla", "--interval", "95"), "--interval 95.0 is not between 0 and 1"),
+        (("validate", "--law", "chinchilla", "--bootstrap", "1"), "--bootstrap 1 is neither"),
+        (("validate", "--law", "chinchilla", "--windows", "-2"), "windows=-2 is not at least 1"),
+        (("validate", "--law", "chinchilla", "--seed", "-1"), "--seed -1 is negative"),
+        (("compare", "--laws", ""), "no law is named"),
+        (("compare", "--laws", "chinchilla", "--group", "family", "--bootstrap", "0"), "--bootstrap 0 is not at least"),
+        (("compare", "--laws", "chinchilla,kaplan", "--group", "family"), "takes one law, not 2"),
+        (("compare", "--laws", "chinchilla", "--shared", "alpha"), "--shared belongs to --group"),
+    ],
+)
+def test_options_that_make_no_sense(csv: Path, words: tuple[str, ...], said: str) -> None:
+    command, *rest = words
+    with pytest.raises(UsageError, match=said):
+        run(command, csv, "--params", "N", "--tokens", "D", *rest)
+
+
+def test_outputs_are_checked_before_the_fit(csv: Path, tmp_path: Path) -> None:
+    base = ("fit", csv, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 0)
+    (tmp_path / "folder.json").mkdir()
+    for option, name, words in (
+        ("--out", "folder.json", "cannot be written"),
+        ("--out", "none/fit.json", "the folder does not exist"),
+        ("--out", "fit.txt", "does not end in .json"),
+        ("--figure", "fit.gif", "does not end in .pdf or .png or .svg"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run(*base, option, tmp_path / name)
+    (tmp_path / "fit.json").write_text("an older fit")
+    run(*base, "--out", tmp_path / "fit.json")
+    assert json.loads((tmp_path / "fit.json").read_text())["law"] == "chinchilla"
 
 
 def test_optimum(fit_file: Path) -> None:
