@@ -23,7 +23,8 @@ Cause = Literal[
     "preempted", "node_lost", "timeout", "out_of_memory", "error", "diverged", "storage", "interrupted", "killed"
 ]
 CAUSES: tuple[str, ...] = get_args(Cause)
-"""preempted, node_lost, timeout: the cluster's doing; resumed, not counted. interrupted: stopped on purpose."""
+"""preempted, node_lost, timeout: the cluster's doing, or its trainer's wish; resumed, not counted. interrupted: stopped
+on purpose."""
 
 WARNING_SECONDS = 300.0
 """A stop with less than this left to the job's time limit is a time-out. SLURM's warnings come 30 to 300 s before."""
@@ -43,11 +44,12 @@ _STATES: dict[str, Cause] = {
 def of_stop(signals: Sequence[int], job: str | None) -> Cause:
     """Why a worker was told to stop by these signals; `job` is its SLURM job, None outside one.
 
-    Outside of a job it was on purpose. Within one the time that is left and the controller tell a time-out from a
-    preemption from `scancel`; where neither can be known it counts as a preemption, for it comes again by itself.
+    Without a signal it was the trainer's own wish to be resumed, which counts as a preemption. Outside of a job a stop
+    was on purpose. Within one the time that is left and the controller tell a time-out from a preemption from
+    `scancel`; where neither can be known it counts as a preemption, for it comes again by itself.
     """
     if job is None or signal.SIGINT in signals:
-        return "interrupted"
+        return "interrupted" if signals else "preempted"
     facts = _job_facts(job)
     left = _seconds_left(facts)
     if left is not None and left < WARNING_SECONDS and not _preempted(facts):
@@ -81,17 +83,20 @@ def no_space(error: BaseException) -> bool:
     return any(os.strerror(number) in str(error) for number in numbers)
 
 
-def of_death(beat: Heartbeat | None, number: int = 0, state: str | None = None) -> tuple[Cause, str]:
+def of_death(
+    beat: Heartbeat | None, number: int = 0, state: str | None = None, *, here: bool = True
+) -> tuple[Cause, str]:
     """Cause and message for an attempt whose worker died without a word.
 
     beat    its last heartbeat
     number  the signal that ended it, if that is known
     state   how its SLURM job ended, such as NODE_FAIL, if that is known
+    here    whether it ran on this machine, whose kernel then knows whether it has killed for lack of memory
     """
     known = _STATES.get((state or "").split(" ")[0])
     if known is not None and known != "interrupted":
         return known, f"its job ended as {state}"
-    if number in (0, signal.SIGKILL) and (reason := _lack_of_memory(beat)):
+    if number in (0, signal.SIGKILL) and (reason := _lack_of_memory(beat, here)):
         return "out_of_memory", reason
     if known == "interrupted":
         return known, "its job was cancelled"
@@ -101,10 +106,10 @@ def of_death(beat: Heartbeat | None, number: int = 0, state: str | None = None) 
     return "killed", f"its job ended as {state}" if state else "its process ended without a word"
 
 
-def _lack_of_memory(beat: Heartbeat | None) -> str | None:
+def _lack_of_memory(beat: Heartbeat | None, here: bool) -> str | None:
     if beat is None:
         return None
-    kills = memory_kills()
+    kills = memory_kills() if here else None
     if kills is not None and beat.memory_kills is not None and kills > beat.memory_kills:
         return "killed by the system for lack of memory"
     limit = beat.memory_limit_bytes

@@ -33,7 +33,7 @@ from .cli_options import (
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .scheduler import Summary
+    from .standing import Summary
 
 
 class _Group(TyperGroup):
@@ -221,9 +221,10 @@ def retry(
         raise typer.Exit(code)
     if wait or cluster == "debug":
         jobs = jobs or default_jobs()
-        summary = _submit_and_show(made, root, jobs, over_limit=True, only=only, debug=cluster == "debug")
+        debug = cluster == "debug"
+        summary = _submit_and_show(made, root, jobs, over_limit=True, only=only, debug=debug, retry=True)
         raise typer.Exit(summary.exit_code)
-    _submit_detached(made, root, jobs or default_jobs(), True, only)
+    _submit_detached(made, root, jobs or default_jobs(), True, only, retry=True)
 
 
 @app.command()
@@ -268,7 +269,8 @@ def run_one(
         raise UsageError(f"spec = {str(spec)!r} cannot be read: {error.strerror}") from error
     runs: list[Run] = [parsed.tokenizer, parsed] if isinstance(parsed, GeneratorRun) else [parsed]
     study = Study(About(name="run"), {}, (), Limits(), str(spec))
-    raise typer.Exit(_submit_and_show(Plan(study, tuple(map(planned, runs))), root, 1, over_limit=True).exit_code)
+    made = Plan(study, tuple(map(planned, runs)))
+    raise typer.Exit(_submit_and_show(made, root, 1, over_limit=True, retry=True, again=False).exit_code)
 
 
 @app.command()
@@ -298,7 +300,15 @@ def _check_trainers(made: Plan) -> None:
 
 
 def _submit_and_show(
-    made: Plan, root: Path, jobs: int, *, over_limit: bool, only: set[str] | None = None, debug: bool = False
+    made: Plan,
+    root: Path,
+    jobs: int,
+    *,
+    over_limit: bool,
+    only: set[str] | None = None,
+    debug: bool = False,
+    retry: bool = False,
+    again: bool = True,
 ) -> Summary:
     """Submit, show progress, and say how it ended."""
     from .cli_views import print_summary
@@ -313,22 +323,37 @@ def _submit_and_show(
         summary = submit_debug(made, root, over_limit=over_limit, only=only, say=lambda line: print(line, flush=True))
     else:
         with view() as shown:
-            summary = execute(made, root, jobs=jobs, over_limit=over_limit, only=only, observe=shown, say=shown.say)
+            summary = execute(
+                made, root, jobs=jobs, over_limit=over_limit, only=only, retry=retry, again=again, observe=shown,
+                say=shown.say,
+            )  # fmt: skip
     if left:
         print_summary(made, summary)
     return summary
 
 
-def _submit_detached(made: Plan, root: Path, jobs: int, over_limit: bool, only: set[str] | None = None) -> None:
-    from .launch import submit_detached
+def _submit_detached(
+    made: Plan, root: Path, jobs: int, over_limit: bool, only: set[str] | None = None, retry: bool = False
+) -> None:
+    """Submit, and say so and what is left alone; exit code 1 if that is because it failed."""
+    from .cli_views import print_outcomes
+    from .launch import set_aside, submit_detached, to_do
 
+    left = to_do(made, root, only)
+    aside = set_aside(made, root, left, retry)
     submission = submit_detached(
-        made, root, jobs=jobs, over_limit=over_limit, only=only, say=lambda line: print(line, file=sys.stderr)
-    )
-    if submission is None:
-        print(f"{made.study.name}: nothing to do, all {len(made.runs)} runs are done")
-    else:
+        made, root, jobs=jobs, over_limit=over_limit, only=only, retry=retry,
+        say=lambda line: print(line, file=sys.stderr),
+    )  # fmt: skip
+    if submission is not None:
         print(f"submitted {submission.id}; `tokenlaw status {made.study.source} --watch` shows how it goes")
+    elif left:
+        print(f"{made.study.name}: nothing to begin, {len(left)} of {len(made.runs)} runs have no result")
+    else:
+        print(f"{made.study.name}: nothing to do, all {len(made.runs)} runs are done")
+    print_outcomes(made, aside)
+    if any(outcome.result == "failed" for outcome in aside.values()):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -8,8 +8,11 @@ from . import text
 from .status import STATUSES, counts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .outcome import Outcome
     from .plan import Plan
-    from .scheduler import Summary
+    from .standing import Summary
     from .status import RunStatus
 
 
@@ -21,13 +24,18 @@ def print_summary(made: Plan, summary: Summary) -> None:
     shown = [f"{summary.count(name)} {name}" for name in names if summary.count(name)]
     before = [f"{summary.before} done before"] if summary.before else []
     print(f"{made.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {text.duration(summary.elapsed)}")
-    for run_id, outcome in summary.outcomes.items():
+    print_outcomes(made, summary.outcomes)
+    if summary.stopped_by is not None:
+        print("stopped; the same command goes on from the checkpoints")
+
+
+def print_outcomes(made: Plan, outcomes: Mapping[str, Outcome]) -> None:
+    """A line for each run that failed or diverged."""
+    for run_id, outcome in outcomes.items():
         if outcome.result in ("failed", "diverged"):
             run = made.by_id[run_id]
             log = f"; see `tokenlaw logs {run_id}`" if outcome.attempt else ""
             print(f"  {outcome.result} {run.label} ({run_id}): {outcome.message}{log}")
-    if summary.stopped_by is not None:
-        print("stopped; the same command goes on from the checkpoints")
 
 
 SHOWN = 20

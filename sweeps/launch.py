@@ -25,9 +25,12 @@ from .attempts import living
 from .ledger import Submission, load_submission, new_submission, open_submission, submissions
 from .outcome import Outcome
 from .plan import Plan, PlannedRun, planned
-from .scheduler import WORKER, LocalScheduler, Observe, Summary, worker_environment
+from .policy import Failures
+from .scheduler import LocalScheduler
 from .snapshot import Snapshot, load_snapshot, take_snapshot
+from .standing import Observe, Summary
 from .worker import Execute, Options, work
+from .worker_process import WORKER, worker_environment
 
 START_SECONDS = 20.0
 """How long `submit` waits for a detached supervisor to enter itself in the ledger."""
@@ -39,6 +42,28 @@ def to_do(plan: Plan, root: Path, only: set[str] | None = None) -> list[PlannedR
     """The runs of a plan without a result, or those of `only` among them."""
     finished = Store(root).finished()
     return [run for run in plan.runs if run.run_id not in finished and (only is None or run.run_id in only)]
+
+
+def set_aside(plan: Plan, root: Path, left: Sequence[PlannedRun], retry: bool = False) -> dict[str, Outcome]:
+    """Those of the runs that are left which a submission on this machine does not begin, with the reason as an outcome.
+
+    They have failed as often as they are granted, unless it is a `retry`, or their tokenizer has, or it diverged.
+    Raises StoreError.
+    """
+    failures = None if retry else Failures(root, {run.run_id for run in plan.runs}, plan.study.limits.retries)
+    parents = Store(root).results({run.parent for run in left if run.parent})
+    found: dict[str, Outcome] = {}
+    for run in left:
+        outcome = failures.left_alone(run.run_id) if failures is not None else None
+        if outcome is None and run.parent is not None:
+            parent = parents.get(run.parent)
+            state = parent.status if parent is not None else found[run.parent].result if run.parent in found else "done"
+            if state != "done":
+                label = plan.by_id[run.parent].label if run.parent in plan.by_id else run.parent
+                outcome = Outcome(run.run_id, "blocked", cause=state, message=f"its tokenizer {label} {state}")
+        if outcome is not None:
+            found[run.run_id] = outcome
+    return found
 
 
 def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
@@ -74,15 +99,19 @@ def submit(
     jobs: int,
     over_limit: bool = False,
     only: set[str] | None = None,
+    retry: bool = False,
+    again: bool = True,
     observe: Observe = lambda snapshot: None,
     say: Say = lambda line: None,
     prepare: Callable[[Sequence[PlannedRun], Say], None] = prepare_training,
     worker: Sequence[str] = WORKER,
 ) -> Summary:
-    """Execute what is left of a plan on this machine, and wait for the end. Does nothing if nothing is left.
+    """Execute what is left of a plan on this machine, and wait for the end. Does nothing if nothing is left to begin.
 
     jobs     processes at a time
     only     ids of the runs to execute; None for all
+    retry    failures count anew
+    again    stay with what fails, and try it again as often as the study grants
     observe  called a few times a second with a Snapshot
     prepare  called before anything starts
     worker   the command of a worker process, without its options
@@ -91,12 +120,13 @@ def submit(
     written.
     """
     root = root.absolute()
-    submission = _enter(plan, root, jobs, over_limit, only, say, prepare)
-    if submission is None:
-        return Summary(before=len(plan.runs))
-    submission.adopt(root)
+    submission = _enter(plan, root, jobs, over_limit, only, say, prepare, retry)
     runs = [run for run in plan.runs if only is None or run.run_id in only]
-    return LocalScheduler(runs, root, submission, observe=observe, worker=worker).run()
+    if submission is None:
+        left = to_do(plan, root, only)
+        return Summary(before=len(runs) - len(left), outcomes=set_aside(plan, root, left, retry))
+    submission.adopt(root)
+    return LocalScheduler(runs, root, submission, observe=observe, worker=worker, again=again).run()
 
 
 def submit_detached(
@@ -106,12 +136,16 @@ def submit_detached(
     jobs: int,
     over_limit: bool = False,
     only: set[str] | None = None,
+    retry: bool = False,
     say: Say = lambda line: None,
     prepare: Callable[[Sequence[PlannedRun], Say], None] = prepare_training,
 ) -> Submission | None:
-    """The same in a supervisor of its own session, which goes on after this process ends. None if nothing is left."""
+    """The same in a supervisor of its own session, which goes on after this process ends. None if nothing is begun.
+
+    What fails there is tried again by the next submission, as it is after one to a cluster that is not waited for.
+    """
     root = root.absolute()
-    submission = _enter(plan, root, jobs, over_limit, only, say, prepare)
+    submission = _enter(plan, root, jobs, over_limit, only, say, prepare, retry)
     if submission is None:
         return None
     log = submission.folder(root) / "supervisor.log"
@@ -140,21 +174,26 @@ def _enter(
     only: set[str] | None,
     say: Say,
     prepare: Callable[[Sequence[PlannedRun], Say], None],
+    retry: bool,
     cluster: str = "local",
 ) -> Submission | None:
-    """Check everything, then write the ledger. None if there is nothing to do."""
+    """Check everything, then write the ledger. None if there is nothing to begin."""
     if jobs < 1:
         raise UsageError(f"--jobs = {jobs} is not allowed; allowed: 1 or more")
     if not over_limit:
         plan.check_limits(Store(root).results(plan.by_id))
     left = to_do(plan, root, only)
-    if not left:
+    aside = set_aside(plan, root, left, retry)
+    ready = [run for run in left if run.run_id not in aside]
+    if not ready:
         return None
     check_writable(root)
-    prepare(left, say)
+    prepare(ready, say)
     runs = [run for run in plan.runs if only is None or run.run_id in only]
     frozen = freeze(plan, runs, root)
-    submission = new_submission(plan.study.name, jobs, cluster=cluster, snapshot=frozen.name)
+    submission = new_submission(
+        plan.study.name, jobs, cluster=cluster, snapshot=frozen.name, retry=retry, retries=plan.study.limits.retries
+    )
     return open_submission(root, submission, [run.spec for run in runs])
 
 
@@ -177,14 +216,15 @@ def submit_debug(
 ) -> Summary:
     """Execute what is left of a plan in this process, one run after the other, with the output here.
 
-    The store, claims and attempts are those of every other run. An interrupt saves a checkpoint and ends it.
+    The store, claims and attempts are those of every other run. An interrupt saves a checkpoint and ends it. What has
+    failed is executed however often it did.
     Raises what `submit` raises.
     """
     root, begun = root.absolute(), time.monotonic()
-    submission = _enter(plan, root, 1, over_limit, only, say, prepare, cluster="debug")
-    if submission is None:
-        return Summary(before=len(plan.runs))
+    submission = _enter(plan, root, 1, over_limit, only, say, prepare, True, cluster="debug")
     left = to_do(plan, root, only)
+    if submission is None:
+        return Summary(before=len(plan.runs) - len(left), outcomes=set_aside(plan, root, left, True))
     summary = Summary(before=len(plan.runs) - len(left))
     for run in left:
         say(f"{run.stage} {run.label} ({run.run_id})")
@@ -229,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [planned(spec) for spec in submission.runs(Path(root))]
         submission.adopt(Path(root))
         with PlainView(sys.stdout) as view:
-            summary = LocalScheduler(runs, Path(root), submission, observe=view).run()
+            summary = LocalScheduler(runs, Path(root), submission, observe=view, again=False).run()
         print(f"ended with exit code {summary.exit_code}", flush=True)
     except TokenlawError as error:
         print(f"error: {error}", flush=True)

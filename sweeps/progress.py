@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from .scheduler import Snapshot, Working
+from .standing import Snapshot, Working
 from .text import duration
 
 if TYPE_CHECKING:

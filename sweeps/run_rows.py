@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from results import Recorder, Store
 from results.provenance import provenance_json
+from scaling.spec import canonical_json
 
-from .attempts import Attempt, Heartbeat
+from .attempts import Attempt, Heartbeat, claim_attempt
 from .external import AnyRun, facts_of
 
 
@@ -52,3 +54,20 @@ def record_death(root: Path, spec: AnyRun, attempt: Attempt, cause: str, message
     tables = Recorder(spec.run_id, attempt.number).tables(row)
     Store(root).append(spec.run_id, tables, status="failed", attempt=attempt.number)
     attempt.end("failed", cause=cause, message=message)
+
+
+def record_unbegun(
+    root: Path, spec: AnyRun, submission: str, cause: str, message: str, *, job: str | None = None
+) -> Attempt | None:
+    """Store the failure of a worker that ended before it had claimed its run, as an attempt of its own.
+
+    None, and nothing is stored, if the run has a living owner or a result by now. Raises StoreError.
+    """
+    attempt = claim_attempt(root, spec.run_id, canonical_json(spec), submission, None, job=job)
+    if attempt is None:
+        return None
+    if spec.run_id in Store(root).finished():
+        shutil.rmtree(attempt.path)
+        return None
+    record_death(root, spec, attempt, cause, message)
+    return attempt

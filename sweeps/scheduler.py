@@ -1,98 +1,41 @@
 """The local scheduler: runs each in a process of its own, at most `jobs` at a time, as soon as its tokenizer is done.
 
-What has most work behind it starts first. The failure of one run never stops the others. Workers that an earlier,
-killed submitter left behind are counted against the cap and waited for; runs that a living submitter works on are
-waited for too. TERM, INT and HUP stop the workers, which save checkpoints; a second signal kills them.
+What has most work behind it starts first. The failure of one run never stops the others; whether it is tried again, and
+with what, is decided by its cause as on a cluster (sweeps.policy). Workers that an earlier, killed submitter left are
+counted against the cap and waited for; runs that a living submitter works on are waited for too. TERM, INT and HUP stop
+the workers, which save checkpoints; a second signal kills them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import site
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from results import Store, StoreError
 
-from .attempts import Attempt, Heartbeat, attempts_at, living
+from . import causes
+from .attempts import Attempt, Heartbeat, attempted, attempts_at, living
 from .estimate import Clock
 from .ledger import Submission
 from .outcome import Outcome
 from .parents import blocking
 from .plan import PlannedRun, priorities
+from .policy import IN_PLACE, Failures, grown, progressed
 from .process import ProcessId
-from .run_rows import record_death
+from .resources import Resources
+from .run_rows import record_death, record_unbegun
 from .signals import INTERRUPTS, caught
 from .snapshot import HOME, load_snapshot
-
-WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "sweeps.worker")
-"""-P keeps the current folder off the module path: a folder named `results` there must not shadow the package."""
+from .standing import Observe, Snapshot, Summary, Working
+from .worker_process import WORKER, worker_environment
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 """Time between looks at runs of other submitters."""
-
-
-@dataclass(frozen=True)
-class Working:
-    """A run that is being worked on: by a worker of this scheduler, or elsewhere."""
-
-    run: PlannedRun
-    heartbeat: Heartbeat
-    elsewhere: bool
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a submission stands, for whoever shows it. Seconds are estimates, corrected by what was measured."""
-
-    total: int
-    done: int
-    failed: int
-    blocked: int
-    working: tuple[Working, ...]
-    seconds_done: float
-    seconds_total: float
-    eta: float
-    elapsed: float
-    stopping: bool
-    news: tuple[str, ...]
-    """Lines on runs that failed, diverged or were left by a dead submitter since the last snapshot."""
-
-
-@dataclass
-class Summary:
-    """How a submission ended: outcomes of the runs that it dealt with, by run id."""
-
-    before: int = 0
-    """Runs that had a result before."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    stopped_by: int | None = None
-    """The signal that stopped it; None if it came to its end."""
-    elapsed: float = 0.0
-
-    def count(self, result: str) -> int:
-        """Number of runs that ended so."""
-        return sum(outcome.result == result for outcome in self.outcomes.values())
-
-    @property
-    def exit_code(self) -> int:
-        """0 if nothing is left that could run; 1 after failures; 128 + signal when stopped."""
-        if self.stopped_by is not None:
-            return 128 + self.stopped_by
-        bad = any(o.result in ("failed", "interrupted", "storage") for o in self.outcomes.values())
-        # What waits for a tokenizer that diverged can never run: that is a result of the study, not a failure.
-        return int(bad or any(o.result == "blocked" and o.cause != "diverged" for o in self.outcomes.values()))
-
-
-Observe = Callable[[Snapshot], None]
 
 
 class LocalScheduler:
@@ -106,7 +49,11 @@ class LocalScheduler:
         *,
         observe: Observe = lambda snapshot: None,
         worker: Sequence[str] = WORKER,
+        again: bool = True,
     ) -> None:
+        """`again`: try again here what failed and may be; otherwise that is for the next submission. What was killed is
+        begun again either way."""
+        self.again = again
         self.root, self.submission, self.jobs, self.worker = root, submission, submission.jobs, tuple(worker)
         self.store = Store(root)
         self.observe = observe
@@ -114,8 +61,11 @@ class LocalScheduler:
         order = priorities(runs, self.jobs)
         self.waiting = sorted(self.runs, key=lambda run_id: -order[run_id])
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, ProcessId] = {}
+        """Who they are: attempts of earlier processes may have had the same pid."""
         self.elsewhere: dict[str, Attempt] = {}
         self.results: dict[str, str] = {}
+        self.failures = Failures(root, self.runs, submission.retries)
         self.summary = Summary()
         self.clock = Clock(self.runs)
         self.me = ProcessId.current()
@@ -132,6 +82,11 @@ class LocalScheduler:
         self._take_results()
         self.summary.before = len(self.results)
         self._take_living(living(self.root, set(self.waiting)))
+        self._settle_dead(self.waiting)
+        for run_id in list(self.waiting):
+            if (outcome := self.failures.left_alone(run_id)) is not None:
+                self.waiting.remove(run_id)
+                self._settle(run_id, outcome)
         try:
             with caught(INTERRUPTS, self._on_signal):
                 self._schedule(begun)
@@ -201,6 +156,55 @@ class LocalScheduler:
                 self._settle(run_id, Outcome(run_id, "diverged" if status == "diverged" else "done"))
             else:
                 self.waiting.insert(0, run_id)
+        self._settle_dead(ended - finished)
+
+    def _settle_dead(self, run_ids: Collection[str]) -> None:
+        """Record of the workers that died without a word and without a submitter those that lacked memory.
+
+        The others are resumed and not counted: that their submitter is gone too tells of a machine that went down.
+        """
+        known = attempted(self.root)
+        for run_id in known.intersection(run_ids):
+            newest = next(iter(attempts_at(self.root, run_id)), None)
+            if newest is None or newest.state != "missing" or (claim := newest.claim) is None or claim.job is not None:
+                continue
+            if claim.submitter is not None and claim.submitter.alive() is not False:
+                continue
+            cause, message = causes.of_death(newest.heartbeat, here=claim.worker.local)
+            if cause == "out_of_memory":
+                record_death(self.root, self.runs[run_id].spec, newest, cause, message)
+                self.failures.look(run_id)
+
+    # --- what failed --------------------------------------------------------------------------------------------------
+
+    def _tried_again(self, run_id: str, outcome: Outcome) -> bool:
+        """Whether a run that ended so is begun again in this submission; it then waits for its turn."""
+        if self._signals or self._storage is not None:
+            return False
+        if outcome.result == "interrupted" and outcome.cause in IN_PLACE:
+            if progressed(attempts_at(self.root, run_id)) > self.submission.retries:
+                return False
+            self.waiting.insert(0, run_id)
+            return True
+        if outcome.result != "failed":
+            return False
+        before = len(self.failures.of(run_id))
+        # One that is not in the store, where it would count, must not come again and again.
+        if self.failures.look(run_id) <= before or self.failures.exhausted(run_id) is not None:
+            return False
+        if outcome.cause == "killed":
+            self.waiting.insert(0, run_id)
+        elif self.again:
+            # Whatever was in its way may be gone when the others have had their turn.
+            self.waiting.append(run_id)
+        else:
+            return False
+        count = len(self.failures.counted(run_id))
+        self._news.append(
+            f"{self.runs[run_id].label} failed: {outcome.message or outcome.cause}; "
+            f"it is tried again ({count} of {self.submission.retries})"
+        )
+        return True
 
     # --- own workers --------------------------------------------------------------------------------------------------
 
@@ -220,12 +224,16 @@ class LocalScheduler:
                 continue
             self.waiting.remove(run_id)
             try:
-                missing = blocking(self.store, run.spec)
-                if missing is None:
-                    self.processes[run_id] = self._spawn(run)
-                    occupied += 1
-                    continue
-                outcome = Outcome(run_id, "blocked", cause="blocked", message=missing)
+                # Another submitter may have tried it meanwhile.
+                self.failures.look(run_id)
+                outcome = self.failures.left_alone(run_id)
+                if outcome is None:
+                    missing = blocking(self.store, run.spec)
+                    if missing is None:
+                        self.processes[run_id] = self._spawn(run)
+                        occupied += 1
+                        continue
+                    outcome = Outcome(run_id, "blocked", cause="blocked", message=missing)
             except (StoreError, OSError) as error:
                 outcome = Outcome(run_id, "storage", cause="storage", message=f"cannot start a worker: {error}")
             self._settle(run_id, outcome)
@@ -234,9 +242,13 @@ class LocalScheduler:
         spec = self.submission.write_spec(self.root, run.spec)
         options = ["--root", str(self.root), "--submission", self.submission.id]
         options += ["--submitter", json.dumps(self.me.as_json())]
+        # Of this machine no more memory can be asked for.
+        microbatch = grown(Resources(), run.spec, self.failures.of(run.run_id), 1.0).microbatch
+        if microbatch is not None:
+            options += ["--microbatch", str(microbatch)]
         # Output up to the claim comes through the pipe, and at the end one line; the rest goes to the attempt's log.
         # A session of its own keeps the terminal's Ctrl-C for the scheduler, which stops the workers in order.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.worker, *options, str(spec)],
             env=worker_environment(run.spec.threads, self.snapshot.path if self.snapshot else HOME),
             cwd=self.snapshot.trainer if self.snapshot else None,
@@ -245,6 +257,8 @@ class LocalScheduler:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.workers[run.run_id] = ProcessId.of(process.pid)
+        return process
 
     def _reap(self) -> None:
         for run_id, process in list(self.processes.items()):
@@ -260,31 +274,48 @@ class LocalScheduler:
                 self._take_living(alive)
                 if not alive:
                     self.waiting.insert(0, run_id)
-            else:
+            elif not self._tried_again(run_id, outcome):
                 self._settle(run_id, outcome)
 
     def _post_mortem(self, run_id: str, process: subprocess.Popen[bytes], printed: str) -> Outcome:
         """The outcome of a worker that died without telling one."""
         if run_id in self.store.finished():
             return Outcome(run_id, "done")
-        owned = [a for a in attempts_at(self.root, run_id) if (c := a.claim) and c.worker.pid == process.pid]
+        attempt = self._own_attempt(run_id)
+        beat = attempt.heartbeat if attempt is not None else None
+        if attempt is not None and beat is not None and beat.state in ("failed", "interrupted"):
+            # It had ended, and only could not say so.
+            return Outcome(run_id, beat.state, attempt.number, beat.cause, beat.message)
+        cause: str
         if process.returncode < 0:
-            name = signal.Signals(-process.returncode).name
-            hint = " (by hand, or by the system for lack of memory)" if name == "SIGKILL" else ""
-            cause, message = "killed", f"killed by {name}{hint}"
-            if self._signals or name in ("SIGTERM", "SIGINT"):
-                return Outcome(run_id, "interrupted", cause="interrupted", message=message)
+            number = -process.returncode
+            cause, message = causes.of_death(beat, number)
+            if self._signals or number in (signal.SIGTERM, signal.SIGINT):
+                cause, message = "interrupted", f"killed by {signal.Signals(number).name}"
         else:
-            text = owned[0].log.read_text(errors="replace") if owned and owned[0].log.exists() else printed
+            text = attempt.log.read_text(errors="replace") if attempt and attempt.log.exists() else printed
             last = (text.strip().splitlines() or ["no output"])[-1]
             cause, message = "error", f"worker ended with exit code {process.returncode}: {last}"
-        if not owned:
-            return Outcome(run_id, "failed", cause=cause, message=message)
         try:
-            record_death(self.root, self.runs[run_id].spec, owned[0], cause, message)
+            return self._recorded(run_id, attempt, cause, message)
         except StoreError as error:
-            return Outcome(run_id, "storage", owned[0].number, "storage", str(error))
-        return Outcome(run_id, "failed", owned[0].number, cause, message)
+            return Outcome(run_id, "storage", attempt.number if attempt else None, "storage", str(error))
+
+    def _recorded(self, run_id: str, attempt: Attempt | None, cause: str, message: str) -> Outcome:
+        """Write down how a worker died; `attempt` is None if it did so before it had claimed the run."""
+        spec = self.runs[run_id].spec
+        if cause == "interrupted":
+            if attempt is not None:
+                attempt.end("interrupted", cause=cause, message=message)
+            return Outcome(run_id, "interrupted", attempt.number if attempt else None, cause, message)
+        if attempt is None:
+            message += ", before it began"
+            attempt = record_unbegun(self.root, spec, self.submission.id, cause, message)
+            if attempt is None:
+                return Outcome(run_id, "taken", message="another process works on this run")
+        else:
+            record_death(self.root, spec, attempt, cause, message)
+        return Outcome(run_id, "failed", attempt.number, cause, message)
 
     def _settle(self, run_id: str, outcome: Outcome) -> None:
         """A run has come to its end in this submission."""
@@ -329,7 +360,7 @@ class LocalScheduler:
         if now - self._observed < 0.25 and not last:
             return
         self._observed = now
-        own = {run_id: self._own_heartbeat(run_id, process) for run_id, process in self.processes.items()}
+        own = {run_id: self._own_heartbeat(run_id) for run_id in self.processes}
         others = {run_id: attempt.heartbeat or Heartbeat() for run_id, attempt in self.elsewhere.items()}
         estimate = self.clock.estimate({**others, **own}, self.results, self.jobs)
         working = tuple(
@@ -354,21 +385,12 @@ class LocalScheduler:
         )
         self._news.clear()
 
-    def _own_heartbeat(self, run_id: str, process: subprocess.Popen[bytes]) -> Heartbeat:
-        """The heartbeat of our worker, and not the last one of an earlier attempt."""
-        attempts = attempts_at(self.root, run_id)
-        if attempts and (claim := attempts[0].claim) and claim.worker.pid == process.pid:
-            return attempts[0].heartbeat or Heartbeat()
-        return Heartbeat()
+    def _own_attempt(self, run_id: str) -> Attempt | None:
+        """The attempt of our worker, and not the last one of an earlier process; None if it has not claimed the run."""
+        newest = next(iter(attempts_at(self.root, run_id)), None)
+        claim = newest.claim if newest is not None else None
+        return newest if claim is not None and claim.worker == self.workers[run_id] else None
 
-
-def worker_environment(threads: int, code: Path = HOME) -> dict[str, str]:
-    """The environment of a worker: as many threads as its specification says, and the copy of the code to run from."""
-    names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-    environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in names}}
-    environment["VECLIB_MAXIMUM_THREADS"] = str(threads)
-    if str(code) not in (*site.getsitepackages(), site.getusersitepackages()):
-        # A snapshot, or a checkout that may not be installed.
-        inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(HOME)]
-        environment["PYTHONPATH"] = os.pathsep.join([str(code), *inherited])
-    return environment
+    def _own_heartbeat(self, run_id: str) -> Heartbeat:
+        attempt = self._own_attempt(run_id)
+        return (attempt.heartbeat if attempt is not None else None) or Heartbeat()

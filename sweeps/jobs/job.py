@@ -31,12 +31,12 @@ from ..external import AnyRun
 from ..ledger import Submission, load_submission
 from ..log_lines import say
 from ..outcome import EXIT_CODES, Outcome
+from ..policy import progressed
 from ..run_rows import record_death
-from ..scheduler import WORKER, worker_environment
 from ..slurm.entries import Entry
 from ..slurm.queue import SlurmError, slurm
 from ..snapshot import load_snapshot
-from .policy import progressed
+from ..worker_process import WORKER, worker_environment
 
 DIVERGED = 79
 """Exit code of a job whose tokenizer diverged: what waits for it must not start."""

@@ -14,6 +14,7 @@ from ..attempts import living
 from ..ledger import Submission, new_submission, open_submission
 from ..parents import blocking
 from ..plan import Plan, PlannedRun
+from ..policy import Failures, grown, unwritable
 from ..slurm.arrays import Array, arrange
 from ..slurm.entries import Entry, add_entry, close, content, elements, entries, lost_job, open_submissions
 from ..slurm.queue import Cluster, Job, Queue, SlurmError, SlurmMissing, complaint, slurm
@@ -21,7 +22,7 @@ from ..slurm.turn import Turn
 from ..snapshot import Snapshot, take_snapshot
 from .batch import array_executor
 from .job import command
-from .policy import counted, exhausted, grown, retried_since, settle_unbegun, settle_vanished
+from .settling import settle_unbegun, settle_vanished
 
 Say = Callable[[str], None]
 
@@ -117,16 +118,17 @@ class _Submitter:
         if not left:
             return self.report
         self._reconcile(left)
-        chosen, waits = self._choose(left, {run_id: found.status for run_id, found in results.items()}, only, retry)
+        limits = self.plan.study.limits
+        failures = Failures(self.root, left, limits.retries)
+        states = {run_id: found.status for run_id, found in results.items()}
+        chosen, waits = self._choose(left, states, only, None if retry else failures)
         self.report.under_way = len(left.keys() & self.jobs.keys())
         if not chosen:
             return self.report
         check(chosen)
         cluster = Cluster.read()
-        failures = self.store.failures([run.run_id for run in chosen])
-        limits = self.plan.study.limits
         shapes = {
-            run.run_id: grown(run.resources, run.spec, failures.get(run.run_id, []), limits.out_of_memory_growth)
+            run.run_id: grown(run.resources, run.spec, failures.of(run.run_id), limits.out_of_memory_growth)
             for run in chosen
         }
         arrays = arrange(chosen, shapes, waits, cluster.max_array)
@@ -186,11 +188,16 @@ class _Submitter:
     # --- what is to be submitted --------------------------------------------------------------------------------------
 
     def _choose(
-        self, left: Mapping[str, PlannedRun], results: Mapping[str, str], only: set[str] | None, retry: bool
+        self,
+        left: Mapping[str, PlannedRun],
+        results: Mapping[str, str],
+        only: set[str] | None,
+        failures: Failures | None,
     ) -> tuple[list[PlannedRun], dict[str, str | None]]:
-        """The runs to submit, in the order of the plan, and the tokenizer that each must wait for."""
-        failures = self.store.failures(left)
-        since = {} if retry else retried_since(self.root) if failures else {}
+        """The runs to submit, in the order of the plan, and the tokenizer that each must wait for.
+
+        `failures` are those that count; None if none does.
+        """
         elsewhere = {
             run_id
             for run_id, attempt in living(self.root, left.keys() - self.jobs.keys()).items()
@@ -205,8 +212,7 @@ class _Submitter:
                 self.report.under_way += 1
                 self.jobs.setdefault(run_id, "")
                 continue
-            failed = counted(failures.get(run_id, []), since.get(run_id))
-            reason = None if retry else exhausted(failed, self.root, run_id, self.plan.study.limits.retries)
+            reason = self._exhausted(run_id, failures) if failures is not None else None
             if reason is not None:
                 self.report.exhausted[run_id] = reason
                 continue
@@ -218,6 +224,12 @@ class _Submitter:
             chosen.append(run)
             waits[run_id] = parent if parent in left else None
         return chosen, waits
+
+    def _exhausted(self, run_id: str, failures: Failures) -> str | None:
+        cause = failures.exhausted(run_id)
+        if cause is None and unwritable(self.root, run_id, failures.retries):
+            return "storage"
+        return cause
 
     def _missing_parent(
         self, run: PlannedRun, results: Mapping[str, str], waits: Mapping[str, str | None]

@@ -16,10 +16,10 @@ from ..attempts import Heartbeat, attempts_at
 from ..estimate import Clock
 from ..outcome import Outcome
 from ..plan import Plan
-from ..scheduler import Observe, Snapshot, Summary, Working
 from ..signals import INTERRUPTS, caught
 from ..slurm.entries import queued
 from ..slurm.queue import Job, Queue, SlurmError
+from ..standing import Observe, Snapshot, Summary, Working
 from ..status import collect
 from .submitter import Submitted
 

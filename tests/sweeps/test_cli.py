@@ -142,7 +142,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_submit_fails_then_retry_then_export(sweep: Sweep) -> None:
     sweep.behave(K256_T16_XS_s1_1={"ending": "error"})
     options = ("--root", sweep.root)
-    done = _run("submit", sweep.path, "--wait", "--jobs", 2, *options)
+    done = _run("submit", sweep.path, "--wait", "--jobs", 2, "--set", "limits.retries=0", *options)
     assert done.exit_code == 1
     assert "3 done, 1 failed" in done.stdout
     assert "ValueError: a wheel came off and rolled away; see `tokenlaw logs" in done.stdout
@@ -172,7 +172,8 @@ def test_submit_fails_then_retry_then_export(sweep: Sweep) -> None:
     done = _run("store", "check", *options)
     assert done.exit_code == 1
     assert "curves.parquet is damaged: 4 bytes instead of" in done.stdout
-    assert _json("status", sweep.path, *options)["runs"][3]["status"] in ("pending", "failed")
+    found = _json("status", sweep.path, *options)["runs"][3]
+    assert (found["status"], found["cause"], found["attempts"]) == ("pending", "removed", 2)
     # What was exported before is whole.
     assert _run("store", "export", out, "--out", out / "again").exit_code == 0
 

@@ -126,7 +126,7 @@ def test_both_stages_by_trainers_of_ones_own(tmp_path: Path) -> None:
     store = Store(tmp_path / "root")
     (tokenizer,) = store.results().values()
     assert tokenizer.stage == "tokenizer" and (tmp_path / "root/artifacts" / tokenizer.run_id / "model.txt").exists()
-    execute("tokenlaw submit study.toml --wait", tmp_path)
+    execute("tokenlaw retry study.toml --wait", tmp_path)
     rows = {row["stage"]: row for row in store.read("runs").to_pylist()}
     generator = rows["generator"]
     assert (generator["attempt"], generator["parent"]) == (2, tokenizer.run_id)

@@ -11,7 +11,7 @@ from sweeps import progress, text
 from sweeps.attempts import Heartbeat
 from sweeps.plan import make_plan
 from sweeps.progress import LiveView, PlainView
-from sweeps.scheduler import Snapshot, Working
+from sweeps.standing import Snapshot, Working
 from sweeps.study import load_study
 
 

@@ -23,7 +23,7 @@ from scaling.spec import (
 )
 from sweeps.attempts import attempts_at
 from sweeps.outcome import EXIT_CODES, Outcome
-from sweeps.scheduler import WORKER, worker_environment
+from sweeps.worker_process import WORKER, worker_environment
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from sweeps.launch import prepare_training, submit
 from sweeps.plan import make_plan
 from sweeps.progress import PlainView
-from sweeps.scheduler import WORKER
 from sweeps.study import load_study
+from sweeps.worker_process import WORKER
 
 TOY = (sys.executable, "-P", str(Path(__file__).with_name("toy_worker.py")))
 
