@@ -75,6 +75,10 @@ def test_a_kill_that_the_kernel_counted_is_for_lack_of_memory(monkeypatch: pytes
     monkeypatch.setattr(causes, "memory_kills", lambda: 3)
     assert causes.of_death(Heartbeat(memory_kills=2), signal.SIGKILL)[0] == "out_of_memory"
     assert causes.of_death(Heartbeat(memory_kills=3), signal.SIGKILL)[0] == "killed"
+    # What the kernel of another machine counts says nothing about ours; how much it had taken does.
+    assert causes.of_death(Heartbeat(memory_kills=2), signal.SIGKILL, here=False)[0] == "killed"
+    full = Heartbeat(memory_kills=2, peak_memory_bytes=950, memory_limit_bytes=1000)
+    assert causes.of_death(full, signal.SIGKILL, here=False)[0] == "out_of_memory"
 
 
 def _scontrol(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -106,6 +110,8 @@ def test_stops_within_a_job(
 def test_stops_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert causes.of_stop([signal.SIGTERM], None) == "interrupted"
     assert causes.of_stop([signal.SIGINT], "17_3") == "interrupted"
+    # A trainer that asks to be resumed: nobody told it to stop.
+    assert causes.of_stop([], None) == "preempted"
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 30))
     assert causes.of_stop([signal.SIGUSR2], "17_3") == "timeout"
