@@ -142,6 +142,12 @@ class M4(Law):
     def complete(self, p: Values, coefficients: Mapping[str, Array]) -> dict[str, Array]:
         return {**p, **coefficients, "a": np.exp(np.clip(coefficients["a"], -60.0, 60.0))}
 
+    def further(self, p: Values, times: Array) -> dict[str, Array]:
+        # s / (1 - s)^k with s = (L - e)/(e0 - e) tends to s exp(k s): k and e0 - e grow together
+        k, width = p["k"], p["e0"] - p["e"]
+        log_a = np.log(p["a"]) + k * np.log(width) - k * times * np.log(width * times)
+        return {**p, "a": np.exp(np.clip(log_a, -600.0, 600.0)), "k": k * times, "e0": p["e"] + width * times}
+
 
 def _softplus(t: Array) -> tuple[Array, Array]:
     """log(1 + e^t) and e^-|t|."""
@@ -171,7 +177,7 @@ class Bnsl(SeparableLaw):
         ]
         for i in range(1, breaks + 1):
             parameters += [
-                Parameter(f"c{i}", -MAX_EXPONENT, MAX_EXPONENT, grid=(-0.3, 0.2, 0.6, 1.5, 5.5)),
+                Parameter(f"c{i}", -MAX_EXPONENT, MAX_EXPONENT, grid=(-0.3, 0.2, 0.6, 1.5, 5.5), plain=0.0),
                 Parameter(f"d{i}", 1e-6, 1e6, log=True, unit={"x": 1.0}, grid=BREAKS),
                 Parameter(f"f{i}", 1e-2, 30.0, log=True, grid=(0.03, 0.3, 1.5)),
             ]
@@ -203,6 +209,21 @@ class Bnsl(SeparableLaw):
             f = p[f"f{i}"]
             exponent = exponent - p[f"c{i}"] * f * _softplus((log - np.log(p[f"d{i}"])) / f)[0]
         return np.asarray(p["a"] + p["b"] * np.exp(np.clip(exponent, -600.0, 600.0)))
+
+    def further(self, p: Values, times: Array) -> dict[str, Array]:
+        # a break outside the data bends them by c f (x/d)^(+-1/f): c grows with d^(1/f), after the data, or with
+        # d^(-1/f), before them, where the slope c0 + c and the value at the break stay what they are
+        out = dict(p)
+        for i in range(1, self.breaks + 1):
+            c, d, f = p[f"c{i}"], p[f"d{i}"], p[f"f{i}"]
+            before = d < 1.0
+            shift = np.clip(np.where(before, -1.0, 1.0) * f * np.log(times), -60.0, 60.0)
+            log_d = np.log(d)
+            more = np.where(before, c - c * times, 0.0)
+            lift = np.where(before, c * log_d - c * times * (log_d + shift), 0.0)
+            out |= {f"c{i}": c * times, f"d{i}": d * np.exp(shift), "c0": out["c0"] + more}
+            out["b"] = out["b"] * np.exp(np.clip(lift, -600.0, 600.0))
+        return out
 
     def basins(self, grid: Values) -> list[Array]:
         # where each break lies, how sharp it is, and to which side the curve bends there

@@ -16,6 +16,7 @@ from analysis.losses import Loss
 from analysis.minimiser import Problem, bounds_of, parameters_of, residuals
 from analysis.points import Flag, Points, make_points
 from analysis.result import STATUS_WORDS, Estimate, FitResult, Status, predict_with
+from analysis.ridges import plainest
 from analysis.scales import Scales, weighted_median
 from analysis.search import MANY_ROWS, Found, search
 from analysis.starts import starts_of
@@ -173,10 +174,12 @@ def _result(
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, minimum.gradient_norm, np.inf)))
-    theta = minimum.coordinates[best]
     agreeing = int(np.sum(found.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    theta = minimum.coordinates[best]
     lost = not_identified(law, problem, theta, scales)
-    interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k]]
+    theta, on_ridge = plainest(problem, theta, float(objective[best]), lost)
+    lost = [name for name in law.names if name in lost or name in on_ridge]
+    interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k] and q.name not in on_ridge]
     exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
     warnings = []
     if lost:

@@ -26,7 +26,7 @@ class Parameter:
     so that they mean the same for 1e6 and for 1e12 parameters. `log` tells the minimiser to move in its logarithm.
     `unit` maps a column (or `LOSS`) to the power with which the parameter scales with it: A of A/N^alpha has
     {LOSS: 1, "params": alpha}. `linear` marks a parameter that the law is linear in (solved for, not searched);
-    the others give a `grid` of values to start from.
+    the others give a `grid` of values to start from. `plain` is the value to prefer where the data leave it open.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Parameter:
     linear: bool = False
     unit: Mapping[str, UnitPower] = field(default_factory=dict)
     grid: tuple[float, ...] = ()
+    plain: float | None = None
 
 
 class Columns:
@@ -128,6 +129,14 @@ class Law(ABC):
     def basins(self, grid: Values) -> list[Array]:
         """Labels, each (S,), of grid points that may lead to different minima: the best of each combination starts."""
         return []
+
+    def further(self, p: Values, times: Array) -> dict[str, Array] | None:
+        """Parameters (S, 1) `times` (S, 1) as far along a valley in which p (S, 1) may lie, scaled units.
+
+        A valley: parameters that grow together, to the bounds, while the prediction hardly changes. Steps along its
+        bends are small; a law that knows its valleys spares hundreds of them. None: the law knows of no valley.
+        """
+        return None
 
     def start_values(self, p: Values, metric: Array) -> dict[str, Array]:
         """Non-linear parameters to start from, given grid values that may be relative to the (scaled) metric."""

@@ -163,10 +163,13 @@ def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
         flips = np.flatnonzero(begun[:-1] & begun[1:] & (d[:-1] * d[1:] < 0))
         crossings.append(x[flips] + (x[flips + 1] - x[flips]) * d[flips] / (d[flips] - d[flips + 1]))
     x = np.unique(np.concatenate(crossings))
-    lowest = _on(curves, judged, x).min(axis=0)
+    values = _on(curves, judged, x)
+    lowest = values.min(axis=0)
     best = np.minimum.accumulate(lowest)
-    back = np.flatnonzero((lowest[:-1] > best[:-1]) & (lowest[1:] < best[:-1]))
-    share = (lowest[back] - best[back]) / (lowest[back] - lowest[back + 1])
+    # Up to the next corner run the curves that have begun: one that begins there may lie far below.
+    until = np.where(np.isfinite(values[:, :-1]), values[:, 1:], np.inf).min(axis=0)
+    back = np.flatnonzero((lowest[:-1] > best[:-1]) & (until < best[:-1]))
+    share = (lowest[back] - best[back]) / (lowest[back] - until[back])
     x = np.unique(np.concatenate([x, x[back] + share * (x[back + 1] - x[back])]))
     # Corners closer than a step is wide are one.
     return x[np.concatenate([[True], np.diff(x) > 4 * JUMP])]

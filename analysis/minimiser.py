@@ -146,6 +146,7 @@ def residuals(problem: Problem, coordinates: Array) -> tuple[Array, Array]:
     return np.broadcast_to(r, shape), jacobian
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def evaluate(problem: Problem, coordinates: Array, *, keep: bool = False) -> Evaluation:
     """Objective, gradient and curvature at coordinates (S, p), in bounded memory whatever the number of rows.
 
@@ -173,25 +174,24 @@ def evaluate(problem: Problem, coordinates: Array, *, keep: bool = False) -> Eva
 
 
 def _evaluate_block(problem: Problem, coordinates: Array, keep: bool = False) -> Evaluation:
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        r, jacobian = residuals(problem, coordinates)
-        rho, psi, second, ratio = problem.loss.terms(r)
-        weights = problem.weights
-        objective = np.einsum("sn,sn->s", rho, np.broadcast_to(weights, rho.shape))
-        weighted = psi * weights
-        gradient = np.matmul(jacobian, weighted[:, :, None])[:, :, 0]
-        scale = np.matmul(np.abs(jacobian), np.abs(weighted)[:, :, None])[:, :, 0]
-        q = jacobian.shape[1]
-        by_ratio = ratio * weights
-        across = jacobian.transpose(0, 2, 1)
-        if problem.loss.kind == "squares":  # both weights are 1
-            newton = reweighted = np.matmul(jacobian * by_ratio[:, None, :], across)
-        else:
-            stacked = np.empty((jacobian.shape[0], 2 * q, jacobian.shape[2]))
-            np.multiply(jacobian, (second * weights)[:, None, :], out=stacked[:, :q])
-            np.multiply(jacobian, by_ratio[:, None, :], out=stacked[:, q:])
-            both = np.matmul(stacked, across)
-            newton, reweighted = both[:, :q], both[:, q:]
+    r, jacobian = residuals(problem, coordinates)
+    rho, psi, second, ratio = problem.loss.terms(r)
+    weights = problem.weights
+    objective = np.einsum("sn,n->s" if weights.ndim == 1 else "sn,sn->s", rho, weights)
+    weighted = psi * weights
+    gradient = np.matmul(jacobian, weighted[:, :, None])[:, :, 0]
+    scale = np.matmul(np.abs(jacobian), np.abs(weighted)[:, :, None])[:, :, 0]
+    q = jacobian.shape[1]
+    by_ratio = ratio * weights
+    across = jacobian.transpose(0, 2, 1)
+    if problem.loss.kind == "squares":  # both weights are 1
+        newton = reweighted = np.matmul(jacobian * by_ratio[:, None, :], across)
+    else:
+        stacked = np.empty((jacobian.shape[0], 2 * q, jacobian.shape[2]))
+        np.multiply(jacobian, (second * weights)[:, None, :], out=stacked[:, :q])
+        np.multiply(jacobian, by_ratio[:, None, :], out=stacked[:, q:])
+        both = np.matmul(stacked, across)
+        newton, reweighted = both[:, :q], both[:, q:]
     if not keep:
         return Evaluation(objective, gradient, scale, newton, reweighted)
     return Evaluation(objective, gradient, scale, newton, reweighted, r, jacobian, by_ratio)
@@ -208,14 +208,34 @@ class Minimum:
     at_bound: NDArray[np.bool_]
     iterations: int
 
+    def select(self, chosen: NDArray[np.int64]) -> Minimum:
+        """Where some of the starts ended."""
+        held = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "iterations"}
+        return Minimum(**held, iterations=self.iterations)
 
-def _gradient_norm(at: Evaluation, held: NDArray[np.bool_]) -> Array:
-    """The largest gradient component relative to what it would be without cancellation: 0 at a minimum, at most 1."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(at.gradient_scale > 0, np.abs(at.gradient) / at.gradient_scale, 0.0)
+    def replaced(self, where: NDArray[np.int64], by: Minimum) -> Minimum:
+        """The same with the starts `where` ended as in `by`."""
+        held = {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name != "iterations"}
+        for name, value in held.items():
+            value[where] = getattr(by, name)
+        return Minimum(**held, iterations=self.iterations + by.iterations)
+
+
+def gradient_norm(at: Evaluation, held: NDArray[np.bool_]) -> Array:
+    """The largest gradient component relative to what it would be without cancellation: 0 at a minimum, at most 1.
+
+    Where a coordinate moves only rows whose residuals are next to nothing (OFFSET of the others), there is nothing to
+    gain from it, though nothing cancels.
+    """
+    diagonal = np.arange(at.gradient.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        most = np.sqrt(np.maximum(at.reweighted[:, diagonal, diagonal] * at.objective[:, None], 0.0))
+        scale = np.fmax(at.gradient_scale, OFFSET * most)
+        share = np.where(scale > 0, np.abs(at.gradient) / scale, 0.0)
     return np.max(np.where(held, 0.0, share), axis=1, initial=0.0)
 
 
+@np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore")
 def minimise(
     problem: Problem,
     start: Array,
@@ -247,9 +267,9 @@ def minimise(
     current, at, part = theta.copy(), final, problem
     iteration = 0
     while True:
-        held = _held(current, at, part)
+        held = held_coordinates(current, at, part)
         # residuals that are rounding have a gradient that is rounding: a perfect fit, whatever its direction
-        here = np.where(at.objective <= perfect[index], 0.0, _gradient_norm(at, held))
+        here = np.where(at.objective <= perfect[index], 0.0, gradient_norm(at, held))
         norm[index] = here
         theta[index], objective[index] = current, at.objective
         finished = (here <= tolerance) | (stalled[index] >= 12)
@@ -270,26 +290,22 @@ def minimise(
         step = system.solve(at.gradient)
         if bend and at.slopes is not None:
             step = _bent(part, current, at, system, step)
-        trial = np.clip(current + step, lower, upper)
+        trial = np.minimum(np.maximum(current + step, lower), upper)
         step = trial - current
         curved = np.einsum("sp,spq,sq->s", step, at.newton + 1e-3 * at.reweighted, step)
         expected = -np.einsum("sp,sp->s", np.where(held, 0.0, at.gradient), step) - 0.5 * curved
         there = evaluate(part, trial, keep=bend)
-        with np.errstate(invalid="ignore"):
-            change = there.objective - at.objective
-            good = change <= 1e-15 * np.abs(at.objective)
-        good &= np.isfinite(there.gradient).all(axis=1)
-        with np.errstate(invalid="ignore"):
-            small = np.abs(change) <= 1e-14 * np.abs(at.objective)
+        change = there.objective - at.objective
+        good = (change <= 1e-15 * np.abs(at.objective)) & np.isfinite(there.gradient).all(axis=1)
+        small = np.abs(change) <= 1e-14 * np.abs(at.objective)
         stalled[index] = np.where(good & ~small, 0, stalled[index] + (small | (lam[index] > 1e12)))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            gain = np.where(expected > 0, -change / expected, 0.0)
+        gain = np.where(expected > 0, -change / expected, 0.0)
         if bend:  # a bent step gains something else than the quadratic model expects: any gain will do
             factor = np.where(good, np.where(gain > 0.3, 0.2, 1.0), 4.0)
         else:
             factor = np.where(gain > 0.7, 0.1, np.where(gain > 0.3, 1.0, np.where(gain > 0.05, 3.0, 8.0)))
         factor = np.where(good & (expected <= 1e-13 * at.objective), 0.1, factor)
-        lam[index] = np.clip(lam[index] * factor, 1e-12, 1e16)
+        lam[index] = np.minimum(np.maximum(lam[index] * factor, 1e-12), 1e16)
         current = np.where(good[:, None], trial, current)
         at = at.improved(there, good)
         iteration += 1
@@ -299,7 +315,7 @@ def minimise(
     return Minimum(theta, objective, norm, converged, at_bound, iteration)
 
 
-def _held(coordinates: Array, at: Evaluation, problem: Problem) -> NDArray[np.bool_]:
+def held_coordinates(coordinates: Array, at: Evaluation, problem: Problem) -> NDArray[np.bool_]:
     """Coordinates that cannot move: fixed ones, and those at a bound that the gradient pushes against."""
     blocked = (coordinates <= problem.lower) & (at.gradient >= 0)
     blocked |= (coordinates >= problem.upper) & (at.gradient <= 0)

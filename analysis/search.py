@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 
 from analysis.absolute import polish_absolute, typical_residual
 from analysis.formula import Array
-from analysis.minimiser import Minimum, Problem, minimise
+from analysis.minimiser import Minimum, Problem, minimise, parameters_of
+from analysis.newton import newton
 from analysis.starts import MAX_ROWS
 
 TRIAL = 50  # iterations of a start that is only tried
 SAME = 0.05  # tried starts whose objectives are this close, relatively,
 NEAR = 0.3  # and whose coordinates are this close, relatively above 1, are on the way to one minimum
-PATIENCE = 20  # iterations after which starts far from the best are left where they are
+PATIENCE = 6  # iterations after which starts far from the best are left where they are
 CLOSE = 0.02  # how far from the best objective, relatively, a slow start may still catch up
+CLOSER = 0.002  # and how far after leaps along its valley
+NEWTON = 12  # steps with the whole Hessian: next to a minimum five are enough
+VALLEY = 40  # iterations after which a start is taken to be in a valley
+FURTHER = (2.0, 4.0, 8.0, 16.0)  # times as far along a valley
 MANY_ROWS = 20 * MAX_ROWS
 
 
@@ -60,18 +65,58 @@ def search(problem: Problem, start: Array, leaders: int, max_iterations: int) ->
 
 
 def _polish_leaders(problem: Problem, start: Array, max_iterations: int) -> Minimum:
-    """Polish distinct starts; after PATIENCE iterations those go on that are not done and may still be the best."""
-    first = polish(problem, start, min(PATIENCE, max_iterations))
-    close = first.objective <= np.min(first.objective) * (1 + CLOSE)
-    unsure = np.flatnonzero(~first.converged & close)
-    if max_iterations <= PATIENCE or not unsure.size:
-        return first
-    more = polish(problem, first.coordinates[unsure], max_iterations - PATIENCE)
-    merged = {}
-    for name in ("coordinates", "objective", "gradient_norm", "converged", "at_bound"):
-        merged[name] = getattr(first, name).copy()
-        merged[name][unsure] = getattr(more, name)
-    return Minimum(**merged, iterations=first.iterations + more.iterations)
+    """Polish distinct starts; after PATIENCE iterations those go on that are not done and may still be the best.
+
+    Newton steps end most of them. What is still under way after VALLEY more is in a valley: it goes on from where it
+    would be after many times as many steps, if that is better.
+    """
+    found = polish(problem, start, min(PATIENCE, max_iterations))
+    left = max_iterations - PATIENCE - VALLEY
+    if left <= 0:
+        return _go_on(problem, found, max(left + VALLEY, 0))
+    found = _go_on(problem, found, VALLEY, newton_first=True)
+    found = _leap(problem, found, _unsure(found))
+    found = _go_on(problem, found, left, CLOSER)
+    return _go_on(problem, found, VALLEY, CLOSER, newton_first=True)
+
+
+def _go_on(
+    problem: Problem, found: Minimum, iterations: int, close: float = CLOSE, *, newton_first: bool = False
+) -> Minimum:
+    """The same with the starts that are unsure polished for longer, Newton steps first."""
+    unsure = _unsure(found, close)
+    if not unsure.size or not iterations:
+        return found
+    start = found.coordinates[unsure]
+    start = _newton(problem, start) if newton_first else start
+    return found.replaced(unsure, polish(problem, start, iterations))
+
+
+def _unsure(found: Minimum, close: float = CLOSE) -> NDArray[np.int64]:
+    """Starts that are not done, and close enough to the best to beat it yet."""
+    return np.flatnonzero(~found.converged & (found.objective <= np.min(found.objective) * (1 + close)))
+
+
+def _leap(problem: Problem, found: Minimum, unsure: NDArray[np.int64]) -> Minimum:
+    """The same with starts in a valley taken further along it, where that is better."""
+    near = parameters_of(problem.law, np.repeat(found.coordinates[unsure], len(FURTHER), axis=0))
+    moved = problem.law.further(near, np.tile(FURTHER, len(unsure))[:, None])
+    if moved is None:
+        return found
+    with np.errstate(divide="ignore"):
+        columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in problem.law.parameters]
+    far = np.concatenate(columns, axis=1)
+    far = np.where(problem.free, far, np.repeat(found.coordinates[unsure], len(FURTHER), axis=0))
+    there = polish(problem, _newton(problem, far), VALLEY)
+    by_start = np.where(np.isfinite(there.objective), there.objective, np.inf).reshape(len(unsure), len(FURTHER))
+    best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
+    better = by_start.min(axis=1) < found.objective[unsure]
+    return found.replaced(unsure[better], there.select(best[better]))
+
+
+def _newton(problem: Problem, start: Array) -> Array:
+    # a sum of absolute values has no second derivative
+    return start if problem.loss.kind == "lad" else newton(problem, start, NEWTON)
 
 
 def polish(problem: Problem, start: Array, max_iterations: int) -> Minimum:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis.crossover import crossing_over_seeds, crossover, crossover_of, median_bound, split_point
@@ -78,6 +78,8 @@ _CURVE = st.lists(_POINT, min_size=1, max_size=5, unique_by=lambda point: point[
 
 @settings(max_examples=200)
 @given(st.lists(_CURVE, min_size=1, max_size=3))
+@example([[(0.0, 1.5), (0.1, 1.75), (1.0, 0.0)], [(0.3, 0.0)]])
+@example([[(0.0, 1.0), (0.1, 2.0), (0.5, 0.0)], [(0.4, 0.0)]])
 def test_front_is_the_lowest_of_all_that_is_affordable(curves):
     # Beside the steps, where the last digit of a logarithm would decide.
     names, at = ("XS", "S", "M"), np.linspace(0, 6, 2401) + 7e-4
