@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +75,32 @@ def test_every_cause_is_named_and_the_rest_completes(cluster: Cluster, labs: Mak
         "K256-T16-s2",
         "K256-T16-XS-s2.0",
     }
+
+
+def test_disk_that_fills_up_costs_nothing_but_time(cluster: Cluster, small_disk: Path, labs: MakeLab,
+                                                    tmp_path: Path) -> None:  # fmt: skip
+    lab = labs(cluster, 2, 1, root=small_disk)
+    lab.behave(all={"steps": 20, "seconds": 0.2})
+    assert lab.submit()[0] == 0
+    lab.wait_until_at_work(2)
+    with suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+    lab.drained()
+    found = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
+    assert {found[f"K256-T16-s{seed}"] for seed in (0, 1)} == {("failed", "storage")}
+    assert lab.store.finished() == set()
+    assert lab.store.failures() == {}
+    code, output = lab.submit()
+    assert code == 1
+    assert output.startswith("error: cannot write ")
+    assert output.endswith("the disk is full; free some space and run the same command again\n")
+    (small_disk / "ballast").unlink()
+    code, output = lab.submit("--wait")
+    assert code == 0, output + lab.logs()
+    lab.assert_complete()
+    assert lab.resumed() > 0
+    lab.assert_equals(lab.undisturbed(tmp_path / "undisturbed"))
 
 
 def test_job_without_a_worker_is_a_failure_with_the_last_line_of_its_log(cluster: Cluster, labs: MakeLab) -> None:
