@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.fit import Estimate, FitResult, predict_with
-from analysis.formula import Array
-from analysis.minimiser import BLOCK, Problem, minimise, parameters_of, residuals
+from analysis.formula import Array, Law
+from analysis.minimiser import BLOCK, Problem, bounds_of, minimise, parameters_of, residuals
 from analysis.sandwich import KERNEL_ROWS, moving_of, natural_values, problem_of, sandwich, spread_of
 from results.errors import FitError, UsageError
 
@@ -267,15 +267,22 @@ def with_intervals(result: FitResult, drawn: Bootstrap, interval: float = 0.95) 
     if not blank and beyond < LEAST_BEYOND:
         warnings += (f"{len(drawn.coordinates)} replicates leave {beyond:.2g} beyond each end: the ends are rough",)
 
-    def complete(estimate: Estimate, values: Array) -> Estimate:
+    open_low, open_high = _open_ends(result.law, drawn.coordinates, interval)
+    opened = [q.name for q in result.law.parameters if q.name in open_low | open_high]
+    opened = [name for name in opened if result.parameters[name].value is not None and name not in result.at_bound]
+    if opened and not blank:
+        warnings += (f"resamples of {', '.join(opened)} reach the end of what the law allows: an open interval end",)
+
+    def complete(estimate: Estimate, values: Array, name: str = "") -> Estimate:
         if estimate.value is None or not np.isfinite(values).any():
             return estimate
         full = drawn.estimate(values, estimate.value, interval)
-        return replace(full, low=None, high=None) if blank else full
+        low = None if blank or name in open_low else full.low
+        return replace(full, low=low, high=None if blank or name in open_high else full.high)
 
     return replace(
         result,
-        parameters={k: complete(e, drawn.parameters[k]) for k, e in result.parameters.items()},
+        parameters={k: complete(e, drawn.parameters[k], k) for k, e in result.parameters.items()},
         derived={k: complete(e, drawn.derived[k]) for k, e in result.derived.items()},
         warnings=warnings,
         interval=interval,
@@ -284,6 +291,20 @@ def with_intervals(result: FitResult, drawn: Bootstrap, interval: float = 0.95) 
         interval_method=METHODS.get(drawn.kind, drawn.kind),
         seconds=result.seconds + drawn.seconds,
     )
+
+
+def _open_ends(law: Law, coordinates: Array, interval: float) -> tuple[set[str], set[str]]:
+    """Parameters whose interval ends, below and above, lie on a bound of the law: the data leave that side open.
+
+    A coefficient without logarithm (a floor) may well be at its bound, zero, and is not meant.
+    """
+    lower, upper = bounds_of(law)
+    tail = (1 - interval) / 2
+    low = np.mean(coordinates <= lower, axis=0) > tail
+    high = np.mean(coordinates >= upper, axis=0) > tail
+    meant = [not q.linear or q.log for q in law.parameters]
+    names = np.array(law.names)
+    return set(names[low & meant].tolist()), set(names[high & meant].tolist())
 
 
 def noise_of(result: FitResult) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from results.errors import UsageError
 
 from .cli_fit_text import cell, level
 from .cli_options import JsonOption, RootOption, SetOption
-from .cli_points import assignments, one_thread
+from .cli_points import OwnLawOption, assignments, one_thread
 from .fit_files import read_fit, values
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def optimum(
         list[str] | None, typer.Option("--column", metavar="ROLE=VALUE", help="Values of a law's further columns.")
     ] = None,
     group: Annotated[str | None, typer.Option("--group", help="Which group of the file.")] = None,
+    law: OwnLawOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draws behind a study's probabilities.")] = 0,
     sets: SetOption = None,
     root: RootOption = Path("runs"),
@@ -55,7 +56,7 @@ def optimum(
         raise UsageError(f"optimum takes SOURCE (a study) or --fit FIT.json (a two-variable law); it got {got}")
     one_thread()
     if source is not None:
-        for option, given in (("--cost", cost), ("--column", column), ("--group", group)):
+        for option, given in (("--cost", cost), ("--column", column), ("--group", group), ("--law", law)):
             if given:
                 raise UsageError(f"{option} belongs to --fit; a study's budgets are its measured FLOPs")
         _from_study(source, root, sets, None if flops is None else values("flops", flops), seed, as_json)
@@ -63,7 +64,7 @@ def optimum(
     assert fit_file is not None
     if flops is None:
         raise UsageError("optimum --fit needs --flops, one or more budgets")
-    result = read_fit(fit_file, group)
+    result = read_fit(fit_file, group, law)
     extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
     _from_fit(result, values("flops", flops), _cost(result, cost), extra, as_json)
 

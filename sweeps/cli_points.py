@@ -25,8 +25,12 @@ DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV o
 LawOption = Annotated[
     str,
     typer.Option(
-        "--law", help="power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3."
+        "--law",
+        help="power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS",
     ),
+]
+OwnLawOption = Annotated[
+    str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
 ]
 ParamsOption = Annotated[str | None, typer.Option("--params", help="Column of parameters N.")]
 TokensOption = Annotated[str | None, typer.Option("--tokens", help="Column of training tokens D.")]
@@ -88,7 +92,9 @@ class Request:
 
         Raises UsageError for an unknown law, a floor that a law cannot have, and a --column that no law takes.
         """
-        listed = [name.strip() for name in names.split(",") if name.strip()]
+        from .own_law import known_name
+
+        listed = [known_name(name.strip()) for name in names.split(",") if name.strip()]
         if not listed:
             raise UsageError(f"law {names!r}: no law is named")
         found = [(name, *self._law(name)) for name in listed]

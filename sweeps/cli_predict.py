@@ -12,7 +12,7 @@ from results.errors import UsageError
 
 from .cli_fit_text import cell, level
 from .cli_options import JsonOption
-from .cli_points import assignments, one_thread
+from .cli_points import OwnLawOption, assignments, one_thread
 from .fit_files import read_fit, values
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def predict(
         list[str] | None, typer.Option("--column", metavar="ROLE=VALUES", help="Further columns.")
     ] = None,
     group: Annotated[str | None, typer.Option("--group", help="Which group of the file.")] = None,
+    law: OwnLawOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the metric at new values, from a fit that was written to a file."""
@@ -41,7 +42,7 @@ def predict(
     from analysis.fit import predict_with
     from analysis.uncertainty import observation_interval
 
-    result = read_fit(fit_file, group)
+    result = read_fit(fit_file, group, law)
     given = {"params": params, "tokens": tokens, "flops": flops, "x": x, **assignments(column, "ROLE=VALUES")}
     columns = _columns(result.law, {role: values(role, text) for role, text in given.items() if text is not None})
     sizes = {len(v) for v in columns.values()} - {1}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from results.errors import DataError, UsageError
 
 from .cli_points import number
+from .own_law import known_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from analysis.fit import FitResult
 
 
-def read_fit(path: Path, group: str | None) -> FitResult:
-    """The fit in a file, or that of one group of it. Raises DataError for a damaged file, UsageError for a group."""
+def read_fit(path: Path, group: str | None, law: str | None = None) -> FitResult:
+    """The fit in a file, or that of one group of it; `law` is FILE.py:CLASS of a law of the user's own.
+
+    Raises DataError for a damaged file, UsageError for a group or law that is not there.
+    """
     from analysis.fit import FitResult
+    from analysis.laws import LAWS
 
     if not path.is_file():
         raise DataError(f"file {str(path)!r} does not exist")
@@ -37,6 +42,12 @@ def read_fit(path: Path, group: str | None) -> FitResult:
         document = groups[group]
     elif group is not None:
         raise UsageError(f"--group {group!r}: the file {str(path)!r} holds one fit without groups")
+    own = None if law is None else known_name(law)
+    name = document.get("law")
+    if own is not None and name != own:
+        raise UsageError(f"--law {law!r}: the file {str(path)!r} holds a fit of law {name}")
+    if isinstance(name, str) and name not in LAWS:
+        raise UsageError(f"{str(path)!r} holds a fit of law {name!r}, which is not tokenlaw's: add --law FILE.py:CLASS")
     return FitResult.from_json(document)
 
 
