@@ -235,8 +235,10 @@ def cancel(study: StudyArgument, sets: SetOption = None, root: RootOption = Path
 
     made = _load(study, sets, root)
     submitters, lone = launch.cancel(made, root)
-    print(f"{made.study.name}: told {submitters} submitters and {lone} workers without one to save and stop")
-    cancel_on_slurm(made, root)
+    if submitters or lone:
+        print(f"{made.study.name}: told {submitters} submitters and {lone} workers without one to save and stop")
+    if not cancel_on_slurm(made, root) and not submitters and not lone:
+        print(f"{made.study.name}: nothing is under way")
 
 
 @app.command()

@@ -92,10 +92,11 @@ def print_submitted(made: Plan, report: Submitted) -> None:
             print(f"  {title}: {len(runs) - SHOWN} more")
 
 
-def cancel_on_slurm(made: Plan, root: Path) -> None:
+def cancel_on_slurm(made: Plan, root: Path) -> int:
     """Cancel the jobs of a study by their ids, and say how many there were. Raises SlurmError, StoreError."""
     from .jobs.submitter import cancel
 
     cancelled = cancel(made.study.name, root)
     if cancelled:
-        print(f"{made.study.name}: cancelled {cancelled} jobs of SLURM")
+        print(f"{made.study.name}: cancelled {cancelled} jobs of SLURM, which save and stop")
+    return cancelled

@@ -254,7 +254,8 @@ def cancel(plan: Plan, root: Path) -> tuple[int, int]:
     alone = 0
     for attempt in living(root, set(plan.by_id)).values():
         claim = attempt.claim
-        if claim is not None and (claim.submitter is None or claim.submitter.alive() is False):
+        # Those in jobs of SLURM end with their jobs, which may be another study's.
+        if claim is not None and claim.job is None and (claim.submitter is None or claim.submitter.alive() is False):
             alone += claim.worker.signal(signal.SIGTERM)
     return told, alone
 

@@ -211,7 +211,9 @@ class _Worker:
                 if self.stop.overtaken:
                     return "taken", None, "a newer attempt has begun; this one was held for dead"
                 return "interrupted", causes.of_stop(self.stop.signals, self.options.job), one_line(error)
-            say(traceback.format_exc())
+            if not self.spec.trainer:
+                # What ended a trainer of one's own is in its own words above, not where we noticed it.
+                say(traceback.format_exc())
             return "diverged" if error.cause == "diverged" else "failed", error.cause, one_line(error)
         except StoreError:
             raise

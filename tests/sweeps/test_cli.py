@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from scaling.spec import canonical_json
 from sweeps import launch, scheduler
+from sweeps.attempts import claim_attempt
 from sweeps.cli import app
+from sweeps.process import ProcessId
 
 from_worker = Path(__file__).with_name("toy_worker.py")
 
@@ -228,6 +231,26 @@ def test_detached_submission_goes_on_alone_and_can_be_cancelled(sweep: Sweep, tm
     assert {run["status"] for run in _json("status", sweep.path, *options)["runs"]} == {"pending"}
 
 
+def test_cancel_leaves_workers_of_jobs_to_their_jobs(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may be another study's, which shares the run; `scancel` ends those of this one."""
+    assert _run("cancel", sweep.path, "--root", sweep.root).stdout == "toy: nothing is under way\n"
+    told: list[int] = []
+
+    def tell(process: ProcessId, number: int) -> bool:
+        told.append(number)
+        return True
+
+    monkeypatch.setattr(ProcessId, "signal", tell)
+    spec = sweep.plan.runs[0].spec
+    assert claim_attempt(sweep.root, spec.run_id, canonical_json(spec), "", None, job="17_3") is not None
+    assert _run("cancel", sweep.path, "--root", sweep.root).stdout == "toy: nothing is under way\n"
+    assert not told
+    other = sweep.plan.runs[1].spec
+    assert claim_attempt(sweep.root, other.run_id, canonical_json(other), "", None) is not None
+    assert "told 0 submitters and 1 workers" in _run("cancel", sweep.path, "--root", sweep.root).stdout
+    assert told == [signal.SIGTERM]
+
+
 @pytest.mark.slow
 def test_interrupt_ends_with_130(sweep: Sweep) -> None:
     process = subprocess.Popen(
@@ -245,8 +268,6 @@ def test_interrupt_ends_with_130(sweep: Sweep) -> None:
 
 def _running(sweep: Sweep) -> str:
     """The id of a run that this process claims."""
-    from sweeps.attempts import claim_attempt
-
     spec = sweep.plan.runs[0].spec
     attempt = claim_attempt(sweep.root, spec.run_id, canonical_json(spec), "", None)
     assert attempt is not None

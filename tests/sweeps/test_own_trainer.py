@@ -83,6 +83,18 @@ def test_a_study_with_a_trainer_of_ones_own_from_plan_to_fit(folder: Path) -> No
 
 
 @pytest.mark.slow
+def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
+    """What the trainer printed is not buried under where we noticed it."""
+    worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 0\n'
+    (tmp_path / "study.toml").write_text(f'[study]\nname = "f"\n{worker}')
+    (tmp_path / "t.py").write_text("raise ValueError('the sky fell')\n")
+    with pytest.raises(AssertionError, match="python ended with exit code 1: ValueError: the sky fell"):
+        execute("tokenlaw submit study.toml --wait", tmp_path)
+    (log,) = (tmp_path / "root").glob("attempts/*/1/log.txt")
+    assert log.read_text().count("Traceback") == 1
+    assert "RunError" not in log.read_text()
+
+
 def test_rows_measured_elsewhere(folder: Path) -> None:
     take, export, fit = commands("## Rows measured elsewhere")
     assert "6 runs added" in execute(take, folder)
