@@ -16,7 +16,12 @@ from analysis.sandwich import KERNEL_ROWS, moving_of, natural_values, problem_of
 from results.errors import FitError, UsageError
 
 KINDS = ("rows", "clusters", "wild")
-METHODS = {"rows": "bootstrap over rows", "clusters": "bootstrap over clusters", "wild": "wild bootstrap of residuals"}
+METHODS = {
+    "rows": "bootstrap over rows",
+    "clusters": "bootstrap over clusters",
+    "wild": "wild bootstrap of residuals",
+    "sandwich": "sandwich standard errors (asymptotic)",
+}
 FEW_CLUSTERS = 6  # with fewer, percentiles of resampled clusters are no interval
 FEW_ROWS_A_PARAMETER = 10
 TOLERANCE = 1e-6  # of a replicate's scaled gradient: far below its sampling error

@@ -62,6 +62,8 @@ def compute_of(points: Points) -> Array:
         return columns["flops"]
     if "params" in columns and "tokens" in columns:
         return 6.0 * columns["params"] * columns["tokens"]
+    if {"params_non_vocabulary", "params_vocabulary", "tokens"} <= set(columns):
+        return 6.0 * (columns["params_non_vocabulary"] + columns["params_vocabulary"]) * columns["tokens"]
     if "x" in columns:
         return columns["x"]
     if "tokens" in columns:

@@ -84,6 +84,11 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
             handles.append(Line2D([], [], color=look.MUTED, lw=7, alpha=0.3, label=level))
         if marked.any():
             handles.append(Line2D([], [], ls="", marker="o", markersize=5.1, label="flagged: far from the law", **ring))
+        for other in result.law.columns:
+            if other not in (along, by, *result.law.metric_columns):
+                middle = wording.number(float(np.median(points.columns[other])))
+                text = f"curves at the median {points.names.get(other, other)} = {middle}"
+                handles.append(Line2D([], [], ls="", label=text))
         if handles:
             look.legend_below(figure, handles, settings)
         return figure
@@ -105,7 +110,7 @@ def _drawn_columns(result: FitResult, points: Points) -> tuple[str, str | None]:
 def _label(points: Points, along: str) -> str:
     """The axis: what it is, and how the data call it."""
     name, known = points.names.get(along, along), LABELS.get(along)
-    if known is None or name == along:
+    if known is None or name in (along, SYMBOLS.get(along)):
         return known or name
     return f"{known} = {name}" if " / (6 " in name else f"{known} ({name})"
 

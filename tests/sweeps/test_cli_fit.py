@@ -651,6 +651,11 @@ def test_a_law_of_ones_own_on_the_command_line_as_documented(own_law: Path, tmp_
         run("predict", out, *at)
     [one] = run_json("predict", out, "--law", law, *at)["predictions"]
     assert one["value"] == pytest.approx(1.5 + 300 / 1e8**0.35 + 2 / 1024**0.5)
+    base = ("compare", data, "--laws", "codebook,power", "--params", "N", "--column", "codebook_size=K")
+    table["C"] = n * 1e9
+    table.to_csv(data, index=False)
+    assert "warning: no held-out error: the points have no compute" in run(*base)
+    assert [row["holdout_rmsle"] is not None for row in run_json(*base, "--flops", "C")["laws"]] == [True, True]
 
 
 @pytest.mark.parametrize(
