@@ -518,6 +518,15 @@ PARQUET: list[tuple[str, dict[str, Any], str]] = [
     ("zero", {"D": [1e9, 2e9, 0.0]}, "row 2, column 'D': 0 is not a positive number"),
     ("list", {"loss": [[3.0], [2.5], [2.0]]}, "row 0, column 'loss'"),
     ("no rows", {"N": [], "D": [], "loss": []}, "no rows"),
+    ("negative", {"loss": [3.0, -2.5, 2.0]}, "row 1, column 'loss': -2.5 is not a positive number"),
+    ("one row", {"N": [1e6], "D": [1e9], "loss": [3.0]}, "row 0 is the only row"),
+    ("all equal", {"N": [1e6] * 3, "D": [1e9] * 3, "loss": [3.0] * 3}, "in every one of 3 rows"),
+    ("other name", {"Loss": [3.0, 2.5, 2.2], "loss": None}, "metric is not named; the data have: N, D, Loss"),
+    ("no column", {"tokens": [1e9, 2e9, 4e9], "D": None}, "column 'D' is missing; the data have: N, loss, tokens"),
+    ("thousands", {"N": ["1,000", "2,000", "3,000"]}, "row 0, column 'N': '1,000' is not a number"),
+    ("units", {"N": ["1M", "2M", "1.3B"]}, "row 0, column 'N': '1M' is not a number"),
+    ("dates", {"N": pd.date_range("2026-01-01", periods=3)}, "row 0, column 'N'"),
+    ("missing integer", {"N": pd.array([1, None, 3], dtype="Int64")}, "row 1, column 'N'"),
 ]
 
 
@@ -525,15 +534,19 @@ PARQUET: list[tuple[str, dict[str, Any], str]] = [
 def test_bad_parquet_names_row_and_column(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     path = tmp_path / "points.parquet"
     columns = {"N": [1e6, 2e6, 3e6], "D": [1e9, 2e9, 4e9], "loss": [3.0, 2.5, 2.2], **changed}
-    pd.DataFrame(columns).to_parquet(path)
-    with pytest.raises(DataError) as caught:
+    pd.DataFrame({name: values for name, values in columns.items() if values is not None}).to_parquet(path)
+    with pytest.raises(UsageError) as caught:
         run("fit", path, "--law", "chinchilla", "--params", "N", "--tokens", "D", "--bootstrap", 0)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
 
 
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+def test_an_empty_or_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "points.parquet"
+    path.touch()
+    with pytest.raises(DataError, match=r"points\.parquet' is empty"):
+        run("fit", path, "--law", "power", "--x", "N")
     path.write_bytes(b"PAR1 but nothing else")
     with pytest.raises(DataError, match=r"cannot be read as \.parquet"):
         run("fit", path, "--law", "power", "--x", "N")
