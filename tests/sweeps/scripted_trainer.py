@@ -41,8 +41,9 @@ for step in range(begin + 1, steps + 1):
     tell(step=step, images=64 * step, loss=1 / step)
     tell(progress=step / steps, images_per_second=64 / float(options["seconds"]), phase="train")
     if step % 2 == 0 or stopping:
-        (folder / "step.tmp").write_text(str(step))
-        (folder / "step.tmp").replace(folder / "step.txt")
+        part = folder / f"step-{os.getpid()}.tmp"  # each rank its own
+        part.write_text(str(step))
+        part.replace(folder / "step.txt")
     if stopping:
         print("saved", flush=True)
         if options.get("finishes"):
