@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.attempts import attempted, attempts_at
-from sweeps.scheduler import worker_environment
 from sweeps.status import RunStatus, collect
+from sweeps.worker_process import worker_environment
 
 from ..sweeps.rooted_study import RootedStudy
 from .cluster import Cluster

@@ -15,7 +15,8 @@ import pytest
 
 from sweeps.attempts import attempted, living
 from sweeps.launch import submit
-from sweeps.scheduler import Snapshot, Summary, worker_environment
+from sweeps.standing import Snapshot, Summary
+from sweeps.worker_process import worker_environment
 
 from .rooted_study import TOY, RootedStudy
 
