@@ -63,6 +63,11 @@ def check_points(law: Law, points: Points) -> None:
             f"column {points.names.get(name, name)!r}: {value:g} in every one of {int(used.sum())} rows; "
             "a law needs at least 2 different values"
         )
+    if np.all(points.metric[used] == points.metric[used][0]):
+        raise DataError(
+            f"column {points.names.get('metric', 'metric')!r}: {points.metric[used][0]:g} in every one of "
+            f"{int(used.sum())} rows; a law needs at least 2 different values"
+        )
 
 
 def make_problem(
@@ -246,7 +251,9 @@ def _cost(points: Points) -> PowerCost | None:
 
 def _derived_lost(law: Law, derived: Mapping[str, float], natural: Mapping[str, float], lost: list[str]) -> set[str]:
     """Derived quantities that change when a parameter that is not identified does."""
-    moved = {k: np.asarray(v * (1.01 if k in lost else 1.0)) for k, v in natural.items()}
+    # each by a share of its own: a ratio of two that are lost is lost too
+    share = {name: 1.01 + 0.01 * number for number, name in enumerate(lost)}
+    moved = {k: np.asarray(v * share.get(k, 1.0)) for k, v in natural.items()}
     there = law.derived(moved)
     return {k for k, v in derived.items() if lost and (not np.isfinite(v) or abs(float(there[k]) - v) > 1e-9 * abs(v))}
 

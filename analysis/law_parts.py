@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.formula import LOSS, Columns, Parameter, Term, Values
+from analysis.formula import LOSS, Array, Columns, Parameter, Term, Values
 
 EXPONENTS = tuple(float(v) for v in np.geomspace(0.03, 2.0, 12))
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
@@ -31,3 +31,9 @@ def power_of(p: Values, x: Columns, coefficient: str, column: str, exponent: str
     log = x.log(column)
     value = np.exp(-p[exponent] * log)
     return Term(coefficient, value, {exponent: value * -log})
+
+
+def share(part: Array, other: Array) -> Array:
+    """part / (part + other), nan where both are 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(part / (part + other))

@@ -16,6 +16,7 @@ from analysis.law_parts import (
     exponent_of,
     floor_of,
     power_of,
+    share,
 )
 from results.errors import UsageError
 
@@ -82,7 +83,7 @@ class Chinchilla(SeparableLaw):
         ]
 
     def derived(self, p: Values) -> dict[str, Array]:
-        return {"a": p["beta"] / (p["alpha"] + p["beta"])}
+        return {"a": share(p["beta"], p["alpha"])}
 
 
 class Vocabulary(SeparableLaw):
@@ -163,7 +164,7 @@ class Kaplan(Law):
         return {**p, "Nc": nc, "Dc": coefficients["Dc"]}
 
     def derived(self, p: Values) -> dict[str, Array]:
-        return {"a": p["alpha_D"] / (p["alpha_N"] + p["alpha_D"])}
+        return {"a": share(p["alpha_D"], p["alpha_N"])}
 
 
 class DataConstrained(Law):

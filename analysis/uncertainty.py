@@ -48,7 +48,7 @@ class Bootstrap:
     def estimate(self, values: Array, at: float | None, interval: float = 0.95) -> Estimate:
         """Standard deviation and percentile interval of a quantity's replicates (R,), around its estimate `at`."""
         low, high = percentiles(values, interval)
-        return Estimate(at, float(np.std(values)), low, high)
+        return Estimate(at, float(np.std(values[np.isfinite(values)])), low, high)
 
     def derive(self, quantity: Callable[[Mapping[str, Array]], Array], interval: float = 0.95) -> Estimate:
         """Estimate and interval of any function of the natural parameters, given as arrays by name."""

@@ -154,6 +154,14 @@ def test_many_rows_of_one_size_do_not_identify_alpha_but_beta() -> None:
     assert result.derived["a"].value is None
 
 
+def test_the_ratio_of_two_exponents_that_are_not_identified_is_not_either() -> None:
+    # two models of one size, one number of tokens each: nothing says which of them lowered the loss
+    points = {"params": [1e8, 1e9], "tokens": [1e9, 1e10], "metric": [3.0, 2.5]}
+    result = fit("chinchilla", points)
+    assert {"alpha", "beta"} <= set(result.not_identified)
+    assert result.derived["a"].value is None
+
+
 def test_json_round_trip_predicts_the_same() -> None:
     points = synthetic()
     result = fit("chinchilla", points)

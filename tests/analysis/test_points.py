@@ -75,6 +75,8 @@ def test_one_row_and_equal_rows() -> None:
         fit("power", {"x": [5.0], "metric": [2.0]})
     with pytest.raises(DataError, match="column 'x': 5 in every one of 4 rows"):
         fit("power", {"x": [5.0] * 4, "metric": [2.0] * 4})
+    with pytest.raises(DataError, match="column 'metric': 2 in every one of 4 rows"):
+        fit("power", {"x": [5.0, 6.0, 7.0, 8.0], "metric": [2.0] * 4})
 
 
 def test_the_input_is_never_written_to() -> None:
