@@ -45,8 +45,10 @@ class Failures:
 
     def look(self, run_id: str) -> int:
         """Read again what the store has of a run; how many failed attempts there are. Raises StoreError."""
-        self._all[run_id] = self._store.failures([run_id]).get(run_id, [])
-        return len(self._all[run_id])
+        # In a store of thousands of runs a look costs a tenth of a second; a run without attempts needs none.
+        if attempts_at(self.root, run_id):
+            self._all[run_id] = self._store.failures([run_id]).get(run_id, [])
+        return len(self.of(run_id))
 
     def of(self, run_id: str) -> list[Summary]:
         """All failed attempts at a run, oldest first."""
