@@ -244,6 +244,8 @@ class GeneratorRun(Trainable):
     @field_validator("train_images", mode="before")
     @classmethod
     def _sorted(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):  # one budget needs no brackets
+            return (value,)
         return tuple(sorted(set(value))) if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
@@ -318,7 +320,8 @@ def explain(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False):
         where = ".".join(str(s) for s in item["loc"] if s not in ("tokenizer-run", "generator-run")) or "run"
-        message = item["msg"].removeprefix("Value error, ")
+        # a study file knows lists only
+        message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
         shown = repr(item.get("input"))
         if item["type"] == "value_error":
             parts.append(message)

@@ -156,6 +156,26 @@ def test_impossible_generators_are_refused(changes: dict, words: list[str]) -> N
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("12800", ["train_images = '12800'", "a valid list"]),
+        ([64 * 10**18], ["train_images.0 = 64000000000000000000", "less than or equal to 1000000000000000"]),
+    ],
+)
+def test_budgets_that_are_no_numbers_of_images_are_refused(value: object, words: list[str]) -> None:
+    plain = json.loads(canonical_json(generator())) | {"train_images": value}
+    with pytest.raises(SpecError) as error:
+        parse_run(json.dumps(plain))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_one_budget_needs_no_brackets() -> None:
+    plain = json.loads(canonical_json(generator(train_images=(12_800,))))
+    assert parse_run(json.dumps(plain | {"train_images": 12_800})) == generator(train_images=(12_800,))
+
+
 def test_unknown_sizes_list_what_is_allowed() -> None:
     with pytest.raises(SpecError, match=r"'tiny'.*XS, S, M, L, XL"):
         transformer("tiny")
