@@ -159,7 +159,7 @@ def test_impossible_generators_are_refused(changes: dict, words: list[str]) -> N
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("12800", ["train_images = '12800'", "a valid list"]),
+        ("12800", ["train_images = '12800'", "a valid array"]),  # as JSON calls it
         ([64 * 10**18], ["train_images.0 = 64000000000000000000", "less than or equal to 1000000000000000"]),
     ],
 )
