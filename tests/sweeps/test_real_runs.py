@@ -65,8 +65,11 @@ def test_whatever_is_killed_the_tables_are_the_same(undisturbed: Sweep, other: S
     shutil.copytree(undisturbed.root / "cache", other.root / "cache")
     chance, damaged = random.Random(7), 0
     for round in range(8):
+        left = set(other.workers())
         process = other.start(jobs=2, real=True)
-        other.wait_for(lambda running=process: bool(other.workers()) or running.poll() is not None, 600)
+        other.wait_for(
+            lambda old=left, running=process: bool(set(other.workers()) - old) or running.poll() is not None, 600
+        )
         time.sleep(chance.uniform(1.0, 8.0))
         victims = other.workers()
         if round % 4 == 0:
@@ -87,7 +90,8 @@ def test_whatever_is_killed_the_tables_are_the_same(undisturbed: Sweep, other: S
         output, _ = process.communicate()
         if round % 4 == 3:
             assert process.returncode in (0, 130), output
-            assert other.workers() == []
+            # Those that an earlier, killed submitter left go on.
+            assert set(other.workers()) <= left
         assert other.store.check().damaged == ()
         if not damaged and not other.workers():
             damaged = _cut_the_newest_checkpoint(other)
