@@ -59,7 +59,8 @@ def newton(problem: Problem, start: Array, iterations: int) -> Array:
         with np.errstate(invalid="ignore"):
             good = there.objective <= at.objective * (1 + 1e-15)
         good &= np.isfinite(there.gradient).all(axis=1)
-        damping = np.clip(np.where(good, 0.1, 10.0) * damping, 1e-16, 1e16)
+        # valleys are flatter than their walls are steep by up to 1e10: a few good steps must do for that
+        damping = np.clip(np.where(good, 0.001, 10.0) * damping, 1e-16, 1e16)
         theta = np.where(good[:, None], trial, theta)
         at = at.improved(there, good)
     return theta
