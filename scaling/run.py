@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
 
 from . import preview
-from .data.images import load_images
+from .data.images import Images, Split, load_images
 from .data.tokens import TokenSplit, load_tokens, save_tokens
 from .evaluation.measure_generator import GeneratorMeasurement
 from .evaluation.measure_tokenizer import measure_tokenizer
@@ -18,6 +17,7 @@ from .facts import estimated_seconds, evaluation_seconds
 from .generator.transformer import Generator
 from .ranks import Place
 from .spec import GeneratorRun, TokenizerRun
+from .tokenizer.encoding import encode_split
 from .tokenizer.model import Tokenizer
 from .training.distributed import Ranks, connected
 from .training.generator import GeneratorTraining
@@ -29,7 +29,7 @@ from .workspace import Progress, Workspace
 MODEL, TOKENS, PREVIEW, NEIGHBOURS = "model.safetensors", "tokens.safetensors", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""
 
-SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def execute(
@@ -83,9 +83,9 @@ class _Execution:
 
         def measure(model: Tokenizer, recorder: Recorder) -> None:
             # Measured in float32 whatever the training's precision: the protocol knows one arithmetic.
-            self._follow(Progress("tokens", 1 - share, "encoding all images"))
+            self._follow(Progress("tokens", 1 - share, "reading all images"))
             images = {split: load_images(spec.data, split) for split in SPLITS}
-            tokens = {split: TokenSplit(model.tokens_of(found.pixels), found.labels) for split, found in images.items()}
+            tokens = self._encode(model, images, 1 - share, 1 - share / 2)
             self._follow(Progress("evaluate", 1 - share / 2))
             decoded = measure_tokenizer(
                 spec,
@@ -102,6 +102,26 @@ class _Execution:
             preview.reconstruction_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
 
         self._train(spec, TokenizerTraining(spec, measure, self.ranks, self.microbatch), share)
+
+    def _encode(
+        self, model: Tokenizer, images: Mapping[Split, Images], begin: float, end: float
+    ) -> dict[str, TokenSplit]:
+        """All images as tokens, while the share of the run that is done goes from `begin` to `end`."""
+        folder, total = self.workspace.encoded, sum(map(len, images.values()))
+        earlier = [attempt / folder.name for attempt in self.workspace.earlier]
+        tokens: dict[str, TokenSplit] = {}
+        for split, found in images.items():
+            before = sum(len(other.labels) for other in tokens.values())
+
+            def step(done: int, speed: float | None, before: int = before) -> None:
+                place = f"{before + done:,} of {total:,} images"
+                share = begin + (end - begin) * (before + done) / total
+                self._follow(Progress("tokens", share, f"encoding {place}", speed))
+                if self.stop():
+                    raise RunError(f"stopped at {place} encoded; these and a checkpoint are kept", "interrupted")
+
+            tokens[split] = TokenSplit(encode_split(model, found.pixels, split, folder, earlier, step), found.labels)
+        return tokens
 
     def generator(self, spec: GeneratorRun) -> None:
         """Train a generator on its tokenizer's tokens, measuring it at each budget."""
@@ -152,7 +172,11 @@ class _Execution:
         self.report(progress)
 
     def _evaluating(self, detail: str) -> None:
-        """Called between the steps of an evaluation, which may take longer than the grace time of a stop."""
-        self.report(Progress("evaluate", self.latest.done, detail))
+        """Called between the steps of an evaluation, and of what it needs, either of which may take longer than the
+        grace time of a stop."""
+        begun = self.latest.phase != "start"
+        if begun:
+            self.report(Progress("evaluate", self.latest.done, detail))
         if self.stop():
-            raise RunError(f"stopped while evaluating ({detail}); a checkpoint is kept", "interrupted")
+            place = f"while evaluating ({detail}); a checkpoint is kept" if begun else f"before training ({detail})"
+            raise RunError(f"stopped {place}", "interrupted")

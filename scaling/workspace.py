@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+KEPT_TO_RESUME = ("checkpoints", "encoded")
+"""Folders of an attempt that later attempts go on from, of no use once the run is done."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -33,6 +36,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         """Where this attempt saves."""
         return self.attempt / "checkpoints"
+
+    @property
+    def encoded(self) -> Path:
+        """Where this attempt keeps the images that it has encoded, until the run is done."""
+        return self.attempt / "encoded"
 
     @property
     def artifacts(self) -> Path:

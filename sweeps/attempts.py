@@ -1,6 +1,6 @@
 """Attempts at runs: one directory each, owned by exactly one process, with a claim and a heartbeat.
 
-    <root>/attempts/<run_id>/<attempt>/  spec.json  claim  heartbeat.json  log.txt  checkpoints/  artifacts/
+    <root>/attempts/<run_id>/<attempt>/  spec.json  claim  heartbeat.json  log.txt  checkpoints/  encoded/  artifacts/
 
 A directory appears by renaming a prepared one, so that the claim is in it from the first moment and of several
 processes exactly one gets the number. A new attempt is claimed only when the newest one has no living owner, or when

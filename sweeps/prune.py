@@ -3,8 +3,9 @@
 Kept always: all of living attempts and of what their run could resume from; artifacts of finished runs (they lie below
 <root>/artifacts), and staged ones that may yet be published: those of the attempt whose rows the store took, and all of
 a run without a result; the store; every attempt's specification, claim, heartbeat, rows and log. Of a run without one
-the furthest two checkpoints stay, and the newest of each segment of its schedule, with the state where a decay forks;
-of a trainer of one's own, whose checkpoints have other names, all of the attempt that it would resume from.
+the furthest two checkpoints stay, the newest of each segment of its schedule, with the state where a decay forks, and
+what it has encoded; of a trainer of one's own, whose checkpoints have other names, all of the attempt that it would
+resume from.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from results import Store, Summary
 from results.versions import discard
+from scaling.workspace import KEPT_TO_RESUME
 
 from .artifacts import Aside, aside
 from .attempts import Attempt, attempted, attempts_at
@@ -92,7 +94,7 @@ def _of_run(root: Path, run_id: str, result: Summary | None) -> Iterator[tuple[P
         return
     for attempt in attempts:
         for path in _folders(attempt.path):
-            if path.name == "checkpoints":
+            if path.name in KEPT_TO_RESUME:
                 yield path, FINISHED
             elif path.name == "artifacts" and attempt.number != result.attempt:
                 yield path, LOST

@@ -34,7 +34,7 @@ from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageE
 from results.provenance import provenance
 from scaling.ranks import Place
 from scaling.spec import GeneratorRun, canonical_json
-from scaling.workspace import Progress, Workspace
+from scaling.workspace import KEPT_TO_RESUME, Progress, Workspace
 
 from . import artifacts, causes, followers
 from .attempts import Attempt, Claim, State, attempts_at, claim_attempt
@@ -261,7 +261,8 @@ class _Worker:
             artifacts.publish(self.root, run_id)
         if result != "failed":
             for attempt in (self.attempt, *self.earlier):
-                shutil.rmtree(attempt.path / "checkpoints", ignore_errors=True)
+                for name in KEPT_TO_RESUME:
+                    shutil.rmtree(attempt.path / name, ignore_errors=True)
         return result, message
 
     def _end(self, result: Result, cause: str | None, message: str | None) -> None:

@@ -7,6 +7,7 @@ too kindly. Both are shipped as safetensors whose SHA-256 is part of every proto
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from typing import Literal, overload
 
@@ -124,16 +125,21 @@ def _verified_bytes(role: costs.Role) -> bytes:
     return content
 
 
-def extract_features(network: nn.Module, pixels: Tensor, batch: int = 100) -> Tensor:
-    """Features float32 [n, d] of uint8 images [n, c, s, s] under the FID network, `batch` images at a time."""
+def extract_features(
+    network: nn.Module, pixels: Tensor, batch: int = 100, step: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Features float32 [n, d] of uint8 images [n, c, s, s] under the FID network, `batch` images at a time.
+
+    `step` is called before each batch, and may raise to stop.
+    """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         raise ValueError(f"pixels must be uint8 [n, c, s, s], not {pixels.dtype} {list(pixels.shape)}")
     device = next(network.parameters()).device
+    parts = []
     with torch.inference_mode():
-        parts = [
-            network(chunk.to(device=device, dtype=torch.float32).div_(127.5).sub_(1)).float().cpu()
-            for chunk in pixels.split(batch)
-        ]
+        for chunk in pixels.split(batch):
+            step()
+            parts.append(network(chunk.to(device=device, dtype=torch.float32).div_(127.5).sub_(1)).float().cpu())
     # Cloned outside inference mode, so that callers may use the result in autograd.
     return torch.cat(parts).clone() if parts else torch.empty(0, costs.FID_DIMENSIONS)
 

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,8 +205,12 @@ def reference_hash(data: DataSpec, split: Split) -> str:
     return hashlib.sha256(f"{data.fingerprint}|{split}|{data.image_size}".encode()).hexdigest()[:16]
 
 
-def reference_moments(data: DataSpec, split: Split, network: nn.Module, cache: Path) -> Moments:
+def reference_moments(
+    data: DataSpec, split: Split, network: nn.Module, cache: Path, step: Callable[[], None] = lambda: None
+) -> Moments:
     """Moments of all images of a split under `network`, kept in `cache` under a hash of both.
+
+    `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
 
     A damaged file is recomputed. Files are written whole by rename, so that any number of processes may share a cache.
     """
@@ -218,7 +222,7 @@ def reference_moments(data: DataSpec, split: Split, network: nn.Module, cache: P
         except DataError as error:
             _log.warning("%s: %s; computed again", path, error)
     pixels = load_images(data, split).pixels
-    moments = Moments.total(Moments.of(extract_features(network, chunk)) for chunk in pixels.split(5_000))
+    moments = Moments.total(Moments.of(extract_features(network, chunk, step=step)) for chunk in pixels.split(5_000))
     cache.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=cache, prefix=path.name, suffix=".partial")
     try:

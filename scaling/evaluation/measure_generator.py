@@ -56,7 +56,9 @@ class GeneratorMeasurement:
         self.run, self.tokenizer, self.validation, self.cache = run, tokenizer, validation, cache
         self.step_done = step_done
         self.network = load_network("fid")
-        self.reference = fid.reference_moments(run.tokenizer.data, "train", self.network, cache)
+        self.reference = fid.reference_moments(
+            run.tokenizer.data, "train", self.network, cache, lambda: step_done("features of the training images")
+        )
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
         self.classes = run.tokenizer.data.classes
         self.last: Sampled | None = None
@@ -97,7 +99,7 @@ class GeneratorMeasurement:
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
             pixels, labels = self.generate(model, guidance)
-            features = extract_features(self.network, pixels)
+            features = extract_features(self.network, pixels, step=lambda: self.step_done("gFID"))
             if not torch.isfinite(features).all():
                 raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
             estimate = fid.frechet_estimate(features, self.reference, run.evaluation.seed)
@@ -114,6 +116,7 @@ class GeneratorMeasurement:
             self.validation.labels,
             unigram=self.unigram,
             pixels=data.image_size**2,
+            step=lambda: self.step_done("held-out rate"),
         )
         n = len(self.validation.labels)
         length = found.tokens_per_image
@@ -128,9 +131,13 @@ class GeneratorMeasurement:
             record(metric, value, protocol, "validation", found.standard_error * scale)
 
     def _memorisation(self, pixels: Tensor, labels: Tensor, features: Tensor, record: Callable[..., None]) -> None:
-        self.step_done("memorisation")
+
+        def step() -> None:
+            self.step_done("memorisation")
+
+        step()
         data = self.run.tokenizer.data
-        known = training_features(data, self.network, self.run.evaluation.fid_network, self.cache)
+        known = training_features(data, self.network, self.run.evaluation.fid_network, self.cache, step)
         found = memorisation(features[:MEMORISATION_SAMPLES], known.features, known.held_out)
         n = len(found.samples.indices)
         for metric, value in (

@@ -71,21 +71,21 @@ def measure_tokenizer(
     def plain(metric: str, n: int) -> Protocol:
         return Protocol(metric=metric, n=n, reference=f"{run.data.name}/validation", crop=f"pad{run.data.image_size}")
 
-    step_done("reconstructing")
-    decoded = model.pixels_of(validation.tokens)
+    decoded = model.pixels_of(validation.tokens, step=lambda: step_done("reconstructing"))
     n = len(decoded)
-    for metric, values in (
-        ("psnr", reconstruction.psnr(decoded, images.pixels)),
-        ("ssim", reconstruction.ssim(decoded, images.pixels)),
-    ):
+    for metric, compare in (("psnr", reconstruction.psnr), ("ssim", reconstruction.ssim)):
+        step_done(metric.upper())
+        values = compare(decoded, images.pixels)
         record(metric, float(values.mean()), plain(metric, n), "validation", float(values.std() / n**0.5))
 
-    step_done("rFID")
-    found, original = extract_features(network, decoded), extract_features(network, images.pixels)
+    def step() -> None:
+        step_done("rFID")
+
+    found, original = (extract_features(network, pixels, step=step) for pixels in (decoded, images.pixels))
     estimate = fid.paired_frechet_estimate(found, original, run.evaluation.seed)
     protocol = fid_protocol(run, "rfid", "validation", n)
     record("rfid", estimate.value, protocol, "validation", estimate.standard_error)
-    reference = fid.reference_moments(run.data, "train", network, cache)
+    reference = fid.reference_moments(run.data, "train", network, cache, step)
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
     for metric, features in (("rfid_floor", found), ("real_fid", original)):
         estimate = fid.frechet_estimate(features[chosen], reference, run.evaluation.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,10 +52,23 @@ def unigram_cross_entropy(train: Tensor, held_out: Tensor, codebook_size: int) -
 
 
 @torch.inference_mode()
-def measure(model: Generator, tokens: Tensor, labels: Tensor, *, unigram: float, pixels: int, batch: int = 256) -> Rate:
-    """The rate of the class-conditional model on held-out tokens [n, T] and labels [n], without class dropout."""
+def measure(
+    model: Generator,
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    unigram: float,
+    pixels: int,
+    batch: int = 256,
+    step: Callable[[], None] = lambda: None,
+) -> Rate:
+    """The rate of the class-conditional model on held-out tokens [n, T] and labels [n], without class dropout.
+
+    `step` is called before each batch, and may raise to stop.
+    """
     parts = []
     for chunk, chunk_labels in zip(tokens.split(batch), labels.split(batch), strict=True):
+        step()
         hidden = model.hidden(chunk.long(), chunk_labels)
         losses = negative_log_likelihood(hidden.flatten(0, 1), model.head.weight, chunk.flatten().long())
         parts.append(losses.view(chunk.shape).double().mean(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,17 @@ class TrainingFeatures:
     held_out: Neighbours
 
 
-def training_features(data: DataSpec, network: FidClassifier, network_hash: str, cache: Path) -> TrainingFeatures:
-    """From the cache, or computed and put there; a damaged file is computed again."""
+def training_features(
+    data: DataSpec,
+    network: FidClassifier,
+    network_hash: str,
+    cache: Path,
+    step: Callable[[], None] = lambda: None,
+) -> TrainingFeatures:
+    """From the cache, or computed and put there; a damaged file is computed again.
+
+    `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
+    """
     key = hashlib.sha256(f"{data.fingerprint}|{data.image_size}|{network_hash}".encode()).hexdigest()[:16]
     path = cache / f"features-{data.name}-{key}.safetensors"
     if path.exists():
@@ -35,8 +45,9 @@ def training_features(data: DataSpec, network: FidClassifier, network_hash: str,
             return TrainingFeatures(found["features"], Neighbours(found["distances"], found["indices"]))
         except (SafetensorError, KeyError):
             path.unlink(missing_ok=True)
-    features = extract_features(network, load_images(data, "train").pixels)
-    held_out = nearest_neighbours(extract_features(network, load_images(data, "validation").pixels), features)
+    features = extract_features(network, load_images(data, "train").pixels, step=step)
+    validation = extract_features(network, load_images(data, "validation").pixels, step=step)
+    held_out = nearest_neighbours(validation, features)
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.partial")
     save_file({"features": features, "distances": held_out.distances, "indices": held_out.indices}, temporary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +67,14 @@ class Tokenizer(nn.Module):
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def pixels_of(self, tokens: Tensor, batch: int = 250) -> Tensor:
-        """uint8 pixels [n, c, data.image_size, data.image_size] of tokens [n, T]; the reverse of tokens_of."""
+    def pixels_of(self, tokens: Tensor, batch: int = 250, step: Callable[[], None] = lambda: None) -> Tensor:
+        """uint8 pixels [n, c, data.image_size, data.image_size] of tokens [n, T]; the reverse of tokens_of.
+
+        `step` is called before each batch, and may raise to stop.
+        """
         parts = []
         for chunk in tokens.split(batch):
+            step()
             images = self.decode(self.quantizer.decode(chunk.long(), self.spec.grid_size))
             parts.append(to_pixels(resize(images, self.spec.data.image_size)))
         return torch.cat(parts)
