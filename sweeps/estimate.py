@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .attempts import Heartbeat
@@ -36,8 +36,13 @@ class Clock:
         """A run took so long; `here`: in this submission, on this machine and under its load."""
         (self._here if here else self._before)[run_id] = seconds
 
-    def estimate(self, beats: Mapping[str, Heartbeat], results: Mapping[str, str], jobs: int) -> Estimate:
-        """What is left, given the heartbeats of the runs being worked on and how others ended."""
+    def estimate(
+        self, beats: Mapping[str, Heartbeat], results: Mapping[str, str], jobs: int, never: Collection[str] = ()
+    ) -> Estimate:
+        """What is left, given the heartbeats of the runs being worked on and how others ended.
+
+        Of the runs that are `never` to begin as things are, the work counts in the total, and not in what is left.
+        """
         ratios = self._ratios(beats)
         left: dict[str, float] = {}
         total = done = 0.0
@@ -49,7 +54,9 @@ class Clock:
                 continue
             beat = beats.get(run_id)
             if beat is None:
-                total, left[run_id] = total + guess, guess
+                total += guess
+                if run_id not in never:
+                    left[run_id] = guess
                 continue
             worked = beat.elapsed + beat.elapsed_before
             if beat.done >= ENOUGH:

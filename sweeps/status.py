@@ -16,6 +16,7 @@ from results.store import Summary
 from .attempts import Attempt, Heartbeat, attempted, attempts_at
 from .external import parse_any_run
 from .plan import Plan, PlannedRun
+from .slurm.untaken import Untaken, untaken
 
 if TYPE_CHECKING:
     from .slurm.queue import Job
@@ -120,6 +121,7 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
     }
     states = {run_id: attempts[0].state for run_id, attempts in newest.items()}
     results, failures = store.results(plan.by_id), store.failures(plan.by_id)
+    notes = untaken(root)
     found = []
     for run in plan.runs:
         result = results.get(run.run_id)
@@ -129,6 +131,8 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
         attempts, failed = newest.get(run.run_id, []), failures.get(run.run_id, [])
         status = _unfinished(run, failed, attempts, states.get(run.run_id))
         status = _placed(status, attempts, cluster)
+        if run.run_id in notes:
+            status = _noted(status, attempts, notes[run.run_id])
         if status.status in ("failed", "missing") and attempts:
             status = replace(status, last_line=last_line(attempts[0].log))
         found.append(status)
@@ -190,6 +194,17 @@ def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView) ->
         return status
     message = f"job {claim.job} left the queue without a word; submit resumes it"
     return replace(status, status="missing", cause="vanished", message=message, eta_seconds=None)
+
+
+def _noted(status: RunStatus, attempts: list[Attempt], note: Untaken) -> RunStatus:
+    """The same, of a run that SLURM did not take at its last submission, unless an attempt was made at it since."""
+    newest = attempts[0].number if attempts else 0
+    if status.job is not None or status.status == "running" or newest != note.attempt:
+        return status
+    if status.status == "pending":
+        was = f" (before: {status.cause})" if status.cause else ""
+        return replace(status, cause=note.cause, message=f"{note}{was}")
+    return replace(status, message=f"{status.message}; then {note}" if status.message else str(note))
 
 
 def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:

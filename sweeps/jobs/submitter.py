@@ -10,7 +10,7 @@ from pathlib import Path
 
 from results import Store, UsageError
 
-from ..attempts import living
+from ..attempts import attempts_at, living
 from ..ledger import Submission, new_submission, open_submission
 from ..parents import blocking
 from ..plan import Plan, PlannedRun
@@ -19,6 +19,7 @@ from ..slurm.arrays import Array, arrange
 from ..slurm.entries import Entry, add_entry, close, content, elements, entries, lost_job, open_submissions
 from ..slurm.queue import Cluster, Job, Queue, SlurmError, SlurmMissing, complaint, slurm
 from ..slurm.turn import Turn
+from ..slurm.untaken import Untaken, note_untaken
 from ..snapshot import Snapshot, take_snapshot
 from .batch import array_executor
 from .job import command
@@ -47,7 +48,7 @@ class Submitted:
     blocked     runs that wait for a tokenizer that will not come, with the reason
     exhausted   failed runs that only `retry` tries again, with the last cause
     refused     runs that SLURM did not take, with its reason
-    waiting     runs that the cluster has no room for yet; the next submit goes on with them
+    waiting     runs that the cluster has no room for yet, with its reason; the next submit goes on with them
     """
 
     before: int = 0
@@ -58,7 +59,7 @@ class Submitted:
     blocked: dict[str, str] = field(default_factory=dict)
     exhausted: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
 
 
 def submit(
@@ -144,8 +145,17 @@ class _Submitter:
         files = {f"arrays/{array.number}/array.json": content(array, order) for array in arrays}
         open_submission(self.root, submission, [run.spec for run in chosen], files)
         self.report.submission = submission
+        note_untaken(self.root, order, {})
         self._hand_over(submission, snapshot, arrays, order, _room(cluster) if len(chosen) >= MANY else None)
+        note_untaken(self.root, order, self._untaken())
         return self.report
+
+    def _untaken(self) -> dict[str, Untaken]:
+        """What `status` is to tell of the runs that are not in the queue now."""
+        reasons = {run_id: (why, False) for run_id, why in self.report.waiting.items()}
+        reasons |= {run_id: (why, True) for run_id, why in self.report.refused.items()}
+        newest = {run_id: next((one.number for one in attempts_at(self.root, run_id)), 0) for run_id in reasons}
+        return {run_id: Untaken(why, refused, newest[run_id]) for run_id, (why, refused) in reasons.items()}
 
     # --- what is under way --------------------------------------------------------------------------------------------
 
@@ -261,13 +271,14 @@ class _Submitter:
         """Submit the arrays, every tokenizer before its generators; `room` is for so many jobs, None if not known."""
         left = list(arrays)
         number = len(left)
-        full = False
+        full: str | None = None
+        """Why the cluster takes nothing more."""
         while left:
             array = left.pop(0)
             entry = Entry(submission.folder(self.root) / "arrays" / str(array.number))
             parent = array.parent
-            if full or parent in self.report.waiting:
-                self._set_aside(entry, array)
+            if full is not None or parent in self.report.waiting:
+                self._set_aside(entry, array, full or "its tokenizer waits for room")
                 continue
             if parent is not None and not self.jobs.get(parent):
                 reason = self.report.refused.get(parent, "its tokenizer was not submitted")
@@ -275,9 +286,9 @@ class _Submitter:
                 continue
             if room is not None and room < len(array.members):
                 if room <= 0:
-                    self.say("the cluster takes no more jobs now (MaxJobCount)")
-                    full = True
-                    self._set_aside(entry, array)
+                    full = "MaxJobCount"
+                    self.say(f"the cluster takes no more jobs now ({full})")
+                    self._set_aside(entry, array, full)
                 else:
                     left[:0] = self._split(submission, array, number, order, room)
                     number += 1
@@ -286,17 +297,17 @@ class _Submitter:
             try:
                 job = self._sbatch(submission, snapshot, entry, array)
             except SlurmError as error:
-                full = _FULL.search(str(error)) is not None
-                if not full and _NO_ROOM.search(str(error)) is None:
+                overloaded = _FULL.search(str(error)) is not None
+                if not overloaded and _NO_ROOM.search(str(error)) is None:
                     self._refuse(entry, array, str(error))
-                elif not full and len(array.members) > 1:
+                elif not overloaded and len(array.members) > 1:
                     # Half of it may fit; the rest waits for the next submit.
                     left[:0] = self._split(submission, array, number, order, (len(array.members) + 1) // 2)
                     number += 1
                 else:
                     self.say(f"the cluster takes no more jobs now: {error}")
-                    full = True
-                    self._set_aside(entry, array)
+                    full = str(error)
+                    self._set_aside(entry, array, full)
                 continue
             job = entry.record_job(job)
             room = None if room is None else room - len(array.members)
@@ -313,8 +324,8 @@ class _Submitter:
             add_entry(submission.folder(self.root), part, order)
         return first, second
 
-    def _set_aside(self, entry: Entry, array: Array) -> None:
-        self.report.waiting += array.members
+    def _set_aside(self, entry: Entry, array: Array, reason: str) -> None:
+        self.report.waiting |= dict.fromkeys(array.members, reason)
         entry.abandon()
 
     def _refuse(self, entry: Entry, array: Array, reason: str) -> None:

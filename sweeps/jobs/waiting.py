@@ -7,7 +7,7 @@ submission of the same plan, which knows by cause what to do. Leaving early stop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from results import Store
@@ -73,7 +73,7 @@ class Waiter:
                 flight = self._flight()
                 if flight is not None:
                     results = self.store.results(self.wanted)
-                    self._show(flight, {run_id: found.status for run_id, found in results.items()})
+                    self._show(flight, {run_id: found.status for run_id, found in results.items()}, report)
                     if results.keys() == self.wanted:
                         break
                     ours = flight.keys() & self.wanted
@@ -124,7 +124,7 @@ class Waiter:
             self.news.append(f"{error}; waiting")
         self.silent = True
 
-    def _show(self, flight: dict[str, Job], results: dict[str, str]) -> None:
+    def _show(self, flight: dict[str, Job], results: dict[str, str], report: Submitted) -> None:
         """Tell whoever shows it where the study stands."""
         running = [run_id for run_id in self.wanted if run_id in flight and not flight[run_id].waiting]
         for reason in {job.reason for run_id, job in flight.items() if run_id in self.wanted and job.waiting}:
@@ -136,7 +136,11 @@ class Waiter:
             for run_id in running
             if (attempts := attempts_at(self.root, run_id)) and (beat := attempts[0].heartbeat)
         }
-        estimate = self.clock.estimate(beats, results, max(len(running), 1))
+        failed = {
+            run_id for run_id in report.refused.keys() | report.exhausted.keys() if self._open(run_id, flight, results)
+        }
+        blocked = self._blocked(flight, results, report, failed)
+        estimate = self.clock.estimate(beats, results, max(len(running), 1), failed | blocked)
         working = tuple(
             Working(self.plan.by_id[run_id], beats.get(run_id, Heartbeat()), False, estimate.left.get(run_id, 0.0))
             for run_id in running
@@ -145,8 +149,8 @@ class Waiter:
             Snapshot(
                 total=len(self.wanted),
                 done=len(results),
-                failed=0,
-                blocked=0,
+                failed=len(failed),
+                blocked=len(blocked),
                 working=working,
                 seconds_done=estimate.done,
                 seconds_total=estimate.total,
@@ -157,6 +161,20 @@ class Waiter:
             )
         )
         self.news.clear()
+
+    def _open(self, run_id: str, flight: Mapping[str, Job], results: Mapping[str, str]) -> bool:
+        """Whether a run is wanted, has no result and is not in the queue."""
+        return run_id in self.wanted and run_id not in results and run_id not in flight
+
+    def _blocked(
+        self, flight: Mapping[str, Job], results: Mapping[str, str], report: Submitted, failed: Collection[str]
+    ) -> set[str]:
+        """The runs that will not begin as things are, beside those that SLURM refused or that failed too often."""
+        found = {run_id for run_id in report.blocked if self._open(run_id, flight, results)}
+        found |= {run_id for run_id, job in flight.items() if run_id in self.wanted - results.keys() and job.barred}
+        lost = found.union(failed)
+        waiting = {run_id for run_id in self.wanted - results.keys() - lost if self.plan.by_id[run_id].parent in lost}
+        return found | waiting
 
     def _summary(self, before: Collection[str], report: Submitted) -> Summary:
         """How every run ended that had no result before."""

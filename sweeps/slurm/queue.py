@@ -25,6 +25,12 @@ _COLUMNS = (
 )  # fmt: skip
 """Fields of `squeue --Format` with their widths; the array of a job is told by the path of its script."""
 
+_BARRED = re.compile(
+    r"Per(Job|Node)|QOSMin|NotAllowed|NotSatisfied|^Invalid|^BadConstraints|^Partition(Time|Node)Limit|^JobHeld", re.I
+)
+"""Reasons for waiting that end only when a person changes the job, the account or the partition. Limits over all jobs
+of a user or a group (QOSMaxCpuPerUserLimit, AssocGrpCpuLimit) end with other jobs."""
+
 GONE_STATES = frozenset({
     "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY",
     "REVOKED",
@@ -78,6 +84,11 @@ class Job:
         """
         held = (self.reason or "").lower().replace(" ", "_").startswith("launch_failed")
         return self.waiting and (held or self.reason == "DependencyNeverSatisfied")
+
+    @property
+    def barred(self) -> bool:
+        """Whether it waits for a person: it is held, or asks for more than a job of its account may have."""
+        return self.waiting and _BARRED.search(self.reason or "") is not None
 
 
 @dataclass(frozen=True)
