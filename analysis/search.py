@@ -56,8 +56,9 @@ def search(problem: Problem, start: Array, leaders: int, max_iterations: int) ->
             smooth = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
         tried = minimise(smooth, start, max_iterations=TRIAL // 3, bend=True)
         chosen, stands_for = _distinct(tried, 3 * leaders)
-        tried = minimise(smooth, tried.coordinates[chosen], max_iterations=TRIAL - TRIAL // 3, bend=True)
-        chosen, stands_for = _distinct(tried, leaders, stands_for)
+        if len(chosen) > leaders:
+            tried = minimise(smooth, tried.coordinates[chosen], max_iterations=TRIAL - TRIAL // 3, bend=True)
+            chosen, stands_for = _distinct(tried, leaders, stands_for)
         start = tried.coordinates[chosen]
     if problem.law.screening and n <= MANY_ROWS:
         return Found(_polish_leaders(problem, start, max_iterations), stands_for)
@@ -99,6 +100,8 @@ def _unsure(found: Minimum, close: float = CLOSE) -> NDArray[np.int64]:
 
 def _leap(problem: Problem, found: Minimum, unsure: NDArray[np.int64]) -> Minimum:
     """The same with starts in a valley taken further along it, where that is better."""
+    if not unsure.size:
+        return found
     near = parameters_of(problem.law, np.repeat(found.coordinates[unsure], len(FURTHER), axis=0))
     moved = problem.law.further(near, np.tile(FURTHER, len(unsure))[:, None])
     if moved is None:
