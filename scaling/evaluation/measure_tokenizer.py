@@ -81,11 +81,14 @@ def measure_tokenizer(
     def step() -> None:
         step_done("rFID")
 
+    def reference_step() -> None:
+        step_done("features of the training images")
+
     found, original = (extract_features(network, pixels, step=step) for pixels in (decoded, images.pixels))
     estimate = fid.paired_frechet_estimate(found, original, run.evaluation.seed)
     protocol = fid_protocol(run, "rfid", "validation", n)
     record("rfid", estimate.value, protocol, "validation", estimate.standard_error)
-    reference = fid.reference_moments(run.data, "train", network, cache, step)
+    reference = fid.reference_moments(run.data, "train", network, cache, reference_step)
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
     for metric, features in (("rfid_floor", found), ("real_fid", original)):
         estimate = fid.frechet_estimate(features[chosen], reference, run.evaluation.seed)

@@ -45,14 +45,22 @@ def _lab(labs: MakeLab, cluster: Cluster, runs: int, more: str) -> Lab:
     return lab
 
 
+def _untaken(lab: Lab) -> list[tuple[str, str]]:
+    """Cause and message of the runs that SLURM did not take, as status has them."""
+    statuses = collect(lab.plan, lab.root, cluster_view(lab.root))
+    return [(s.cause, str(s.message)) for s in statuses if s.cause in ("refused", "no_room")]
+
+
 def test_jobs_that_there_is_no_room_for_yet(limiting_cluster: Cluster, labs: MakeLab) -> None:
     lab = _lab(labs, limiting_cluster, 5, 'account = "lab"\nqos = "few"')
     code, output = lab.submit()
     assert code == 0, output
     assert "3 runs in 1 arrays" in output and "2 waiting for room of 5 runs" in output
     assert "`tokenlaw submit` again goes on with the rest" in output
+    assert [cause for cause, message in _untaken(lab) if "QOSMaxSubmitJobPerUserLimit" in message] == ["no_room"] * 2
     code, output = lab.submit("--wait")
     assert code == 0, output + lab.logs()
+    assert not _untaken(lab)
     assert sorted(lab.begun()) == sorted(lab.plan.by_id)
 
 
@@ -62,6 +70,7 @@ def test_jobs_that_may_never_be(limiting_cluster: Cluster, labs: MakeLab) -> Non
     assert code == 1
     assert output.count("refused by SLURM: K256-T16-s") == 2
     assert "QOSMaxWallDurationPerJobLimit" in output and "room" not in output
+    assert [cause for cause, message in _untaken(lab) if "QOSMaxWallDurationPerJobLimit" in message] == ["refused"] * 2
     # They have no log to look at, and what sbatch printed is said once.
     assert "tokenlaw logs" not in output and "sbatch: error" not in output
 
@@ -76,6 +85,12 @@ def test_jobs_that_wait_for_a_limit(limiting_cluster: Cluster, labs: MakeLab) ->
         line = process.stdout.readline()
         assert line, seen
         seen += line
+    # The line on where the study stands follows.
+    while "2 blocked" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    assert " left" not in seen.splitlines()[-1]
     for status in collect(lab.plan, lab.root, cluster_view(lab.root)):
         assert (status.status, status.cause) == ("pending", "queued")
         assert status.message == f"job {status.job} waits: QOSMaxCpuPerJobLimit"
