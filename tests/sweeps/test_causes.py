@@ -6,6 +6,8 @@ import errno
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -133,9 +135,6 @@ def test_limits_of_a_job(environment: dict[str, str], limits: list[int]) -> None
 
 
 def test_limit_of_the_address_space_counts() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
         "from sweeps.memory import memory_limit, peak_memory; print(memory_limit(), peak_memory())"
@@ -144,3 +143,13 @@ def test_limit_of_the_address_space_counts() -> None:
     limit, peak = map(int, done.stdout.split())
     assert limit <= 2**33
     assert 10**6 < peak < limit
+
+
+def test_peak_memory_is_not_that_of_whoever_started_the_process() -> None:
+    large = (
+        "import subprocess, sys; held = bytearray(b'1') * 400_000_000; "
+        "small = 'from sweeps.memory import peak_memory; print(peak_memory())'; "
+        "print(subprocess.run([sys.executable, '-c', small], capture_output=True, text=True, check=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert 1_000_000 < int(done.stdout) < 200_000_000
