@@ -51,6 +51,9 @@ Run = AnyRun
 Execute = Callable[[Run, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
 
 
+OVERTAKEN = "a newer attempt has begun; this one was held for dead and writes nothing"
+
+
 @dataclass(frozen=True)
 class Options:
     """How a worker works on a run, which changes neither the run nor its results beyond floating-point order.
@@ -195,7 +198,11 @@ class _Worker:
                     result, message = self._finish(result, cause, message)
             except (StoreError, OSError) as error:
                 say(traceback.format_exc())
-                result, cause, message = "storage", "storage", one_line(error)
+                if self.attempt.overtaken:
+                    # Its successor is done, and has cleared away the checkpoints that this one was about to write.
+                    result, cause, message = "taken", None, OVERTAKEN
+                else:
+                    result, cause, message = "storage", "storage", one_line(error)
             self._end(result, cause, message)
             say(f"{result}: {message}" if message else result)
         return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
@@ -209,7 +216,7 @@ class _Worker:
         except RunError as error:
             if error.cause == "interrupted":
                 if self.stop.overtaken:
-                    return "taken", None, "a newer attempt has begun; this one was held for dead"
+                    return "taken", None, OVERTAKEN
                 return "interrupted", causes.of_stop(self.stop.signals, self.options.job), one_line(error)
             if not self.spec.trainer:
                 # What ended a trainer of one's own is in its own words above, not where we noticed it.
@@ -241,7 +248,7 @@ class _Worker:
         """Write the rows, and for a success the artifacts. An attempt that has been overtaken writes nothing."""
         run_id, number = self.spec.run_id, self.attempt.number
         if self.attempt.overtaken:
-            return "taken", "a newer attempt has begun; this one was held for dead and writes nothing"
+            return "taken", OVERTAKEN
         row = run_row(
             self.spec,
             status=result,

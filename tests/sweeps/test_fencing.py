@@ -109,6 +109,26 @@ def test_of_two_that_finish_at_once_rows_and_artifacts_are_of_one(
     assert [path.name for path in (sweep.root / "artifacts").iterdir()] == [spec.run_id]
 
 
+def test_the_old_one_that_finds_its_checkpoints_gone_is_overtaken_and_not_out_of_storage(sweep: Sweep) -> None:
+    spec = sweep.plan.runs[0].spec
+    nested: list[Outcome] = []
+
+    def overtaken_while_it_works(
+        run: object, workspace: Workspace, recorder: Recorder, report: object, stop: object
+    ) -> None:
+        workspace.checkpoints.mkdir()
+        (attempts_at(sweep.root, spec.run_id)[0].path / "claim").unlink()
+        nested.append(work(sweep.root, spec, execute=_train("second")))
+        recorder.save(workspace.checkpoints / "rows.jsonl")
+
+    outcome = work(sweep.root, spec, execute=overtaken_while_it_works)
+    assert nested[0].result == "done"
+    assert (outcome.result, outcome.cause, outcome.message) == ("taken", None, worker.OVERTAKEN)
+    old = attempts_at(sweep.root, spec.run_id)[1]
+    assert old.heartbeat is not None and old.heartbeat.cause is None
+    assert {row["attempt"] for row in sweep.store.read("runs").to_pylist()} == {2}
+
+
 def test_death_between_rows_and_artifacts_is_made_good_by_whoever_needs_them(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
