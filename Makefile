@@ -37,12 +37,12 @@ demo: $(VENV)/.installed
 	$(BIN)/tokenlaw demo
 
 # One process a core, each of one thread: tests train tiny models, on which threads only wait for each other. The tests on
-# a SLURM cluster of their own (skipped by name without SLURM) keep all cores busy themselves, and come afterwards.
+# SLURM clusters of their own (skipped by name without SLURM) come afterwards; they mostly wait, so two run side by side.
 # Tests of real processes can be starved by what else runs on a machine: those that fail are run once more, alone.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
 test: $(VENV)/.installed-dev
 	$(PYTEST) -n auto --dist loadfile --ignore=tests/slurm || $(PYTEST) --last-failed --ignore=tests/slurm
-	$(PYTEST) tests/slurm || $(PYTEST) --last-failed tests/slurm
+	$(PYTEST) -n 2 --dist loadfile --durations 12 tests/slurm || $(PYTEST) --last-failed tests/slurm
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

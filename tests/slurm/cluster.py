@@ -4,7 +4,8 @@
         cluster.run(["sbatch", "--wrap", "true"])
 
 Nodes are n1 to n4, each with 4 CPUs, 4 GB of memory and two device files that stand for GPUs. With `accounting` a
-slurmdbd on a mariadb of its own is there too, so that sacct works. One cluster at a time on a machine, by a file lock.
+slurmdbd on a mariadb of its own is there too, so that sacct works. One cluster at a
+time for each test process of a run, by a file lock.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MEMORY_MB = 4000
 START_SECONDS = 60.0
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "sacctmgr", "mariadbd", "mariadb-install-db")
-LOCK = Path(tempfile.gettempdir()) / "tokenlaw-slurm.lock"
+LOCK = Path(tempfile.gettempdir()) / f"tokenlaw-slurm{os.environ.get('PYTEST_XDIST_WORKER', '')}.lock"
 
 
 def why_not(accounting: bool = False) -> str | None:
