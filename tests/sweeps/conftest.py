@@ -104,3 +104,19 @@ def clean_up(sweep: Sweep) -> None:
         claim = attempt.claim
         if claim is not None and claim.worker.pid != os.getpid():
             claim.worker.signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    """Points to fit; what fits them is imported only where it is used."""
+    from .fit_commands import write_points
+
+    return write_points(tmp_path / "points.csv")
+
+
+@pytest.fixture
+def fit_file(csv: Path, tmp_path: Path) -> Path:
+    """The file of a fit to these points."""
+    from .fit_commands import write_fit
+
+    return write_fit(csv, tmp_path / "fit.json")
