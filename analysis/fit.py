@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,9 @@ from analysis.ridges import plainest
 from analysis.scales import Scales, weighted_median
 from analysis.search import MANY_ROWS, Found, search
 from analysis.starts import starts_of
-from results.errors import DataError, FitError, UsageError
+from results.errors import DataError, FitError, TokenlawError, UsageError
 
-__all__ = ["STATUS_WORDS", "Estimate", "FitResult", "Scales", "Status", "fit", "predict_with"]
+__all__ = ["STATUS_WORDS", "Estimate", "FitResult", "Scales", "Status", "fit", "fit_groups", "predict_with"]
 
 AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 
@@ -113,9 +115,73 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    began = time.perf_counter()
-    law = law_named(law) if isinstance(law, str) else law
-    loss = Loss(loss, delta) if isinstance(loss, str) else loss
+    named = law_named(law) if isinstance(law, str) else law
+    options = _checked_options(named, residual, loss, delta, fixed, starts)
+    return _fit_all(options, [_prepared(options, points)], max_iterations)[0]
+
+
+def fit_groups(
+    law: Law | str,
+    groups: Mapping[str, Points | Mapping[str, Any]],
+    *,
+    residual: str = "log",
+    loss: Loss | str = "huber",
+    delta: float = 1e-3,
+    fixed: Mapping[str, float] | None = None,
+    starts: int = 8,
+    max_iterations: int = 400,
+) -> dict[str, FitResult]:
+    """Fit `law` to each group of points, side by side: many small groups take a fraction of the time of as many `fit`.
+
+    Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
+    `fit` raises, naming the group, before any group is fitted where its points are unusable.
+    """
+    named = law_named(law) if isinstance(law, str) else law
+    options = _checked_options(named, residual, loss, delta, fixed, starts)
+    prepared = []
+    for name, points in groups.items():
+        with _of_group(name):
+            prepared.append(_prepared(options, points, name))
+    return dict(zip(groups, _fit_all(options, prepared, max_iterations), strict=True))
+
+
+@contextmanager
+def _of_group(name: str | None) -> Iterator[None]:
+    """Let errors say which group they are about."""
+    try:
+        yield
+    except TokenlawError as problem:
+        if name is None:
+            raise
+        raise type(problem)(f"group {name!r}: {problem}") from None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How every group is fitted."""
+
+    law: Law
+    residual: str
+    loss: Loss
+    fixed: Mapping[str, float]
+    starts: int
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One group's points, their problem in scaled units, and where to start (S, p)."""
+
+    points: Points
+    scales: Scales
+    problem: Problem
+    start: Array
+    seconds: float
+    group: str | None
+
+
+def _checked_options(
+    law: Law, residual: str, loss: Loss | str, delta: float, fixed: Mapping[str, float] | None, starts: int
+) -> _Options:
     if residual not in ("log", "raw"):
         raise UsageError(f"residual={residual!r} is not log or raw")
     if starts < 1:
@@ -125,7 +191,13 @@ def fit(
         raise UsageError(
             f"fixed: law {law.name} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
         )
-    points = as_points(law, points, residual)
+    return _Options(law, residual, Loss(loss, delta) if isinstance(loss, str) else loss, fixed or {}, starts)
+
+
+def _prepared(options: _Options, data: Points | Mapping[str, Any], group: str | None = None) -> _Prepared:
+    began = time.perf_counter()
+    law, residual = options.law, options.residual
+    points = as_points(law, data, residual)
     if residual == "log" and not np.all(points.metric > 0):
         bad = int(np.flatnonzero(points.metric <= 0)[0])
         raise DataError(
@@ -134,15 +206,32 @@ def fit(
         )
     check_points(law, points)
     scales = Scales.of(law, points)
-    problem = make_problem(law, points, scales, residual, loss, fixed)
-    scaled_fixed = _scaled_fixed(law, scales, fixed)
-    metric = points.metric / scales.metric
-    count = max(starts, law.screening)
-    first = starts_of(law, problem.columns, metric, points.weights, residual, scaled_fixed, count)
-    if not len(first):
+    problem = make_problem(law, points, scales, residual, options.loss, options.fixed)
+    start = starts_of(
+        law,
+        problem.columns,
+        points.metric / scales.metric,
+        points.weights,
+        residual,
+        _scaled_fixed(law, scales, options.fixed),
+        max(options.starts, law.screening),
+    )
+    if not len(start):
         raise FitError(f"law {law.name}: no start gives a finite prediction")
-    found = search(problem, first, starts, max_iterations)
-    return _result(law, points, scales, problem, found, began, loss)
+    return _Prepared(points, scales, problem, start, time.perf_counter() - began, group)
+
+
+def _fit_all(options: _Options, prepared: Sequence[_Prepared], max_iterations: int) -> list[FitResult]:
+    began = time.perf_counter()
+    found = search([one.problem for one in prepared], [one.start for one in prepared], options.starts, max_iterations)
+    share = (time.perf_counter() - began) / max(len(prepared), 1)
+    results = []
+    for one, minima in zip(prepared, found, strict=True):
+        began = time.perf_counter()
+        with _of_group(one.group):
+            result = _result(one, minima, options)
+        results.append(replace(result, seconds=one.seconds + share + time.perf_counter() - began))
+    return results
 
 
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -> dict[str, float]:
@@ -163,15 +252,9 @@ def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -
     }
 
 
-def _result(
-    law: Law,
-    points: Points,
-    scales: Scales,
-    problem: Problem,
-    found: Found,
-    began: float,
-    loss: Loss,
-) -> FitResult:
+def _result(fitted: _Prepared, found: Found, options: _Options) -> FitResult:
+    law, loss = options.law, options.loss
+    points, scales, problem = fitted.points, fitted.scales, fitted.problem
     minimum, starts = found.minimum, int(found.stands_for.sum())
     objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf)
     if not np.isfinite(objective).any():
@@ -220,7 +303,7 @@ def _result(
         starts_agreeing=agreeing,
         rows=len(points),
         flagged=points.flags + outliers(problem, theta, points),
-        seconds=time.perf_counter() - began,
+        seconds=0.0,
         residual=problem.residual,
         loss=loss,
         coordinates=theta,

@@ -71,6 +71,15 @@ class Columns:
         """The columns of some of the resamples, where each has its own."""
         return self._each(lambda column: column[starts] if column.ndim == 2 else column)
 
+    @staticmethod
+    def stacked(parts: Sequence[Columns], rows: int) -> Columns:
+        """The columns of K parts, (K, rows): shorter ones repeat their last row."""
+
+        def beside(name: str) -> Array:
+            return np.stack([np.pad(p._values[name], (0, rows - len(p._values[name])), mode="edge") for p in parts])
+
+        return Columns({name: beside(name) for name in parts[0]._values})
+
     def _each(self, change: Callable[[Array], Array]) -> Columns:
         cut = Columns({name: change(column) for name, column in self._values.items()})
         cut._logs = {name: change(column) for name, column in self._logs.items()}

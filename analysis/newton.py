@@ -35,16 +35,20 @@ def newton(problem: Problem, start: Array, iterations: int) -> Array:
     the reweighted curvatures, count by their size, so that a saddle is left.
     """
     theta = np.clip(start, problem.lower, problem.upper)
-    at = evaluate(problem, theta)
-    damping = np.full(len(theta), 1e-3)
     each = np.arange(theta.shape[1])
+    index, part, here = np.arange(len(theta)), problem, theta.copy()
+    at, damping = evaluate(problem, theta), np.full(len(theta), 1e-3)
     for _ in range(iterations):
-        held = held_coordinates(theta, at, problem)
-        if (gradient_norm(at, held) <= GRADIENT_TOLERANCE).all():
+        held = held_coordinates(here, at, part)
+        going = np.flatnonzero(gradient_norm(at, held) > GRADIENT_TOLERANCE)
+        if len(going) < len(index):
+            index, here, held, damping = index[going], here[going], held[going], damping[going]
+            at, part = at.select(going), part.select(going)
+        if not len(index):
             break
         curvature = np.maximum(at.reweighted[:, each, each], 1e-300)
         scale = np.sqrt(np.maximum(curvature, 1e-20 * curvature.max(axis=1, keepdims=True)))
-        matrix = hessian(problem, theta) / (scale[:, :, None] * scale[:, None, :])
+        matrix = hessian(part, here) / (scale[:, :, None] * scale[:, None, :])
         matrix[held] = 0.0
         matrix.transpose(0, 2, 1)[held] = 0.0
         matrix[:, each, each] += held
@@ -54,13 +58,14 @@ def newton(problem: Problem, start: Array, iterations: int) -> Array:
         pull = np.where(held | ~usable[:, None], 0.0, at.gradient / scale)
         along = np.einsum("spk,sp->sk", vectors, pull) / (np.maximum(np.abs(values), 1e-14) + damping[:, None])
         step = -np.einsum("spk,sk->sp", vectors, along) / scale
-        trial = np.clip(theta + step, problem.lower, problem.upper)
-        there = evaluate(problem, trial)
+        trial = np.clip(here + step, problem.lower, problem.upper)
+        there = evaluate(part, trial)
         with np.errstate(invalid="ignore"):
             good = there.objective <= at.objective * (1 + 1e-15)
         good &= np.isfinite(there.gradient).all(axis=1)
         # valleys are flatter than their walls are steep by up to 1e10: a few good steps must do for that
         damping = np.clip(np.where(good, 0.001, 10.0) * damping, 1e-16, 1e16)
-        theta = np.where(good[:, None], trial, theta)
+        here = np.where(good[:, None], trial, here)
+        theta[index] = here
         at = at.improved(there, good)
     return theta

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.absolute import polish_absolute, typical_residual
+from analysis.batches import batches, stacked
 from analysis.formula import Array
 from analysis.minimiser import Minimum, Problem, minimise, parameters_of
 from analysis.newton import newton
@@ -27,14 +29,47 @@ MANY_ROWS = 20 * MAX_ROWS
 
 @dataclass(frozen=True)
 class Found:
-    """Where the polished starts ended, and how many of all starts each of them stands for (K,)."""
+    """Where the polished starts ended, how many of all starts each stands for (S,), and whose each is (S,).
+
+    `owner` numbers the problems that were searched side by side.
+    """
 
     minimum: Minimum
     stands_for: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+    def select(self, chosen: NDArray[np.int64]) -> Found:
+        """Some of the starts."""
+        return Found(self.minimum.select(chosen), self.stands_for[chosen], self.owner[chosen])
+
+    def replaced(self, where: NDArray[np.int64], by: Minimum) -> Found:
+        """The same with the starts `where` ended as in `by`."""
+        return replace(self, minimum=self.minimum.replaced(where, by))
+
+    def best(self) -> Array:
+        """The best objective of each start's problem (S,)."""
+        least = np.full(self.owner.max(initial=0) + 1, np.inf)
+        np.fmin.at(least, self.owner, self.minimum.objective)
+        return least[self.owner]
 
 
-def search(problem: Problem, start: Array, leaders: int, max_iterations: int) -> Found:
-    """Minimise from every start (S, p), best starts first; at most `leaders` of them to the end.
+def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Found]:
+    """Minimise every problem from its starts (S_k, p), best starts first; at most `leaders` of them to the end.
+
+    Problems of one law are searched side by side, which changes their results by rounding alone.
+    """
+    found: list[Found | None] = [None] * len(problems)
+    for batch in batches(problems, [len(start) for start in starts], leaders):
+        owner = np.repeat(np.arange(len(batch)), [len(starts[k]) for k in batch])
+        together = stacked([problems[k] for k in batch])
+        every = _search(together, np.concatenate([starts[k] for k in batch]), owner, leaders, max_iterations)
+        for number, k in enumerate(batch):
+            found[k] = every.select(np.flatnonzero(every.owner == number))
+    return [one for one in found if one is not None]
+
+
+def _search(problem: Problem, start: Array, owner: NDArray[np.int64], leaders: int, max_iterations: int) -> Found:
+    """Minimise from every start (S, p); `problem` has the rows of each `owner`, or one problem's alone.
 
     A law with `screening` has many minima, joined by curved valleys: all its starts make TRIAL steps that follow the
     valleys' bends, and the best that differ go on. Of many rows a part chooses the basin.
@@ -47,31 +82,41 @@ def search(problem: Problem, start: Array, leaders: int, max_iterations: int) ->
         part = replace(
             problem, columns=problem.columns.rows(some), target=problem.target[some], weights=problem.weights[some]
         )
-        rough = search(part, start, leaders, max_iterations)
-        order = np.argsort(rough.minimum.objective)[:2]
-        start, stands_for = rough.minimum.coordinates[order], rough.stands_for[order]
-    elif len(start) > leaders:
+        rough = _search(part, start, owner, leaders, max_iterations)
+        rough = rough.select(np.argsort(rough.minimum.objective)[:2])
+        start, stands_for, owner = rough.minimum.coordinates, rough.stands_for, rough.owner
+    elif np.bincount(owner).max() > leaders:
         smooth = problem
         if problem.loss.kind == "lad":
             smooth = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
-        tried = minimise(smooth, start, max_iterations=TRIAL // 3, bend=True)
-        chosen, stands_for = _distinct(tried, 3 * leaders)
-        if len(chosen) > leaders:
-            tried = minimise(smooth, tried.coordinates[chosen], max_iterations=TRIAL - TRIAL // 3, bend=True)
-            chosen, stands_for = _distinct(tried, leaders, stands_for)
-        start = tried.coordinates[chosen]
+        brief = TRIAL // 3
+        tried = Found(minimise(smooth.select(owner), start, max_iterations=brief, bend=True), stands_for, owner)
+        tried = _distinct(tried, 3 * leaders)
+        crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
+        if crowded.size:
+            there = tried.minimum.coordinates[crowded]
+            again = minimise(smooth.select(tried.owner[crowded]), there, max_iterations=TRIAL - brief, bend=True)
+            tried = _distinct(tried.replaced(crowded, again), leaders)
+        start, stands_for, owner = tried.minimum.coordinates, tried.stands_for, tried.owner
     if problem.law.screening and n <= MANY_ROWS:
-        return Found(_polish_leaders(problem, start, max_iterations), stands_for)
-    return Found(polish(problem, start, max_iterations), stands_for)
+        return _polish_leaders(problem, start, stands_for, owner, max_iterations)
+    return Found(polish(problem.select(owner), start, max_iterations), stands_for, owner)
 
 
-def _polish_leaders(problem: Problem, start: Array, max_iterations: int) -> Minimum:
+def _polish_leaders(
+    problem: Problem,
+    start: Array,
+    stands_for: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    max_iterations: int,
+) -> Found:
     """Polish distinct starts; after PATIENCE iterations those go on that are not done and may still be the best.
 
     Newton steps end most of them. What is still under way after VALLEY more is in a valley: it goes on from where it
     would be after many times as many steps, if that is better.
     """
-    found = polish(problem, start, min(PATIENCE, max_iterations))
+    polished = polish(problem.select(owner), start, min(PATIENCE, max_iterations))
+    found = Found(polished, stands_for, owner)
     left = max_iterations - PATIENCE - VALLEY
     if left <= 0:
         return _go_on(problem, found, max(left + VALLEY, 0))
@@ -82,38 +127,38 @@ def _polish_leaders(problem: Problem, start: Array, max_iterations: int) -> Mini
 
 
 def _go_on(
-    problem: Problem, found: Minimum, iterations: int, close: float = CLOSE, *, newton_first: bool = False
-) -> Minimum:
+    problem: Problem, found: Found, iterations: int, close: float = CLOSE, *, newton_first: bool = False
+) -> Found:
     """The same with the starts that are unsure polished for longer, Newton steps first."""
     unsure = _unsure(found, close)
     if not unsure.size or not iterations:
         return found
-    start = found.coordinates[unsure]
-    start = _newton(problem, start) if newton_first else start
-    return found.replaced(unsure, polish(problem, start, iterations))
+    part, start = problem.select(found.owner[unsure]), found.minimum.coordinates[unsure]
+    start = _newton(part, start) if newton_first else start
+    return found.replaced(unsure, polish(part, start, iterations))
 
 
-def _unsure(found: Minimum, close: float = CLOSE) -> NDArray[np.int64]:
-    """Starts that are not done, and close enough to the best to beat it yet."""
-    return np.flatnonzero(~found.converged & (found.objective <= np.min(found.objective) * (1 + close)))
+def _unsure(found: Found, close: float = CLOSE) -> NDArray[np.int64]:
+    """Starts that are not done, and close enough to the best of their problem to beat it yet."""
+    return np.flatnonzero(~found.minimum.converged & (found.minimum.objective <= found.best() * (1 + close)))
 
 
-def _leap(problem: Problem, found: Minimum, unsure: NDArray[np.int64]) -> Minimum:
+def _leap(problem: Problem, found: Found, unsure: NDArray[np.int64]) -> Found:
     """The same with starts in a valley taken further along it, where that is better."""
     if not unsure.size:
         return found
-    near = parameters_of(problem.law, np.repeat(found.coordinates[unsure], len(FURTHER), axis=0))
-    moved = problem.law.further(near, np.tile(FURTHER, len(unsure))[:, None])
+    part = problem.select(np.repeat(found.owner[unsure], len(FURTHER)))
+    here = np.repeat(found.minimum.coordinates[unsure], len(FURTHER), axis=0)
+    moved = problem.law.further(parameters_of(problem.law, here), np.tile(FURTHER, len(unsure))[:, None])
     if moved is None:
         return found
     with np.errstate(divide="ignore"):
         columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in problem.law.parameters]
-    far = np.concatenate(columns, axis=1)
-    far = np.where(problem.free, far, np.repeat(found.coordinates[unsure], len(FURTHER), axis=0))
-    there = polish(problem, _newton(problem, far), VALLEY)
+    far = np.where(problem.free, np.concatenate(columns, axis=1), here)
+    there = polish(part, _newton(part, far), VALLEY)
     by_start = np.where(np.isfinite(there.objective), there.objective, np.inf).reshape(len(unsure), len(FURTHER))
     best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
-    better = by_start.min(axis=1) < found.objective[unsure]
+    better = by_start.min(axis=1) < found.minimum.objective[unsure]
     return found.replaced(unsure[better], there.select(best[better]))
 
 
@@ -129,28 +174,27 @@ def polish(problem: Problem, start: Array, max_iterations: int) -> Minimum:
     return minimise(problem, start, max_iterations=max_iterations, bend=problem.law.screening > 0)
 
 
-def _distinct(
-    tried: Minimum, most: int, weight: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the best starts that are on the way to different minima, and how many starts each one stands for.
+def _distinct(tried: Found, most: int) -> Found:
+    """Of each problem the best starts that are on the way to different minima, at most `most`, best first.
 
-    weight: how many starts each of the tried ones stands for already.
+    Each stands for those that it is the first to be close to.
     """
-    each = np.ones(len(tried.objective), dtype=np.int64) if weight is None else weight
-    objective = np.where(np.isfinite(tried.objective), tried.objective, np.inf)
-    theta = tried.coordinates
     chosen: list[int] = []
     count: list[int] = []
-    for k in np.argsort(objective, kind="stable").tolist():
-        if not np.isfinite(objective[k]):
-            break
-        for i, leader in enumerate(chosen):
-            close = np.abs(theta[k] - theta[leader]) <= NEAR * np.maximum(1.0, np.abs(theta[leader]))
-            if objective[k] <= objective[leader] * (1 + SAME) + 1e-300 and close.all():
-                count[i] += int(each[k])
+    for number in np.unique(tried.owner):
+        own = np.flatnonzero((tried.owner == number) & np.isfinite(tried.minimum.objective))
+        own = own[np.argsort(tried.minimum.objective[own], kind="stable")]
+        objective, theta = tried.minimum.objective[own], tried.minimum.coordinates[own]
+        weight, left = tried.stands_for[own], np.ones(len(own), dtype=bool)
+        for _ in range(most):
+            if not left.any():
                 break
-        else:
-            if len(chosen) < most:
-                chosen.append(k)
-                count.append(int(each[k]))
-    return np.array(chosen, dtype=np.int64), np.array(count, dtype=np.int64)
+            leader = int(np.argmax(left))
+            near = np.abs(theta - theta[leader]) <= NEAR * np.maximum(1.0, np.abs(theta[leader]))
+            its = left & near.all(axis=1) & (objective <= objective[leader] * (1 + SAME) + 1e-300)
+            its[leader] = True
+            chosen.append(int(own[leader]))
+            count.append(int(weight[its].sum()))
+            left &= ~its
+    found = tried.select(np.array(chosen, dtype=np.int64))
+    return replace(found, stands_for=np.array(count, dtype=np.int64))
