@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.formula import Array
-from analysis.minimiser import Minimum, Problem, evaluate, minimise, residuals
+from analysis.minimiser import Minimum, minimise
+from analysis.problem import Problem, evaluate, residuals
 
 
 def typical_residual(problem: Problem, start: Array) -> float:

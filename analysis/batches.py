@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.formula import Array, Columns
-from analysis.minimiser import Problem
+from analysis.problem import Problem
 
 ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processor's cache
 LONGER = 1.5  # rows of a batch's longest problem over those of its shortest: the rest is padding

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fit import FitResult, as_points, fit
+from analysis.fit import FitResult, as_points, fit, fit_groups
 from analysis.formula import Array, Columns, Law, Parameter, Values
 from analysis.laws import law_named
 from analysis.losses import Loss
-from analysis.minimiser import Problem, minimise, residuals
+from analysis.minimiser import minimise
 from analysis.points import Points
+from analysis.problem import Problem, residuals
 from analysis.sandwich import natural_values, problem_of, spread_of
 from analysis.search import polish
 from results.errors import DataError, FitError, UsageError
@@ -191,13 +192,10 @@ def compare_groups(
         raise DataError(f"compare groups: there is one group only, {names[0]!r}")
     labels = np.array([str(g) for g in points.groups.tolist()])
     common = tuple(shared) if shared is not None else tuple(q.name for q in law.parameters if not q.unit)
-    separate = {}
-    for name in names:
-        try:
-            separate[name] = fit(law, points.select(labels == name), residual=residual, loss=loss)
-        except (DataError, FitError) as problem:
-            raise type(problem)(f"group {name!r}: {problem}") from None
-        lost = set(separate[name].not_identified) & set(common)
+    by_name = {name: points.select(labels == name) for name in names}
+    separate = fit_groups(law, by_name, residual=residual, loss=loss)
+    for name, result in separate.items():
+        lost = set(result.not_identified) & set(common)
         if lost:
             raise FitError(f"group {name!r} does not identify {', '.join(sorted(lost))}: nothing to compare")
     grouped, split = GroupedLaw(law, names, common), GroupedLaw(law, names, ())

@@ -8,12 +8,19 @@ import numpy as np
 
 from analysis.formula import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from analysis.law_parts import (
-    BREAKS,
     EXPONENTS,
     MAX_EXPONENT,
     floor_of,
 )
 from results.errors import UsageError
+
+# where a broken law starts: the slope before a break and how it changes there, where (in shares of the logarithmic
+# range of x: before, within and after the data) and how gradually. -5 and 5.5 with a break far before the data: the
+# limit of a shifted power law, at the end of a long valley
+SLOPES = (-5.0, 0.0, 0.1, 0.3, 0.8)
+CHANGES = (-0.3, -0.05, 0.05, 0.2, 0.6, 1.5, 5.5)
+BREAKS = (-2.0, -0.3, *(float(v) for v in np.linspace(0.03, 0.97, 16)), 1.15, 1.6)
+WIDTHS = (0.03, 0.3, 1.5)
 
 
 class M3(SeparableLaw):
@@ -70,7 +77,7 @@ class M4(Law):
     source = "Alabdulmohsin et al. 2022, arXiv 2209.06640, M4"
     columns = ("x",)
     free_coefficients = ("a",)
-    screening = 12
+    screening = 18
     parameters = (
         Parameter(
             "a",
@@ -135,7 +142,7 @@ class M4(Law):
         log_x = np.broadcast_to(x.log("x"), shape)
         return [np.ones(shape), -log_x, np.log(below)], np.log(above), (above / metric) ** 2
 
-    def start_values(self, p: Values, metric: Array) -> dict[str, Array]:
+    def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
         # the grid's e and e0 are multiples of the smallest and the largest observation
         return {**p, "e": p["e"] * metric.min(), "e0": p["e0"] * metric.max()}
 
@@ -166,20 +173,18 @@ class Bnsl(SeparableLaw):
         if breaks not in (1, 2, 3):
             raise UsageError(f"law bnsl: breaks={breaks!r} is not 1, 2 or 3")
         self.breaks = breaks
-        self.screening = 60 * breaks
+        self.screening = 60 * (breaks + 1)
         self.formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
-        # -5 and 5.5 with a break far before the data: the limit of a shifted power law, at the end of a long valley
-        slopes = (-5.0, 0.0, 0.1, 0.3, 0.8)
         parameters = [
             floor_of("a"),
             Parameter("b", 1e-30, 1e30, log=True, linear=True, unit={LOSS: 1.0, "x": lambda p: p["c0"]}),
-            Parameter("c0", -MAX_EXPONENT, MAX_EXPONENT, grid=slopes),
+            Parameter("c0", -MAX_EXPONENT, MAX_EXPONENT, grid=SLOPES),
         ]
         for i in range(1, breaks + 1):
             parameters += [
-                Parameter(f"c{i}", -MAX_EXPONENT, MAX_EXPONENT, grid=(-0.3, 0.2, 0.6, 1.5, 5.5), plain=0.0),
+                Parameter(f"c{i}", -MAX_EXPONENT, MAX_EXPONENT, grid=CHANGES, plain=0.0),
                 Parameter(f"d{i}", 1e-6, 1e6, log=True, unit={"x": 1.0}, grid=BREAKS),
-                Parameter(f"f{i}", 1e-2, 30.0, log=True, grid=(0.03, 0.3, 1.5)),
+                Parameter(f"f{i}", 1e-2, 30.0, log=True, grid=WIDTHS),
             ]
         self.parameters = tuple(parameters)
 
@@ -224,6 +229,12 @@ class Bnsl(SeparableLaw):
             out |= {f"c{i}": c * times, f"d{i}": d * np.exp(shift), "c0": out["c0"] + more}
             out["b"] = out["b"] * np.exp(np.clip(lift, -600.0, 600.0))
         return out
+
+    def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
+        log = x.log("x")
+        first, length = log.min(), log.max() - log.min()
+        d = {f"d{i}": np.exp(first + p[f"d{i}"] * length) for i in range(1, self.breaks + 1)}
+        return {**p, **d}
 
     def basins(self, grid: Values) -> list[Array]:
         # where each break lies, how sharp it is, and to which side the curve bends there

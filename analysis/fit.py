@@ -15,8 +15,8 @@ from analysis.formula import LOSS, Array, Law
 from analysis.identification import not_identified
 from analysis.laws import law_named
 from analysis.losses import Loss
-from analysis.minimiser import Problem, bounds_of, parameters_of, residuals
 from analysis.points import Flag, Points, make_points
+from analysis.problem import Problem, bounds_of, parameters_of, residuals
 from analysis.result import STATUS_WORDS, Estimate, FitResult, Status, predict_with
 from analysis.ridges import plainest
 from analysis.scales import Scales, weighted_median

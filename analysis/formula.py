@@ -147,8 +147,8 @@ class Law(ABC):
         """
         return None
 
-    def start_values(self, p: Values, metric: Array) -> dict[str, Array]:
-        """Non-linear parameters to start from, given grid values that may be relative to the (scaled) metric."""
+    def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
+        """Non-linear parameters to start from, given grid values that may be relative to the (scaled) data."""
         return dict(p)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.formula import Array, Law
-from analysis.minimiser import Problem, parameters_of, residuals
+from analysis.problem import Problem, parameters_of, residuals
 from analysis.scales import Scales
 
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified

@@ -8,7 +8,6 @@ from analysis.formula import LOSS, Array, Columns, Parameter, Term, Values
 
 EXPONENTS = tuple(float(v) for v in np.geomspace(0.03, 2.0, 12))
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
-BREAKS = (0.001, *(float(v) for v in np.geomspace(0.05, 20.0, 9)))
 MAX_EXPONENT = 10.0
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.formula import Array
-from analysis.minimiser import GRADIENT_TOLERANCE, Problem, evaluate, gradient_norm, held_coordinates
+from analysis.minimiser import GRADIENT_TOLERANCE
+from analysis.problem import Problem, evaluate
+from analysis.steps import gradient_norm, held_coordinates
 
 STEP = 1e-5  # of central differences of the gradient; coordinates are logarithms and exponents, of the order of 1
 

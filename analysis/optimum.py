@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from analysis.costs import Cost, PowerCost
 from analysis.fit import Estimate, FitResult, predict_with
 from analysis.formula import Array
-from analysis.minimiser import parameters_of
+from analysis.problem import parameters_of
 from results.errors import FitError, UsageError
 
 LOWEST, HIGHEST = np.log(1e3), np.log(1e16)  # parameters searched where there is no closed form

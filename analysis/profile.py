@@ -8,7 +8,8 @@ import numpy as np
 
 from analysis.fit import Estimate, FitResult, Scales, make_problem
 from analysis.formula import Array
-from analysis.minimiser import Minimum, Problem, evaluate, minimise
+from analysis.minimiser import Minimum, minimise
+from analysis.problem import Problem, evaluate
 from analysis.sandwich import curvature, moving_of, natural_values, problem_of, sandwich, spread_of
 
 FARTHEST = 25.0  # in logarithms, or in units of the estimate: an interval that reaches this far is open

@@ -14,8 +14,9 @@ from analysis.costs import PowerCost
 from analysis.formula import Array, Law
 from analysis.laws import law_named
 from analysis.losses import Loss
-from analysis.minimiser import Minimum, parameters_of
+from analysis.minimiser import Minimum
 from analysis.points import Flag, Points
+from analysis.problem import parameters_of
 from analysis.scales import Scales
 from results.errors import DataError
 

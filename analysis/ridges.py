@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.formula import Array
-from analysis.minimiser import Problem, minimise
+from analysis.minimiser import minimise
+from analysis.problem import Problem
 
 TIE = 1e-6
 """Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""

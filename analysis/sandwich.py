@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.fit import FitResult, make_problem
 from analysis.formula import Array
-from analysis.minimiser import Problem, parameters_of, residuals
+from analysis.problem import Problem, parameters_of, residuals
 from results.errors import UsageError
 
 KERNEL_ROWS = 30  # rows a parameter from which rows are resampled and unequal variances can be seen

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from analysis.absolute import polish_absolute, typical_residual
 from analysis.batches import batches, stacked
 from analysis.formula import Array
-from analysis.minimiser import Minimum, Problem, minimise, parameters_of
+from analysis.minimiser import Minimum, minimise
 from analysis.newton import newton
+from analysis.problem import Problem, parameters_of
 from analysis.starts import MAX_ROWS
 
 TRIAL = 50  # iterations of a start that is only tried
-SAME = 0.05  # tried starts whose objectives are this close, relatively,
-NEAR = 0.3  # and whose coordinates are this close, relatively above 1, are on the way to one minimum
+FIRST = 6  # times as many leaders as go on to the end are kept after a third of the trial
+SAME = 0.01  # tried starts whose objectives are this close, relatively,
+NEAR = 0.1  # and whose coordinates are this close, relatively above 1, are on the way to one minimum
 PATIENCE = 6  # iterations after which starts far from the best are left where they are
 CLOSE = 0.02  # how far from the best objective, relatively, a slow start may still catch up
 CLOSER = 0.002  # and how far after leaps along its valley
@@ -91,7 +93,7 @@ def _search(problem: Problem, start: Array, owner: NDArray[np.int64], leaders: i
             smooth = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
         brief = TRIAL // 3
         tried = Found(minimise(smooth.select(owner), start, max_iterations=brief, bend=True), stands_for, owner)
-        tried = _distinct(tried, 3 * leaders)
+        tried = _distinct(tried, FIRST * leaders)
         crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
         if crowded.size:
             there = tried.minimum.coordinates[crowded]

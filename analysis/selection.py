@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.fit import FitResult, as_points, fit
+from analysis.fit import FitResult, as_points, fit_groups
 from analysis.formula import Array, Law
 from analysis.laws import law_named
 from analysis.points import Points
@@ -76,11 +76,11 @@ def select(
     options: dict[str, Any] = {"loss": loss, "starts": starts, "max_iterations": max_iterations}
     for name, law in named.items():
         try:
-            error = rmsle(fit(law, seen, **options).predict(hidden.columns), hidden.metric)
-            results[name] = fit(law, points, **options)
+            fitted = fit_groups(law, {"part": seen, "all": points}, **options)
         except TokenlawError as problem:
             failed[name] = str(problem)
             continue
+        error, results[name] = rmsle(fitted["part"].predict(hidden.columns), hidden.metric), fitted["all"]
         if error is None or not np.isfinite(error):
             failed[name] = "its prediction of the hidden rows is not a positive number"
             del results[name]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.formula import Array, Columns, Law
-from analysis.minimiser import bounds_of
+from analysis.problem import bounds_of, parameters_of
 
 MAX_GRID = 1500
 MAX_ROWS = 4000  # more rows than these do not make a better start
@@ -76,8 +76,10 @@ def starts_of(
     with np.errstate(all="ignore"):
         for begin in range(0, size, chunk):
             part = {name: axis[begin : begin + chunk, None] for name, axis in grid.items()}
-            p = law.start_values(part, metric)
+            p = law.start_values(part, columns, metric)
             rows = next(iter(p.values())).shape[0] if p else 1
+            held = {name: np.full((rows, 1), value) for name, value in fixed.items()}
+            p = {**p, **held}
             system = law.linear_system(p, columns, metric) if linear else None
             if system is not None:
                 basis, target, precision = system
@@ -94,7 +96,7 @@ def starts_of(
                 signed = [q.lower < 0 or q.name in law.free_coefficients for q in linear]
                 solved = nonnegative_least_squares(gram, moment, signed)
                 p = law.complete(p, {q.name: solved[:, k : k + 1] for k, q in enumerate(linear)})
-            p = {**p, **{name: np.full((rows, 1), value) for name, value in fixed.items()}}
+            p = {**p, **held}
             lower, upper = bounds_of(law)
             theta = np.empty((rows, len(law.parameters)))
             for k, q in enumerate(law.parameters):
@@ -104,7 +106,7 @@ def starts_of(
             theta = np.where(np.isfinite(theta), theta, 0.0)
             soft_lower = np.where([q.log and q.linear for q in law.parameters], lower + 8.0, lower)
             theta = np.clip(theta, soft_lower, upper)
-            value = law.predict(_as_parameters(law, theta), columns)
+            value = law.predict(parameters_of(law, theta), columns)
             miss = np.log(np.maximum(value, 1e-300) / metric) if residual == "log" else value - metric
             found.append(theta)
             values.append(np.sum(np.abs(miss) * weights, axis=1))
@@ -122,9 +124,3 @@ def _best_apart(cells: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
     leads = np.zeros(len(order), dtype=bool)
     leads[first] = True
     return np.concatenate([order[leads], order[~leads]])
-
-
-def _as_parameters(law: Law, theta: Array) -> dict[str, Array]:
-    return {
-        q.name: (np.exp(theta[:, k : k + 1]) if q.log else theta[:, k : k + 1]) for k, q in enumerate(law.parameters)
-    }

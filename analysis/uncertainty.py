@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.fit import Estimate, FitResult, predict_with
 from analysis.formula import Array, Law
-from analysis.minimiser import BLOCK, Problem, bounds_of, minimise, parameters_of, residuals
+from analysis.minimiser import minimise
+from analysis.problem import BLOCK, Problem, bounds_of, parameters_of, residuals
 from analysis.sandwich import KERNEL_ROWS, moving_of, natural_values, problem_of, sandwich, spread_of
 from results.errors import FitError, UsageError
 

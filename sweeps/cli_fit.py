@@ -41,8 +41,6 @@ from .cli_points import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from analysis.fit import FitResult
 
 
@@ -98,10 +96,9 @@ def fit(
         params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
     )  # fmt: skip
 
-    def one(table: pd.DataFrame | None = None) -> FitResult:
+    def with_uncertainty(found: FitResult) -> FitResult:
         from analysis.fit import Status
 
-        found = request.fit(law, table)
         if bootstrap and found.status is not Status.MAX_ITERATIONS:
             from analysis.uncertainty import uncertainty, with_intervals
 
@@ -117,16 +114,19 @@ def fit(
         return found
 
     if group is None:
-        result = one()
+        result = with_uncertainty(request.fit(law))
         document = result.to_json(keep_draws=400)
         results = {"": result}
     else:
-        results = {}
-        for name, table in request.table.groupby(group, sort=False, observed=True):
+        try:
+            results = request.fit_groups(law, group)
+        except TokenlawError as error:
+            raise type(error)(f"{error} (--where leaves groups out)") from None
+        for name, found in results.items():
             try:
-                results[str(name)] = one(table)
+                results[name] = with_uncertainty(found)
             except TokenlawError as error:
-                raise type(error)(f"group {str(name)!r}: {error} (--where leaves groups out)") from None
+                raise type(error)(f"group {name!r}: {error} (--where leaves groups out)") from None
         document = {"groups": {name: r.to_json(keep_draws=400) for name, r in results.items()}}
     if out is not None:
         _write(out, json.dumps(document, indent=1) + "\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from results.errors import DataError, UsageError
+from results.errors import DataError, TokenlawError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +153,19 @@ class Request:
 
         [(_, law, fixed)] = self.laws(name)
         return fit(law, self.points(law, table), residual=self.residual, loss=self.loss, delta=self.delta, fixed=fixed)
+
+    def fit_groups(self, name: str, column: str) -> dict[str, FitResult]:
+        """The law fitted to the rows of each value of a column, by the value; errors name it."""
+        from analysis.fit import fit_groups
+
+        [(_, law, fixed)] = self.laws(name)
+        groups = {}
+        for label, table in self.table.groupby(column, sort=False, observed=True):
+            try:
+                groups[str(label)] = self.points(law, table)
+            except TokenlawError as error:
+                raise type(error)(f"group {str(label)!r}: {error}") from None
+        return fit_groups(law, groups, residual=self.residual, loss=self.loss, delta=self.delta, fixed=fixed)
 
 
 def one_thread() -> None:

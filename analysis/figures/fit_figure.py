@@ -13,8 +13,8 @@ from analysis import wording
 from analysis.figures import style as look
 from analysis.fit import FitResult, predict_with
 from analysis.formula import Array
-from analysis.minimiser import residuals
 from analysis.points import Points
+from analysis.problem import residuals
 from analysis.sandwich import problem_of
 from results.errors import UsageError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from analysis.fit import Scales, predict_with
 from analysis.formula import Columns, Law
 from analysis.laws import LAWS, DataConstrained, law_named
-from analysis.minimiser import bounds_of, parameters_of
+from analysis.problem import bounds_of, parameters_of
 from results.errors import UsageError
 
 ALL = [

@@ -14,8 +14,9 @@ from analysis.fit import Status, as_points, fit, make_problem
 from analysis.formula import Columns
 from analysis.laws import law_named
 from analysis.losses import Loss
-from analysis.minimiser import Problem, evaluate, minimise, parameters_of
+from analysis.minimiser import minimise
 from analysis.newton import hessian, newton
+from analysis.problem import Problem, evaluate, parameters_of
 from analysis.scales import Scales
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

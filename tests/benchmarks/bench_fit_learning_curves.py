@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.fit import fit
+from analysis.fit import fit, fit_groups
 from analysis.selection import select
 from analysis.validation import rmsle
 
@@ -59,8 +59,15 @@ def exactness(everything: list[tuple[str, str, pd.DataFrame, pd.DataFrame]], obj
     """Print how far the objectives of the table lie above those of long runs from many starts."""
     for law in LAWS[2:]:
         excess = []
-        for _, name, seen, _hidden in everything:
-            best = fit(law, columns(seen), loss="squares", starts=24, max_iterations=1500).objective
+        long = fit_groups(
+            law,
+            {name: columns(seen) for _, name, seen, _ in everything},
+            loss="squares",
+            starts=24,
+            max_iterations=1500,
+        )
+        for name, result in long.items():
+            best = result.objective
             excess.append(objectives[law, name] / min(best, objectives[law, name]) - 1)
         above = ", ".join(
             f"{int(np.sum(np.array(excess) > limit))} by more than {limit:g}" for limit in (1e-8, 1e-5, 1e-3)
@@ -75,15 +82,14 @@ def main() -> None:
     ended: dict[str, Counter[str]] = {law: Counter() for law in LAWS}
     fit("m4", columns(everything[0][2]))  # imports and caches, outside the clock
     began, cpu = time.perf_counter(), time.process_time()
-    rows = []
-    for domain, name, seen, hidden in everything:
-        row: dict[str, object] = {"domain": domain, "name": name}
-        for law in LAWS:
-            result = fit(law, columns(seen), loss="squares", **OPTIONS)
-            objectives[law, name] = result.objective
-            ended[law][result.status.value] += 1
-            row[law] = rmsle(result.predict(columns(hidden)), hidden["Loss"])
-        rows.append(row)
+    curves = {name: columns(seen) for _, name, seen, _ in everything}
+    rows: list[dict[str, object]] = [{"domain": domain, "name": name} for domain, name, _, _ in everything]
+    for law in LAWS:
+        results = fit_groups(law, curves, loss="squares", **OPTIONS)
+        for row, (_, name, _, hidden) in zip(rows, everything, strict=True):
+            objectives[law, name] = results[name].objective
+            ended[law][results[name].status.value] += 1
+            row[law] = rmsle(results[name].predict(columns(hidden)), hidden["Loss"])
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     table = pd.DataFrame(rows)
     print(f"{len(table)} tasks, log residuals, least squares: {wall:.1f} s ({cpu:.1f} s of CPU) for the whole table")
