@@ -11,26 +11,25 @@ from analysis.formula import Array, Columns
 from analysis.problem import Problem
 
 ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processor's cache
-LONGER = 1.5  # rows of a batch's longest problem over those of its shortest: the rest is padding
+LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: the rest is padding
 
 
-def batches(problems: Sequence[Problem], starts: Sequence[int], leaders: int) -> list[list[int]]:
-    """Indices of the problems that are searched together, every problem in one batch.
+def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
+    """Indices `which` of problems, by those that are searched together; starts: how many each problem has.
 
-    Alike are problems with the same loss in scaled units, and with more starts than `leaders` or not. Least absolute
-    deviations are solved one problem at a time.
+    Together go problems of similar length with the same loss in scaled units. Least absolute deviations are solved one
+    problem at a time.
     """
     out: list[list[int]] = []
-    rows = [problem.target.shape[-1] for problem in problems]
     alike: dict[object, list[int]] = {}
-    for k in sorted(range(len(problems)), key=lambda k: rows[k]):
+    for k in sorted(which, key=lambda k: problems[k].target.shape[-1]):
         alone = k if problems[k].loss.kind == "lad" else None
-        alike.setdefault((problems[k].loss, starts[k] > leaders, alone), []).append(k)
+        alike.setdefault((problems[k].loss, alone), []).append(k)
     for group in alike.values():
         batch: list[int] = []
         for k in group:
-            size = rows[k] * (sum(starts[i] for i in batch) + starts[k])
-            if batch and (size > ELEMENTS or rows[k] > LONGER * rows[batch[0]]):
+            count, rows = sum(starts[i] for i in batch) + starts[k], problems[k].target.shape[-1]
+            if batch and (count * rows > ELEMENTS or rows > LONGER * problems[batch[0]].target.shape[-1]):
                 out.append(batch)
                 batch = []
             batch.append(k)

@@ -18,9 +18,9 @@ from results.errors import UsageError
 # range of x: before, within and after the data) and how gradually. -5 and 5.5 with a break far before the data: the
 # limit of a shifted power law, at the end of a long valley
 SLOPES = (-5.0, 0.0, 0.1, 0.3, 0.8)
-CHANGES = (-0.3, -0.05, 0.05, 0.2, 0.6, 1.5, 5.5)
+CHANGES = (-0.3, 0.2, 0.6, 1.5, 5.5)
 BREAKS = (-2.0, -0.3, *(float(v) for v in np.linspace(0.03, 0.97, 16)), 1.15, 1.6)
-WIDTHS = (0.03, 0.3, 1.5)
+WIDTHS = (0.015, 0.15, 1.0)
 
 
 class M3(SeparableLaw):

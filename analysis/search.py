@@ -30,11 +30,35 @@ MANY_ROWS = 20 * MAX_ROWS
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where the polished starts ended, how many of all starts each stands for (S,), and whose each is (S,).
+class Starts:
+    """Where to go on from: coordinates (S, p), how many of all starts each stands for (S,), and whose each is (S,).
 
-    `owner` numbers the problems that were searched side by side.
+    `owner` numbers the problems that are searched side by side.
     """
+
+    coordinates: Array
+    stands_for: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+    @staticmethod
+    def of(coordinates: Array) -> Starts:
+        """The starts (S, p) of one problem."""
+        each = np.arange(len(coordinates))
+        return Starts(coordinates, np.ones_like(each), np.zeros_like(each))
+
+    @staticmethod
+    def beside(parts: Sequence[Starts]) -> Starts:
+        """The starts of several problems, each part's own."""
+        return Starts(
+            np.concatenate([part.coordinates for part in parts]),
+            np.concatenate([part.stands_for for part in parts]),
+            np.repeat(np.arange(len(parts)), [len(part.coordinates) for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where starts ended, how many of all starts each stands for (S,), and whose each is (S,)."""
 
     minimum: Minimum
     stands_for: NDArray[np.int64]
@@ -54,71 +78,71 @@ class Found:
         np.fmin.at(least, self.owner, self.minimum.objective)
         return least[self.owner]
 
+    def starts(self) -> Starts:
+        """Where the starts ended, to go on from."""
+        return Starts(self.minimum.coordinates, self.stands_for, self.owner)
+
 
 def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Found]:
     """Minimise every problem from its starts (S_k, p), best starts first; at most `leaders` of them to the end.
 
-    Problems of one law are searched side by side, which changes their results by rounding alone.
+    Problems of one law are searched side by side, which changes their results by rounding alone. A law with
+    `screening` has many minima, joined by curved valleys: all its starts make TRIAL steps that follow the valleys'
+    bends, and the best that differ go on. Of many rows a part chooses the basin.
     """
-    found: list[Found | None] = [None] * len(problems)
-    for batch in batches(problems, [len(start) for start in starts], leaders):
-        owner = np.repeat(np.arange(len(batch)), [len(starts[k]) for k in batch])
-        together = stacked([problems[k] for k in batch])
-        every = _search(together, np.concatenate([starts[k] for k in batch]), owner, leaders, max_iterations)
-        for number, k in enumerate(batch):
-            found[k] = every.select(np.flatnonzero(every.owner == number))
-    return [one for one in found if one is not None]
+    begun = [Starts.of(start) for start in starts]
+    found: dict[int, Found] = {}
+    crowded = [k for k, problem in enumerate(problems) if len(starts[k]) > (1 if _many_rows(problem) else leaders)]
+    for stage, which in ((_tried, crowded), (_polished, range(len(problems)))):
+        for batch in batches(problems, [len(one.coordinates) for one in begun], which):
+            together = stacked([problems[k] for k in batch])
+            ended = stage(together, Starts.beside([begun[k] for k in batch]), leaders, max_iterations)
+            for number, k in enumerate(batch):
+                found[k] = ended.select(np.flatnonzero(ended.owner == number))
+                begun[k] = found[k].starts()
+    return [found[k] for k in range(len(problems))]
 
 
-def _search(problem: Problem, start: Array, owner: NDArray[np.int64], leaders: int, max_iterations: int) -> Found:
-    """Minimise from every start (S, p); `problem` has the rows of each `owner`, or one problem's alone.
+def _many_rows(problem: Problem) -> bool:
+    return problem.target.shape[-1] > MANY_ROWS
 
-    A law with `screening` has many minima, joined by curved valleys: all its starts make TRIAL steps that follow the
-    valleys' bends, and the best that differ go on. Of many rows a part chooses the basin.
-    """
-    n = problem.target.shape[-1]
-    stands_for = np.ones(len(start), dtype=np.int64)
-    if n > MANY_ROWS and len(start) > 1:
-        # many rows: choose the basin on a part of them, then polish its winners on all
-        some = np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
+
+def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) -> Found:
+    """The starts that are worth polishing; `problem` has the rows of each owner, or one problem's alone."""
+    if _many_rows(problem):
+        # choose the basin on a part of the rows, then polish its winners on all
+        some = np.linspace(0, problem.target.shape[-1] - 1, MAX_ROWS).astype(np.int64)
         part = replace(
             problem, columns=problem.columns.rows(some), target=problem.target[some], weights=problem.weights[some]
         )
-        rough = _search(part, start, owner, leaders, max_iterations)
-        rough = rough.select(np.argsort(rough.minimum.objective)[:2])
-        start, stands_for, owner = rough.minimum.coordinates, rough.stands_for, rough.owner
-    elif np.bincount(owner).max() > leaders:
-        smooth = problem
-        if problem.loss.kind == "lad":
-            smooth = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
-        brief = TRIAL // 3
-        tried = Found(minimise(smooth.select(owner), start, max_iterations=brief, bend=True), stands_for, owner)
-        tried = _distinct(tried, FIRST * leaders)
-        crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
-        if crowded.size:
-            there = tried.minimum.coordinates[crowded]
-            again = minimise(smooth.select(tried.owner[crowded]), there, max_iterations=TRIAL - brief, bend=True)
-            tried = _distinct(tried.replaced(crowded, again), leaders)
-        start, stands_for, owner = tried.minimum.coordinates, tried.stands_for, tried.owner
-    if problem.law.screening and n <= MANY_ROWS:
-        return _polish_leaders(problem, start, stands_for, owner, max_iterations)
-    return Found(polish(problem.select(owner), start, max_iterations), stands_for, owner)
+        [rough] = search([part], [starts.coordinates], leaders, max_iterations)
+        return rough.select(np.argsort(rough.minimum.objective)[:2])
+    if problem.loss.kind == "lad":
+        problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, starts.coordinates)))
+    brief = TRIAL // 3
+    minimum = minimise(problem.select(starts.owner), starts.coordinates, max_iterations=brief, bend=True)
+    tried = _distinct(Found(minimum, starts.stands_for, starts.owner), FIRST * leaders)
+    crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
+    if crowded.size:
+        part, there = problem.select(tried.owner[crowded]), tried.minimum.coordinates[crowded]
+        again = minimise(part, there, max_iterations=TRIAL - brief, bend=True)
+        tried = _distinct(tried.replaced(crowded, again), leaders)
+    return tried
 
 
-def _polish_leaders(
-    problem: Problem,
-    start: Array,
-    stands_for: NDArray[np.int64],
-    owner: NDArray[np.int64],
-    max_iterations: int,
-) -> Found:
-    """Polish distinct starts; after PATIENCE iterations those go on that are not done and may still be the best.
+def _polished(problem: Problem, starts: Starts, leaders: int, max_iterations: int) -> Found:
+    """The starts to the end.
 
+    Of a law with many minima, after PATIENCE iterations those go on that are not done and may still be the best.
     Newton steps end most of them. What is still under way after VALLEY more is in a valley: it goes on from where it
     would be after many times as many steps, if that is better.
     """
-    polished = polish(problem.select(owner), start, min(PATIENCE, max_iterations))
-    found = Found(polished, stands_for, owner)
+    careful = problem.law.screening > 0 and not _many_rows(problem)
+    brief = min(PATIENCE, max_iterations) if careful else max_iterations
+    minimum = polish(problem.select(starts.owner), starts.coordinates, brief)
+    found = Found(minimum, starts.stands_for, starts.owner)
+    if not careful:
+        return found
     left = max_iterations - PATIENCE - VALLEY
     if left <= 0:
         return _go_on(problem, found, max(left + VALLEY, 0))

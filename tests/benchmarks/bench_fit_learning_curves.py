@@ -59,16 +59,9 @@ def exactness(everything: list[tuple[str, str, pd.DataFrame, pd.DataFrame]], obj
     """Print how far the objectives of the table lie above those of long runs from many starts."""
     for law in LAWS[2:]:
         excess = []
-        long = fit_groups(
-            law,
-            {name: columns(seen) for _, name, seen, _ in everything},
-            loss="squares",
-            starts=24,
-            max_iterations=1500,
-        )
-        for name, result in long.items():
-            best = result.objective
-            excess.append(objectives[law, name] / min(best, objectives[law, name]) - 1)
+        curves = {name: columns(seen) for _, name, seen, _ in everything}
+        for name, result in fit_groups(law, curves, loss="squares", starts=24, max_iterations=1500).items():
+            excess.append(objectives[law, name] / min(result.objective, objectives[law, name]) - 1)
         above = ", ".join(
             f"{int(np.sum(np.array(excess) > limit))} by more than {limit:g}" for limit in (1e-8, 1e-5, 1e-3)
         )
