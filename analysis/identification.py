@@ -10,6 +10,7 @@ from analysis.scales import Scales
 
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
 DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it moves no prediction
+PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
 MAX_ROWS = 4000
 
 
@@ -20,9 +21,8 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     part = problem if n <= 20 * MAX_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
     _, jacobian = residuals(part, theta[None, :])
     slopes = jacobian[0] * np.sqrt(part.weights > 0)
-    edge = (theta <= problem.lower) | (theta >= problem.upper)
-    # at an edge a parameter is known to be there, unless it moves no prediction at all
-    moving = np.flatnonzero(problem.free & (~edge | (np.sqrt(np.mean(slopes**2, axis=1)) < DEAD)))
+    moving = np.flatnonzero(problem.free)
+    edge = ((theta <= problem.lower) | (theta >= problem.upper))[moving]
     if not len(moving):
         return []
     chosen = slopes[moving].T
@@ -36,7 +36,7 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     null = right[padded < SINGULAR]
     lost: set[str] = set()
     here = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, theta[None, :]).items()})
-    for direction in null:
+    for direction in np.where(edge & (np.abs(null) < PART), 0.0, null):
         step = np.zeros_like(theta)
         step[moving] = direction / np.where(dead, 1.0, size)
         step *= 1e-4 / np.max(np.abs(step))

@@ -13,6 +13,7 @@ from analysis.steps import OFFSET, along_bounds, bent, gradient_norm, held_coord
 
 GRADIENT_TOLERANCE = 1e-9  # where iteration stops
 CONVERGED = 1e-7  # what counts as a minimum where rounding stops it earlier
+SNUG = 1e-8  # this close to a bound, relatively above 1, is at it
 PERFECT = 1e-25  # an objective this small a row is zero to rounding
 
 
@@ -64,7 +65,6 @@ def minimise(
     final = evaluate(problem, theta, keep=bend)
     objective = final.objective.copy()
     norm, offset = np.full(count, np.inf), np.full(count, np.inf)
-    done = np.zeros(count, dtype=bool)
     lam = np.full(count, damping)
     stalled = np.zeros(count, dtype=np.int64)
     index = np.arange(count)
@@ -78,7 +78,6 @@ def minimise(
         norm[index] = here
         theta[index], objective[index] = current, at.objective
         finished = (here <= tolerance) | (stalled[index] >= 12)
-        done[index] = finished
         keep = ~finished
         last = iteration >= max_iterations or not keep.any()
         unsure = np.flatnonzero((finished | last) & (here > max(tolerance, CONVERGED)))
@@ -121,4 +120,18 @@ def minimise(
     at_bound = ((theta <= lower) | (theta >= upper)) & problem.free
     # where rounding keeps the gradient from vanishing, no step that the curvature allows would gain anything
     converged = (norm <= max(tolerance, CONVERGED)) | (offset <= OFFSET)
-    return Minimum(theta, objective, norm, converged, at_bound, iteration)
+    return _snug(problem, Minimum(theta, objective, norm, converged, at_bound, iteration))
+
+
+def _snug(problem: Problem, found: Minimum) -> Minimum:
+    """The same with coordinates next to a bound at it, where that costs nothing: rounding stops steps short of it."""
+    theta = found.coordinates
+    reach = [SNUG * np.maximum(1.0, np.where(np.isfinite(b), np.abs(b), 0.0)) for b in (problem.lower, problem.upper)]
+    moved = np.where(theta <= problem.lower + reach[0], problem.lower, theta)
+    moved = np.where(theta >= problem.upper - reach[1], problem.upper, moved)
+    rows = np.flatnonzero(((moved != theta) & problem.free).any(axis=1))
+    if not rows.size:
+        return found
+    there = minimise(problem.select(rows), np.where(problem.free, moved, theta)[rows], max_iterations=0)
+    equal = np.flatnonzero(there.objective <= found.objective[rows] * (1 + 1e-12))
+    return found.replaced(rows[equal], there.select(equal))

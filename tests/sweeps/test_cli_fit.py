@@ -61,7 +61,8 @@ def test_groups_clusters_weights_where_profile(csv: Path) -> None:
     weighted = run_json(*base, "--weights", "times")
     assert weighted["parameters"]["alpha"]["value"] != clustered["parameters"]["alpha"]["value"]
     some = run_json(*base, "--where", "family == 'VQ'")
-    assert some["parameters"]["alpha"]["value"] == groups["VQ"]["parameters"]["alpha"]["value"]
+    alone, within = (one["parameters"]["alpha"]["value"] for one in (some, groups["VQ"]))
+    assert alone == pytest.approx(within, rel=1e-9)  # side by side changes rounding alone
     profiled = run_json(*base, "--profile")
     assert profiled["interval_method"] == "profile likelihood"
     assert profiled["parameters"]["alpha"]["se"] is not None
