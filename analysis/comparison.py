@@ -15,9 +15,9 @@ from analysis.laws import law_named
 from analysis.losses import Loss
 from analysis.minimiser import minimise
 from analysis.points import Points
+from analysis.polishing import polish
 from analysis.problem import Problem, residuals
 from analysis.sandwich import natural_values, problem_of, spread_of
-from analysis.search import polish
 from results.errors import DataError, FitError, UsageError
 
 NOISES = {"laplace": "lad", "gaussian": "squares"}

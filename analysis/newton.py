@@ -29,7 +29,7 @@ def hessian(problem: Problem, coordinates: Array) -> Array:
     return 0.5 * (slope + slope.transpose(0, 2, 1))
 
 
-def newton(problem: Problem, start: Array, iterations: int) -> Array:
+def newton(problem: Problem, start: Array, iterations: int, tolerance: float = GRADIENT_TOLERANCE) -> Array:
     """Coordinates (S, p) after at most `iterations` damped Newton steps from every start (S, p), none of them uphill.
 
     Levenberg-Marquardt knows the curvature of the loss but not that of the law; where a valley bends more than its
@@ -42,7 +42,7 @@ def newton(problem: Problem, start: Array, iterations: int) -> Array:
     at, damping = evaluate(problem, theta), np.full(len(theta), 1e-3)
     for _ in range(iterations):
         held = held_coordinates(here, at, part)
-        going = np.flatnonzero(gradient_norm(at, held) > GRADIENT_TOLERANCE)
+        going = np.flatnonzero(gradient_norm(at, held) > tolerance)
         if len(going) < len(index):
             index, here, held, damping = index[going], here[going], held[going], damping[going]
             at, part = at.select(going), part.select(going)

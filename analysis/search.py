@@ -8,24 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.absolute import polish_absolute, typical_residual
+from analysis.absolute import typical_residual
 from analysis.batches import batches, stacked
 from analysis.formula import Array
 from analysis.minimiser import Minimum, minimise
-from analysis.newton import newton
-from analysis.problem import Problem, parameters_of
+from analysis.polishing import polish, polish_leaders
+from analysis.problem import Problem
 from analysis.starts import MAX_ROWS
 
 TRIAL = 50  # iterations of a start that is only tried
 FIRST = 6  # times as many leaders as go on to the end are kept after a third of the trial
 SAME = 0.01  # tried starts whose objectives are this close, relatively,
 NEAR = 0.1  # and whose coordinates are this close, relatively above 1, are on the way to one minimum
-PATIENCE = 6  # iterations after which starts far from the best are left where they are
-CLOSE = 0.02  # how far from the best objective, relatively, a slow start may still catch up
-CLOSER = 0.002  # and how far after leaps along its valley
-NEWTON = 12  # steps with the whole Hessian: next to a minimum five are enough
-VALLEY = 40  # iterations after which a start is taken to be in a valley
-FURTHER = (2.0, 4.0, 8.0, 16.0)  # times as far along a valley
 MANY_ROWS = 20 * MAX_ROWS
 
 
@@ -71,12 +65,6 @@ class Found:
     def replaced(self, where: NDArray[np.int64], by: Minimum) -> Found:
         """The same with the starts `where` ended as in `by`."""
         return replace(self, minimum=self.minimum.replaced(where, by))
-
-    def best(self) -> Array:
-        """The best objective of each start's problem (S,)."""
-        least = np.full(self.owner.max(initial=0) + 1, np.inf)
-        np.fmin.at(least, self.owner, self.minimum.objective)
-        return least[self.owner]
 
     def starts(self) -> Starts:
         """Where the starts ended, to go on from."""
@@ -130,74 +118,13 @@ def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) 
     return tried
 
 
-def _polished(problem: Problem, starts: Starts, leaders: int, max_iterations: int) -> Found:
-    """The starts to the end.
-
-    Of a law with many minima, after PATIENCE iterations those go on that are not done and may still be the best.
-    Newton steps end most of them. What is still under way after VALLEY more is in a valley: it goes on from where it
-    would be after many times as many steps, if that is better.
-    """
-    careful = problem.law.screening > 0 and not _many_rows(problem)
-    brief = min(PATIENCE, max_iterations) if careful else max_iterations
-    minimum = polish(problem.select(starts.owner), starts.coordinates, brief)
-    found = Found(minimum, starts.stands_for, starts.owner)
-    if not careful:
-        return found
-    left = max_iterations - PATIENCE - VALLEY
-    if left <= 0:
-        return _go_on(problem, found, max(left + VALLEY, 0))
-    found = _go_on(problem, found, VALLEY, newton_first=True)
-    found = _leap(problem, found, _unsure(found))
-    found = _go_on(problem, found, left, CLOSER)
-    return _go_on(problem, found, VALLEY, CLOSER, newton_first=True)
-
-
-def _go_on(
-    problem: Problem, found: Found, iterations: int, close: float = CLOSE, *, newton_first: bool = False
-) -> Found:
-    """The same with the starts that are unsure polished for longer, Newton steps first."""
-    unsure = _unsure(found, close)
-    if not unsure.size or not iterations:
-        return found
-    part, start = problem.select(found.owner[unsure]), found.minimum.coordinates[unsure]
-    start = _newton(part, start) if newton_first else start
-    return found.replaced(unsure, polish(part, start, iterations))
-
-
-def _unsure(found: Found, close: float = CLOSE) -> NDArray[np.int64]:
-    """Starts that are not done, and close enough to the best of their problem to beat it yet."""
-    return np.flatnonzero(~found.minimum.converged & (found.minimum.objective <= found.best() * (1 + close)))
-
-
-def _leap(problem: Problem, found: Found, unsure: NDArray[np.int64]) -> Found:
-    """The same with starts in a valley taken further along it, where that is better."""
-    if not unsure.size:
-        return found
-    part = problem.select(np.repeat(found.owner[unsure], len(FURTHER)))
-    here = np.repeat(found.minimum.coordinates[unsure], len(FURTHER), axis=0)
-    moved = problem.law.further(parameters_of(problem.law, here), np.tile(FURTHER, len(unsure))[:, None])
-    if moved is None:
-        return found
-    with np.errstate(divide="ignore"):
-        columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in problem.law.parameters]
-    far = np.where(problem.free, np.concatenate(columns, axis=1), here)
-    there = polish(part, _newton(part, far), VALLEY)
-    by_start = np.where(np.isfinite(there.objective), there.objective, np.inf).reshape(len(unsure), len(FURTHER))
-    best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
-    better = by_start.min(axis=1) < found.minimum.objective[unsure]
-    return found.replaced(unsure[better], there.select(best[better]))
-
-
-def _newton(problem: Problem, start: Array) -> Array:
-    # a sum of absolute values has no second derivative
-    return start if problem.loss.kind == "lad" else newton(problem, start, NEWTON)
-
-
-def polish(problem: Problem, start: Array, max_iterations: int) -> Minimum:
-    """Minimise from every start (S, p); lad by Huber losses that close in on it, then exactly."""
-    if problem.loss.kind == "lad":
-        return polish_absolute(problem, start, max_iterations)
-    return minimise(problem, start, max_iterations=max_iterations, bend=problem.law.screening > 0)
+def _polished(problem: Problem, starts: Starts, _leaders: int, max_iterations: int) -> Found:
+    """The starts to the end."""
+    if problem.law.screening and not _many_rows(problem):
+        minimum = polish_leaders(problem, starts.coordinates, starts.owner, max_iterations)
+    else:
+        minimum = polish(problem.select(starts.owner), starts.coordinates, max_iterations)
+    return Found(minimum, starts.stands_for, starts.owner)
 
 
 def _distinct(tried: Found, most: int) -> Found:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.fit import Estimate, FitResult, predict_with
 from analysis.formula import Array, Law
-from analysis.minimiser import minimise
+from analysis.polishing import refit
 from analysis.problem import BLOCK, Problem, bounds_of, parameters_of, residuals
 from analysis.sandwich import KERNEL_ROWS, moving_of, natural_values, problem_of, sandwich, spread_of
 from results.errors import FitError, UsageError
@@ -174,9 +174,9 @@ def bootstrap(
                 problem, weights=resampled_weights(points.weights, clusters if kind == "clusters" else None, size, rng)
             )
         part = part.without_idle_rows()
-        found = minimise(part, np.repeat(result.coordinates[None, :], size, axis=0), tolerance=TOLERANCE)
+        found = refit(part, np.repeat(result.coordinates[None, :], size, axis=0), TOLERANCE)
         coordinates[begin : begin + size] = found.coordinates
-        converged[begin : begin + size] = found.gradient_norm <= 1e-4
+        converged[begin : begin + size] = found.converged | (found.gradient_norm <= 1e-4)
     share = float(converged.mean())
     if share < 0.5:
         raise FitError(
