@@ -149,9 +149,9 @@ class M4(Law):
     def complete(self, p: Values, coefficients: Mapping[str, Array]) -> dict[str, Array]:
         return {**p, **coefficients, "a": np.exp(np.clip(coefficients["a"], -60.0, 60.0))}
 
-    def further(self, p: Values, times: Array) -> dict[str, Array]:
+    def further(self, p: Values, x: Columns, times: Array) -> dict[str, Array]:
         # s / (1 - s)^k with s = (L - e)/(e0 - e) tends to s exp(k s): k and e0 - e grow together
-        k, width = p["k"], p["e0"] - p["e"]
+        k, width = p["k"], np.maximum(p["e0"] - p["e"], 1e-12)
         log_a = np.log(p["a"]) + k * np.log(width) - k * times * np.log(width * times)
         return {**p, "a": np.exp(np.clip(log_a, -600.0, 600.0)), "k": k * times, "e0": p["e"] + width * times}
 
@@ -215,13 +215,13 @@ class Bnsl(SeparableLaw):
             exponent = exponent - p[f"c{i}"] * f * _softplus((log - np.log(p[f"d{i}"])) / f)[0]
         return np.asarray(p["a"] + p["b"] * np.exp(np.clip(exponent, -600.0, 600.0)))
 
-    def further(self, p: Values, times: Array) -> dict[str, Array]:
+    def further(self, p: Values, x: Columns, times: Array) -> dict[str, Array]:
         # a break outside the data bends them by c f (x/d)^(+-1/f): c grows with d^(1/f), after the data, or with
         # d^(-1/f), before them, where the slope c0 + c and the value at the break stay what they are
-        out = dict(p)
+        out, middle = dict(p), x.log("x").mean(axis=-1, keepdims=True)
         for i in range(1, self.breaks + 1):
             c, d, f = p[f"c{i}"], p[f"d{i}"], p[f"f{i}"]
-            before = d < 1.0
+            before = np.log(d) < middle
             shift = np.clip(np.where(before, -1.0, 1.0) * f * np.log(times), -60.0, 60.0)
             log_d = np.log(d)
             more = np.where(before, c - c * times, 0.0)

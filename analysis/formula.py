@@ -139,8 +139,8 @@ class Law(ABC):
         """Labels, each (S,), of grid points that may lead to different minima: the best of each combination starts."""
         return []
 
-    def further(self, p: Values, times: Array) -> dict[str, Array] | None:
-        """Parameters (S, 1) `times` (S, 1) as far along a valley in which p (S, 1) may lie, scaled units.
+    def further(self, p: Values, x: Columns, times: Array) -> dict[str, Array] | None:
+        """Parameters (S, 1) `times` (S, 1) as far along a valley in which p (S, 1) may lie.
 
         A valley: parameters that grow together, to the bounds, while the prediction hardly changes. Steps along its
         bends are small; a law that knows its valleys spares hundreds of them. None: the law knows of no valley.

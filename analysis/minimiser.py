@@ -126,12 +126,14 @@ def minimise(
 def _snug(problem: Problem, found: Minimum) -> Minimum:
     """The same with coordinates next to a bound at it, where that costs nothing: rounding stops steps short of it."""
     theta = found.coordinates
-    reach = [SNUG * np.maximum(1.0, np.where(np.isfinite(b), np.abs(b), 0.0)) for b in (problem.lower, problem.upper)]
-    moved = np.where(theta <= problem.lower + reach[0], problem.lower, theta)
-    moved = np.where(theta >= problem.upper - reach[1], problem.upper, moved)
-    rows = np.flatnonzero(((moved != theta) & problem.free).any(axis=1))
+    below, above = (
+        (np.abs(theta - b) <= SNUG * np.maximum(1.0, np.abs(b))) & (theta != b) & np.isfinite(b) & problem.free
+        for b in (problem.lower, problem.upper)
+    )
+    rows = np.flatnonzero((below | above).any(axis=1))
     if not rows.size:
         return found
-    there = minimise(problem.select(rows), np.where(problem.free, moved, theta)[rows], max_iterations=0)
+    moved = np.where(below, problem.lower, np.where(above, problem.upper, theta))
+    there = minimise(problem.select(rows), moved[rows], max_iterations=0)
     equal = np.flatnonzero(there.objective <= found.objective[rows] * (1 + 1e-12))
     return found.replaced(rows[equal], there.select(equal))

@@ -93,18 +93,22 @@ class _Leaders:
         if not unsure.size:
             return found
         here = np.repeat(found.coordinates[unsure], len(FURTHER), axis=0)
-        moved = law.further(parameters_of(law, here), np.tile(FURTHER, len(unsure))[:, None])
+        part = self.problem.select(np.repeat(self.owner[unsure], len(FURTHER)))
+        moved = law.further(parameters_of(law, here), part.columns, np.tile(FURTHER, len(unsure))[:, None])
         if moved is None:
             return found
         with np.errstate(divide="ignore"):
             columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in law.parameters]
-        part = self.problem.select(np.repeat(self.owner[unsure], len(FURTHER)))
-        far = np.where(part.free, np.concatenate(columns, axis=1), here)
-        there = polish(part, self._newton(part, far), VALLEY, self.tolerance)
-        by_start = np.where(np.isfinite(there.objective), there.objective, np.inf).reshape(len(unsure), len(FURTHER))
+        far = np.concatenate(columns, axis=1)
+        far = np.where(part.free & np.isfinite(far), far, here)
+        tried = polish(part, far, PATIENCE, self.tolerance)
+        by_start = np.where(np.isfinite(tried.objective), tried.objective, np.inf).reshape(len(unsure), len(FURTHER))
         best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
-        better = by_start.min(axis=1) < found.objective[unsure]
-        return found.replaced(unsure[better], there.select(best[better]))
+        there = polish(
+            part.select(best), self._newton(part.select(best), tried.coordinates[best]), VALLEY, self.tolerance
+        )
+        better = np.flatnonzero(there.objective < found.objective[unsure])
+        return found.replaced(unsure[better], there.select(better))
 
     def _newton(self, problem: Problem, start: Array) -> Array:
         # a sum of absolute values has no second derivative

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.fit import Estimate, FitResult, Scales, make_problem
 from analysis.formula import Array
-from analysis.minimiser import Minimum, minimise
+from analysis.polishing import refit
 from analysis.problem import Problem, evaluate
 from analysis.sandwich import curvature, moving_of, natural_values, problem_of, sandwich, spread_of
 
@@ -136,7 +136,7 @@ def _ends(
         active = np.flatnonzero(~done)
         if not len(active):
             break
-        found: Minimum = minimise(held.select(active), trial[active], tolerance=1e-6, max_iterations=60)
+        found = refit(held.select(active), trial[active], 1e-6)
         height = (found.objective - base) / rise[active]
         root = np.sqrt(np.maximum(height, 0.0)) - 1.0
         here[active] = found.coordinates

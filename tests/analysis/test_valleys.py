@@ -18,6 +18,7 @@ from analysis.minimiser import minimise
 from analysis.newton import hessian, newton
 from analysis.problem import Problem, evaluate, parameters_of
 from analysis.scales import Scales
+from analysis.uncertainty import bootstrap
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -86,7 +87,7 @@ def test_newton_never_goes_uphill_nor_out_of_bounds(shift: list[float]) -> None:
 def test_further_along_a_valley_the_prediction_hardly_changes(law: str, far: dict[str, float]) -> None:
     x = Columns({"x": np.geomspace(0.05, 20, 30)})
     here = {name: np.array([[value]]) for name, value in far.items()}
-    there = law_named(law).further(here, np.array([[2.0]]))
+    there = law_named(law).further(here, x, np.array([[2.0]]))
     assert there is not None
     moved = max(abs(np.log(there[name][0, 0] / value)) for name, value in far.items() if value > 0)
     assert moved > 0.5
@@ -130,3 +131,14 @@ def test_an_exponent_that_the_data_do_determine_keeps_its_value() -> None:
     result = fit("bnsl-1", curve(24, noise=1e-4), loss="squares")
     assert result.status is Status.CONVERGED
     assert result.values["c1"] == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize("law", ["bnsl-1", "m4"])
+def test_resamples_of_a_curve_in_a_valley_reach_their_minima(law: str) -> None:
+    # an exponential bend of the logarithm: each resample has its minimum elsewhere along the valley
+    x = np.geomspace(1e2, 1e6, 40)
+    loss = np.exp(0.2 - 0.1 * np.log(x) + 2.0 * np.exp(-np.log(x / 1e2) / 4))
+    points = {"x": x, "metric": loss * np.exp(1e-3 * np.random.default_rng(0).normal(size=len(x)))}
+    result = fit(law, points, loss="squares")
+    drawn = bootstrap(result, replicates=60, kind="rows", seed=1)
+    assert drawn.converged >= 0.95
