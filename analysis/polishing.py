@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,14 +55,19 @@ def polish_leaders(
     return leaders.go_on(found, VALLEY, CLOSER, newton_first=True)
 
 
-def refit(problem: Problem, start: Array, tolerance: float) -> Minimum:
-    """Minimise each of S problems from a start (S, p) of its own, which lies near: resamples of what was fitted.
+def refit(problem: Problem, starts: Sequence[Array], tolerance: float) -> Minimum:
+    """Minimise each of S problems from nearby, as resamples of what was fitted: the best that its starts lead to.
 
-    tolerance: of the scaled gradient, where iteration stops.
+    starts: each (S, p), one for every problem. tolerance: of the scaled gradient, where iteration stops.
     """
+    size = len(starts[0])
+    owner, start = np.tile(np.arange(size), len(starts)), np.concatenate(starts)
     if problem.law.screening:
-        return polish_leaders(problem, start, np.arange(len(start)), REFIT, tolerance)
-    return minimise(problem, start, tolerance=tolerance)
+        found = polish_leaders(problem, start, owner, REFIT, tolerance)
+    else:
+        found = minimise(problem.select(owner), start, tolerance=tolerance)
+    objective = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(len(starts), size)
+    return found.select(np.argmin(objective, axis=0) * size + np.arange(size))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.fit import Estimate, FitResult, Scales, make_problem
 from analysis.formula import Array
 from analysis.polishing import refit
 from analysis.problem import Problem, evaluate
 from analysis.sandwich import curvature, moving_of, natural_values, problem_of, sandwich, spread_of
+from analysis.steps import system_of
 
 FARTHEST = 25.0  # in logarithms, or in units of the estimate: an interval that reaches this far is open
 ROUNDS = 24
@@ -108,6 +110,21 @@ def _natural_variances(result: FitResult, start: Array) -> tuple[Array, Array]:
     return np.diag(change @ covariance @ change.T), np.diag(change @ whole @ change.T)
 
 
+def _tangent(problem: Problem, coordinates: Array, index: NDArray[np.int64]) -> Array:
+    """How the coordinates (S, p) follow when number `index` (S,) of each start moves by one, to first order.
+
+    Moved alone, an exponent in natural units changes predictions by so many orders that nothing leads back.
+    """
+    each = np.arange(len(index))
+    at = evaluate(problem, coordinates)
+    flat = replace(at, newton=at.reweighted)
+    held = ~problem.free | (coordinates <= problem.lower) | (coordinates >= problem.upper)
+    system = system_of(flat, np.full(len(index), 1e-9), held)
+    tangent = system.solve(at.reweighted[each, :, index])
+    tangent[each, index] = 1.0
+    return tangent
+
+
 def _ends(
     problem: Problem, start: Array, base: float, rise: Array, sides: list[tuple[int, float]], steps: Array
 ) -> list[float | None]:
@@ -121,25 +138,32 @@ def _ends(
     scale = np.maximum(np.abs(start[index]), 1.0)
     inner, inner_root = np.zeros(count), np.full(count, -1.0)  # distance, sqrt(rise/threshold) - 1
     outer, outer_root = np.full(count, np.nan), np.full(count, np.nan)
-    here = np.repeat(start[None, :], count, axis=0)
+    inside = np.repeat(start[None, :], count, axis=0)  # where the others are at the inner distance
+    last = inside.copy()  # and where the last refit left them
     distance = 1.96 * steps[index]
     limit = np.where(sign < 0, start[index] - problem.lower[index], problem.upper[index] - start[index])
     limit = np.minimum(limit, FARTHEST * scale)
     done = np.zeros(count, dtype=bool)
     open_end = np.zeros(count, dtype=bool)
     at_edge = np.zeros(count, dtype=bool)
-    previous = start.copy()
     for _ in range(ROUNDS):
         distance = np.minimum(distance, limit)
-        trial = here.copy()
-        trial[np.arange(count), index] = previous[index] + sign * distance
         active = np.flatnonzero(~done)
         if not len(active):
             break
-        found = refit(held.select(active), trial[active], 1e-6)
+        part, which = held.select(active), index[active]
+        value = start[which] + sign[active] * distance[active]
+        alone = np.arange(len(start)) == which[:, None]
+        starts = []
+        for known, way in ((inside[active], _tangent(part, inside[active], which)), (last[active], alone)):
+            trial = known + (value - known[np.arange(len(which)), which])[:, None] * way
+            starts.append(np.clip(trial, part.lower, part.upper))
+        found = refit(part, starts, 1e-6)
+        last[active] = found.coordinates
         height = (found.objective - base) / rise[active]
         root = np.sqrt(np.maximum(height, 0.0)) - 1.0
-        here[active] = found.coordinates
+        better = root < 0
+        inside[active[better]] = found.coordinates[better]
         for position, k in enumerate(active.tolist()):
             if abs(root[position]) < 1e-3:
                 inner[k], done[k] = distance[k], True
@@ -169,9 +193,9 @@ def _ends(
             q = problem.law.parameters[index[k]]
             # a floor's lower end may be its bound (zero); an exponent or amplitude at its bound is an open end
             floor = at_edge[k] and q.linear and not q.log
-            out.append(float(previous[index[k]] + sign[k] * limit[k]) if floor else None)
+            out.append(float(start[index[k]] + sign[k] * limit[k]) if floor else None)
         else:
-            out.append(float(previous[index[k]] + sign[k] * (inner[k] if done[k] else distance[k])))
+            out.append(float(start[index[k]] + sign[k] * (inner[k] if done[k] else distance[k])))
     return out
 
 

@@ -174,7 +174,7 @@ def bootstrap(
                 problem, weights=resampled_weights(points.weights, clusters if kind == "clusters" else None, size, rng)
             )
         part = part.without_idle_rows()
-        found = refit(part, np.repeat(result.coordinates[None, :], size, axis=0), TOLERANCE)
+        found = refit(part, [np.repeat(result.coordinates[None, :], size, axis=0)], TOLERANCE)
         coordinates[begin : begin + size] = found.coordinates
         converged[begin : begin + size] = found.converged | (found.gradient_norm <= 1e-4)
     share = float(converged.mean())

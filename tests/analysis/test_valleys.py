@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from analysis.losses import Loss
 from analysis.minimiser import minimise
 from analysis.newton import hessian, newton
 from analysis.problem import Problem, evaluate, parameters_of
+from analysis.profile import natural_problem, profile
 from analysis.scales import Scales
 from analysis.uncertainty import bootstrap
 
@@ -142,3 +144,24 @@ def test_resamples_of_a_curve_in_a_valley_reach_their_minima(law: str) -> None:
     result = fit(law, points, loss="squares")
     drawn = bootstrap(result, replicates=60, kind="rows", seed=1)
     assert drawn.converged >= 0.95
+
+
+def test_both_ends_of_a_profile_in_a_valley_lie_equally_high() -> None:
+    # c0 and c1 grow together there: moved alone, in natural units, c0 changes predictions by orders of magnitude
+    x = np.geomspace(1e2, 1e6, 40)
+    loss = np.exp(0.2 - 0.1 * np.log(x) + 2.0 * np.exp(-np.log(x / 1e2) / 4))
+    points = {"x": x, "metric": loss * np.exp(1e-3 * np.random.default_rng(0).normal(size=len(x)))}
+    result = fit("bnsl-1", points, loss="squares")
+    ends = profile(result).intervals
+    problem, start = natural_problem(result)
+    for number, name in ((2, "c0"), (3, "c1")):
+        held = replace(problem, free=np.arange(len(start)) != number)
+        heights = []
+        for end in (ends[name].low, ends[name].high):
+            assert end is not None and abs(end - result.values[name]) > 0.3
+            here = start[None, :]
+            for value in np.linspace(start[number], end, 25)[1:]:  # slowly along the valley
+                here = np.where(np.arange(len(start)) == number, value, here)
+                here = minimise(held, here, max_iterations=1000, bend=True).coordinates
+            heights.append(evaluate(problem, here).objective[0] - result.objective)
+        assert heights[0] == pytest.approx(heights[1], rel=0.02)
