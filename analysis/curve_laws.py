@@ -173,7 +173,7 @@ class Bnsl(SeparableLaw):
         if breaks not in (1, 2, 3):
             raise UsageError(f"law bnsl: breaks={breaks!r} is not 1, 2 or 3")
         self.breaks = breaks
-        self.screening = 60 * (breaks + 1)
+        self.screening = 120 * breaks**2
         self.formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
         parameters = [
             floor_of("a"),
