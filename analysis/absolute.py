@@ -12,8 +12,9 @@ from analysis.problem import Problem, evaluate, residuals
 
 
 def typical_residual(problem: Problem, start: Array) -> float:
-    """The median size of residuals at the first start, above 0."""
-    return float(np.median(np.abs(residuals(problem.rows(slice(0, 20_000)), start[:1])[0]))) + 1e-12
+    """The median size of residuals at the first start, above 0; 1 where it predicts no number."""
+    size = np.abs(residuals(problem.rows(slice(0, 20_000)), start[:1])[0])
+    return float(np.median(size[np.isfinite(size)])) + 1e-12 if np.isfinite(size).any() else 1.0
 
 
 def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Minimum:

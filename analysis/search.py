@@ -82,7 +82,8 @@ def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, m
     found: dict[int, Found] = {}
     crowded = [k for k, problem in enumerate(problems) if len(starts[k]) > (1 if _many_rows(problem) else leaders)]
     for stage, which in ((_tried, crowded), (_polished, range(len(problems)))):
-        for batch in batches(problems, [len(one.coordinates) for one in begun], which):
+        counts = [len(one.coordinates) for one in begun]  # 0 where the law is a number nowhere
+        for batch in batches(problems, counts, [k for k in which if counts[k]]):
             together = stacked([problems[k] for k in batch])
             ended = stage(together, Starts.beside([begun[k] for k in batch]), leaders, max_iterations)
             for number, k in enumerate(batch):

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from analysis.batches import ELEMENTS, LONGER, batches, stacked
 from analysis.fit import Status, as_points, fit, fit_groups, make_problem
+from analysis.formula import Array, Columns, Law, Parameter, Values
 from analysis.laws import law_named
 from analysis.losses import Loss
 from analysis.problem import Problem, evaluate
 from analysis.scales import Scales
-from results.errors import DataError, UsageError
+from results.errors import DataError, FitError, UsageError
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -79,6 +80,24 @@ def test_an_unusable_group_is_named_before_anything_is_fitted(monkeypatch: pytes
         fit_groups("power", groups)
     with pytest.raises(UsageError, match="starts=0"):
         fit_groups("power", groups, starts=0)
+
+
+class Nowhere(Law):
+    """A law of one's own that is a number nowhere."""
+
+    name, formula, source, columns, screening = "nowhere", "nan", "this test", ("x",), 12
+    parameters = (Parameter("a", 0, 10, grid=(0.1, 1.0, 2.0, 3.0)), Parameter("b", 0, 10, grid=(0.1, 1.0, 2.0, 3.0)))
+
+    def predict(self, p: Values, x: Columns) -> Array:
+        return np.nan * p["a"] * x.value("x") ** p["b"]
+
+
+@pytest.mark.parametrize("loss", ["huber", "lad"])
+def test_a_law_that_gives_no_number_is_said_of_the_group(loss: str) -> None:
+    with pytest.raises(FitError, match="law nowhere: no start gives a finite objective on these 12 rows"):
+        fit(Nowhere(), curve(12, 0.3, 0), loss=loss)
+    with pytest.raises(FitError, match=r"^group 'one': law nowhere: no start"):
+        fit_groups(Nowhere(), {"one": curve(12, 0.3, 0)}, loss=loss)
 
 
 def test_no_groups_give_no_results() -> None:
