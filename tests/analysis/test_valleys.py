@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fit import Status, as_points, fit, make_problem
+from analysis.fit import Status, as_points, fit, fit_groups, make_problem
 from analysis.formula import Columns
 from analysis.laws import law_named
 from analysis.losses import Loss
@@ -165,3 +165,22 @@ def test_both_ends_of_a_profile_in_a_valley_lie_equally_high() -> None:
                 here = minimise(held, here, max_iterations=1000, bend=True).coordinates
             heights.append(evaluate(problem, here).objective[0] - result.objective)
         assert heights[0] == pytest.approx(heights[1], rel=0.02)
+
+
+@needs_data
+@pytest.mark.slow
+def test_no_law_fits_worse_than_one_that_it_contains() -> None:
+    parts = [pd.read_csv(DATA / f"alabdulmohsin_benchmark.{kind}.csv") for kind in ("vision", "lang")]
+    table = pd.concat(parts, ignore_index=True).query("Training == 1")
+    curves = {
+        str(key): {"x": rows["Seen Examples"].to_numpy(), "metric": rows["Loss"].to_numpy()}
+        for number, (key, rows) in enumerate(table.groupby(["Domain", "Task", "Model"]))
+        if number % 20 == 0
+    }
+    laws = ("m1", "m2", "m3", "m4", "shifted-power", "bnsl-1", "bnsl-2", "bnsl-3")
+    objective = {
+        law: np.array([found.objective for found in fit_groups(law, curves, loss="squares").values()]) for law in laws
+    }
+    inside = [("m1", "m2"), ("m2", "m4"), ("m2", "shifted-power"), ("m3", "bnsl-1"), ("shifted-power", "bnsl-1")]
+    for inner, outer in (*inside, ("bnsl-1", "bnsl-2"), ("bnsl-2", "bnsl-3")):
+        assert np.all(objective[outer] <= objective[inner] * (1 + 1e-6)), (inner, outer)
