@@ -115,8 +115,7 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    named = law_named(law) if isinstance(law, str) else law
-    options = _checked_options(named, residual, loss, delta, fixed, starts)
+    options = _checked_options(law, residual, loss, delta, fixed, starts)
     return _fit_all(options, [_prepared(options, points)], max_iterations)[0]
 
 
@@ -136,8 +135,7 @@ def fit_groups(
     Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
     `fit` raises, naming the group, before any group is fitted where its points are unusable.
     """
-    named = law_named(law) if isinstance(law, str) else law
-    options = _checked_options(named, residual, loss, delta, fixed, starts)
+    options = _checked_options(law, residual, loss, delta, fixed, starts)
     prepared = []
     for name, points in groups.items():
         with _of_group(name):
@@ -180,8 +178,9 @@ class _Prepared:
 
 
 def _checked_options(
-    law: Law, residual: str, loss: Loss | str, delta: float, fixed: Mapping[str, float] | None, starts: int
+    law: Law | str, residual: str, loss: Loss | str, delta: float, fixed: Mapping[str, float] | None, starts: int
 ) -> _Options:
+    law = law_named(law) if isinstance(law, str) else law
     if residual not in ("log", "raw"):
         raise UsageError(f"residual={residual!r} is not log or raw")
     if starts < 1:

@@ -110,9 +110,8 @@ class _Leaders:
         tried = polish(part, far, PATIENCE, self.tolerance)
         by_start = np.where(np.isfinite(tried.objective), tried.objective, np.inf).reshape(len(unsure), len(FURTHER))
         best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
-        there = polish(
-            part.select(best), self._newton(part.select(best), tried.coordinates[best]), VALLEY, self.tolerance
-        )
+        part = part.select(best)
+        there = polish(part, self._newton(part, tried.coordinates[best]), VALLEY, self.tolerance)
         better = np.flatnonzero(there.objective < found.objective[unsure])
         return found.replaced(unsure[better], there.select(better))
 

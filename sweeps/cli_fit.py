@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from results.errors import FitError, TokenlawError, UsageError
+from results.errors import DataError, FitError, TokenlawError, UsageError
 
 from . import cli_compare, cli_optimum, cli_predict, cli_validate
 from .cli_fit_text import show
@@ -120,7 +120,7 @@ def fit(
     else:
         try:
             results = request.fit_groups(law, group)
-        except TokenlawError as error:
+        except (DataError, FitError) as error:
             raise type(error)(f"{error} (--where leaves groups out)") from None
         for name, found in results.items():
             try:

@@ -1,17 +1,14 @@
 """The 92 learning curves of Alabdulmohsin et al. 2022: fit Training == 1, predict Training == 0, mean RMSLE and time.
 
-    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python tests/benchmarks/bench_fit_learning_curves.py [--full]
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python tests/benchmarks/bench_fit_learning_curves.py
 
 Prints the table by domain for M1 to M4 and BNSL-1, the time of the whole table, how the fits ended, and the selection
 rule beside every single law on the half of the tasks that did not shape it (split by a hash of the task's name).
---full also fits M3, M4 and BNSL-1 with 24 polished starts and 1500 iterations, and counts the tasks whose objective in
-the table lies above that, and the tasks in which a law ends above one that it contains.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -55,38 +52,9 @@ def columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {"x": rows["Seen Examples"].to_numpy(), "metric": rows["Loss"].to_numpy()}
 
 
-def exactness(everything: list[tuple[str, str, pd.DataFrame, pd.DataFrame]], objectives: dict) -> None:
-    """Print how far the objectives of the table lie above those of long runs from many starts."""
-    for law in LAWS[2:]:
-        excess = []
-        curves = {name: columns(seen) for _, name, seen, _ in everything}
-        for name, result in fit_groups(law, curves, loss="squares", starts=24, max_iterations=1500).items():
-            excess.append(objectives[law, name] / min(result.objective, objectives[law, name]) - 1)
-        above = ", ".join(
-            f"{int(np.sum(np.array(excess) > limit))} by more than {limit:g}" for limit in (1e-8, 1e-5, 1e-3)
-        )
-        print(f"{law:7} above the long run: {above}; largest {max(excess):.1e}", flush=True)
-
-
-NESTED = (
-    ("m1", "m2"), ("m2", "m4"), ("m2", "shifted-power"), ("m3", "bnsl-1"), ("shifted-power", "bnsl-1"),
-    ("bnsl-1", "bnsl-2"), ("bnsl-2", "bnsl-3"),
-)  # fmt: skip
-
-
-def nesting(curves: dict[str, dict[str, np.ndarray]]) -> None:
-    """Print in how many tasks a law fits worse than one that it contains: what no exact minimum does."""
-    named = dict.fromkeys(law for pair in NESTED for law in pair)
-    found = {law: fit_groups(law, curves, loss="squares") for law in named}
-    for inner, outer in NESTED:
-        rise = [found[outer][name].objective / found[inner][name].objective - 1 for name in curves]
-        print(f"{outer} above {inner}, which it contains: {int(np.sum(np.array(rise) > 1e-6))} of {len(rise)} tasks")
-
-
 def main() -> None:
     """Print the tables."""
     everything = tasks()
-    objectives: dict[tuple[str, str], float] = {}
     ended: dict[str, Counter[str]] = {law: Counter() for law in LAWS}
     fit("m4", columns(everything[0][2]))  # imports and caches, outside the clock
     began, cpu = time.perf_counter(), time.process_time()
@@ -95,7 +63,6 @@ def main() -> None:
     for law in LAWS:
         results = fit_groups(law, curves, loss="squares", **OPTIONS)
         for row, (_, name, _, hidden) in zip(rows, everything, strict=True):
-            objectives[law, name] = results[name].objective
             ended[law][results[name].status.value] += 1
             row[law] = rmsle(results[name].predict(columns(hidden)), hidden["Loss"])
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -111,9 +78,6 @@ def main() -> None:
         print(f"all  {law:7} {table[law].mean():.4f}, published {listed:.4f}: {table[law].mean() / listed - 1:+.1%}")
     for law in LAWS:
         print(f"{law:7} ended:", ", ".join(f"{count} {status}" for status, count in ended[law].most_common()))
-    if "--full" in sys.argv:
-        exactness(everything, objectives)
-        nesting(curves)
     began = time.perf_counter()
     chosen = []
     for (_, name, seen, hidden), row in zip(everything, rows, strict=True):

@@ -34,8 +34,11 @@ def test_a_group_of_one_row_is_named(csv: Path, tmp_path: Path) -> None:
     table.loc[7, "family"] = "alone"
     table.to_csv(path, index=False)
     base = ("--law", "chinchilla", "--params", "N", "--tokens", "D", "--group", "family", "--bootstrap", 0)
-    with pytest.raises(DataError, match="group 'alone': row 7 is the only row"):
+    with pytest.raises(DataError, match=r"group 'alone': row 7 is the only row .* \(--where leaves groups out\)$"):
         run("fit", path, *base)
+    with pytest.raises(UsageError) as wrong:  # no group's fault
+        run("fit", path, *base, "--loss", "cubes")
+    assert "group" not in str(wrong.value)
     assert set(run_json("fit", path, *base, "--where", "family != 'alone'")["groups"]) == {"VQ", "CRT"}
     held = run_json("validate", path, *base)["parts"]
     assert {part["name"]: part["held"] for part in held}["without alone"] == 1
