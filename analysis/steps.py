@@ -52,6 +52,7 @@ class System:
 
 
 def system_of(at: Evaluation, damping: Array, held: NDArray[np.bool_]) -> System:
+    """The system (newton + damping * reweighted) step = -gradient of each start; damping (S,), held (S, p)."""
     diagonal = np.arange(at.gradient.shape[1])
     matrix = at.newton + damping[:, None, None] * at.reweighted
     curvature = at.reweighted[:, diagonal, diagonal]
