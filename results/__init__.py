@@ -1,12 +1,13 @@
 """What was measured: typed tables in Parquet, and the few calls that write them. Imports nothing else of tokenlaw."""
 
+from results.store.run_set import StoredRun
+from results.store.store import Store
+
 from .errors import DataError, FitError, RunError, SpecError, StoreError, TokenlawError, UsageError
 from .jsonlines import open_rows
 from .protocol import Protocol
 from .recorder import Recorder
 from .schema import COLUMNS, METRICS, SCHEMA_VERSION, TABLES
-from .sets import Summary
-from .store import Store
 
 __all__ = [
     "COLUMNS",
@@ -21,7 +22,7 @@ __all__ = [
     "SpecError",
     "Store",
     "StoreError",
-    "Summary",
+    "StoredRun",
     "TokenlawError",
     "UsageError",
     "open_rows",

@@ -11,7 +11,7 @@ from .errors import UsageError
 if TYPE_CHECKING:
     import pyarrow
 
-    from .store import Store
+    from results.store.store import Store
 
 _NOT_JOINED = ("attempt", "run_id", "spec", "provenance", "path_flops", "message")
 """Columns of `runs` that evaluations have themselves, or that are no values."""

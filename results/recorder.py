@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
-from . import atomic
+from results.store import atomic
+
 from .errors import StoreError, UsageError
 from .protocol import Protocol
 from .schema import COLUMNS, SCHEMA_VERSION, STATUSES, TRUNK, arrow_schema, metric_name, missing_fact

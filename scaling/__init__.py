@@ -1,4 +1,4 @@
 """How one run happens: specification, models, training, metrics, rows. The only home of torch.
 
-Importing this package, `scaling.spec`, `scaling.ladder` or `scaling.flops` never imports torch.
+Importing this package or `scaling.specification` never imports torch.
 """

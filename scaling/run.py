@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
+from scaling.data.images import Images, Split, load_images
+from scaling.data.tokens import TokenSplit, load_tokens, save_tokens
+from scaling.evaluation.measure_generator import GeneratorMeasurement
+from scaling.evaluation.measure_tokenizer import measure_tokenizer
+from scaling.generator.transformer import Generator
+from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
+from scaling.specification.spec import GeneratorRun, TokenizerRun
+from scaling.specification.workspace import Progress, Workspace
+from scaling.tokenizer.encoding import encode_split
+from scaling.tokenizer.model import Tokenizer
+from scaling.training.distributed import Ranks, connected
+from scaling.training.generator import GeneratorTraining
+from scaling.training.loop import CHECKPOINT_SECONDS, Report, train
+from scaling.training.schedule import segments
+from scaling.training.tokenizer import TokenizerTraining
 
 from . import preview
-from .data.images import Images, Split, load_images
-from .data.tokens import TokenSplit, load_tokens, save_tokens
-from .evaluation.measure_generator import GeneratorMeasurement
-from .evaluation.measure_tokenizer import measure_tokenizer
-from .facts import estimated_seconds, evaluation_seconds
-from .generator.transformer import Generator
 from .ranks import Place
-from .spec import GeneratorRun, TokenizerRun
-from .tokenizer.encoding import encode_split
-from .tokenizer.model import Tokenizer
-from .training.distributed import Ranks, connected
-from .training.generator import GeneratorTraining
-from .training.loop import CHECKPOINT_SECONDS, Report, train
-from .training.schedule import segments
-from .training.tokenizer import TokenizerTraining
-from .workspace import Progress, Workspace
 
 MODEL, TOKENS, PREVIEW, NEIGHBOURS = "model.safetensors", "tokens.safetensors", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from results.errors import DataError
+from scaling.specification.catalogue import DATASETS, Dataset
+from scaling.specification.spec import DataSpec
 
-from ..catalogue import DATASETS, Dataset
-from ..spec import DataSpec
 from . import sources
 
 Split = Literal["train", "validation"]

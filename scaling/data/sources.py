@@ -29,8 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from results.errors import DataError
-
-from ..catalogue import DATASETS, Dataset
+from scaling.specification.catalogue import DATASETS, Dataset
 
 VARIABLE = "TOKENLAW_DATA"
 """Environment variable that names a folder with the files (or with a folder named as the data set)."""

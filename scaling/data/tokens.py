@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from results.errors import DataError
-
-from ..spec import TokenizerRun
+from scaling.specification.spec import TokenizerRun
 
 
 @dataclass(frozen=True)

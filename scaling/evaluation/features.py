@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from results.errors import DataError
+from scaling.memory_layout import channels_last
+from scaling.specification import catalogue, feature_networks
 
-from .. import catalogue, costs
-from ..memory_layout import channels_last
 
-
-def _convolution(shape: costs.Convolution) -> nn.Conv2d:
+def _convolution(shape: feature_networks.Convolution) -> nn.Conv2d:
     return nn.Conv2d(shape.inputs, shape.outputs, shape.kernel, shape.stride, shape.padding)
 
 
@@ -31,8 +30,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _convolution(costs.Convolution(channels, channels))
-        self.second = _convolution(costs.Convolution(channels, channels))
+        self.first = _convolution(feature_networks.Convolution(channels, channels))
+        self.second = _convolution(feature_networks.Convolution(channels, channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images of features to images of features."""
@@ -52,9 +51,10 @@ class FidClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.ModuleDict({"down": _convolution(down), "block": ResidualBlock(down.outputs)}) for down in costs.FID_DOWN
+            nn.ModuleDict({"down": _convolution(down), "block": ResidualBlock(down.outputs)})
+            for down in feature_networks.FID_DOWN
         )
-        self.head = nn.Linear(costs.FID_DIMENSIONS, costs.FID_CLASSES)
+        self.head = nn.Linear(feature_networks.FID_DIMENSIONS, feature_networks.FID_CLASSES)
         self.register_buffer("feature_scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -80,15 +80,15 @@ class PerceptualEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_convolution(shape) for shape in costs.PERCEPTUAL_CONVOLUTIONS)
+        self.layers = nn.ModuleList(_convolution(shape) for shape in feature_networks.PERCEPTUAL_CONVOLUTIONS)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features at the depths costs.PERCEPTUAL_DEPTHS, finest first, of images [n, 1, s, s] in [-1, 1]."""
+        """Features at PERCEPTUAL_DEPTHS, finest first, of images [n, 1, s, s] in [-1, 1]."""
         features = []
         hidden = images
         for depth, layer in enumerate(self.layers):
             hidden = functional.leaky_relu(layer(hidden), self.slope)
-            if depth in costs.PERCEPTUAL_DEPTHS:
+            if depth in feature_networks.PERCEPTUAL_DEPTHS:
                 features.append(hidden)
         return features
 
@@ -100,7 +100,7 @@ _CLASSES: dict[str, type[nn.Module]] = {"fid": FidClassifier, "perceptual": Perc
 def load_network(role: Literal["fid"]) -> FidClassifier: ...
 @overload
 def load_network(role: Literal["perceptual"]) -> PerceptualEncoder: ...
-def load_network(role: costs.Role) -> nn.Module:
+def load_network(role: feature_networks.Role) -> nn.Module:
     """The shipped network of a role: evaluation mode, frozen, a copy of its own for each caller.
 
     Raises DataError if the file is missing, or is not the one whose SHA-256 the catalogue pins.
@@ -111,7 +111,7 @@ def load_network(role: costs.Role) -> nn.Module:
 
 
 @cache
-def _verified_bytes(role: costs.Role) -> bytes:
+def _verified_bytes(role: feature_networks.Role) -> bytes:
     entry = catalogue.FEATURE_NETWORKS[role]
     try:
         content = entry.path.read_bytes()
@@ -141,7 +141,7 @@ def extract_features(
             step()
             parts.append(network(chunk.to(device=device, dtype=torch.float32).div_(127.5).sub_(1)).float().cpu())
     # Cloned outside inference mode, so that callers may use the result in autograd.
-    return torch.cat(parts).clone() if parts else torch.empty(0, costs.FID_DIMENSIONS)
+    return torch.cat(parts).clone() if parts else torch.empty(0, feature_networks.FID_DIMENSIONS)
 
 
 class PerceptualLoss(nn.Module):

@@ -25,9 +25,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from results.errors import DataError
+from scaling.data.images import Split, load_images
+from scaling.specification.spec import DataSpec
 
-from ..data.images import Split, load_images
-from ..spec import DataSpec
 from .features import extract_features
 
 _log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FrechetEstimate:
     """A Frechet distance, its standard error over the images that were drawn, and how many these were."""
 
     value: float
@@ -142,7 +142,7 @@ BLOCKS = 20
 """Of the jackknife: the standard error itself is then good to about 1 / sqrt(2 * 19) = 16 %."""
 
 
-def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Estimate:
+def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> FrechetEstimate:
     """Distance of `features` [n, d] to fixed reference moments, with a delete-a-block jackknife standard error.
 
     The rows are dealt at random into 20 blocks; the distance is computed without each block in turn, and
@@ -155,7 +155,7 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Est
     return _jackknife([(part, None) for part in parts], reference)
 
 
-def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) -> Estimate:
+def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) -> FrechetEstimate:
     """Distance of reconstructions' `features` to those of the same images' `originals`, both [n, d], rows matching.
 
     As `frechet_estimate`, but each block is deleted from both sides, since both come from one draw of images.
@@ -173,14 +173,14 @@ def _deal(count: int, seed: int) -> list[Tensor]:
     return list(order.tensor_split(BLOCKS))
 
 
-def _jackknife(parts: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> Estimate:
+def _jackknife(parts: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> FrechetEstimate:
     def distance(used: list[tuple[Moments, Moments | None]]) -> float:
         reference = fixed or Moments.total(original for _, original in used if original is not None)
         return frechet_distance(Moments.total(part for part, _ in used), reference)
 
     left_out = torch.tensor([distance(parts[:i] + parts[i + 1 :]) for i in range(len(parts))], dtype=torch.float64)
     variance = (len(parts) - 1) * left_out.var(unbiased=False)
-    return Estimate(distance(parts), float(variance.sqrt()), sum(part.count for part, _ in parts))
+    return FrechetEstimate(distance(parts), float(variance.sqrt()), sum(part.count for part, _ in parts))
 
 
 def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:
@@ -193,7 +193,7 @@ def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].sort().values
 
 
-def real_fid(data: DataSpec, network: nn.Module, cache: Path, n: int, seed: int = 0) -> Estimate:
+def real_fid(data: DataSpec, network: nn.Module, cache: Path, n: int, seed: int = 0) -> FrechetEstimate:
     """The noise floor of gFID: held-out real images against the training reference at n (or all of them, if fewer)."""
     pixels = load_images(data, "validation").pixels
     features = extract_features(network, pixels[held_out_indices(len(pixels), n, seed)])

@@ -12,14 +12,15 @@ from torch import Tensor
 from results.errors import DataError
 from results.protocol import Protocol
 from results.recorder import Recorder
+from scaling import randomness
+from scaling.data.images import load_images
+from scaling.data.tokens import TokenSplit
+from scaling.generator.sampling import sample
+from scaling.generator.transformer import Generator
+from scaling.specification import flops
+from scaling.specification.spec import GeneratorRun
+from scaling.tokenizer.model import Tokenizer
 
-from .. import flops, randomness
-from ..data.images import load_images
-from ..data.tokens import TokenSplit
-from ..generator.sampling import sample
-from ..generator.transformer import Generator
-from ..spec import GeneratorRun
-from ..tokenizer.model import Tokenizer
 from . import fid, rate
 from .features import extract_features, load_network
 from .measure_tokenizer import fid_protocol

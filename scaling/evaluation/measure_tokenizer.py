@@ -11,12 +11,12 @@ from torch import Tensor
 from results.protocol import Protocol
 from results.recorder import Recorder
 from results.schema import TRUNK
+from scaling.data.images import Images, resize, to_float
+from scaling.data.tokens import TokenSplit, frequencies
+from scaling.specification import flops
+from scaling.specification.spec import TokenizerRun
+from scaling.tokenizer.model import Tokenizer
 
-from .. import flops
-from ..data.images import Images, resize, to_float
-from ..data.tokens import TokenSplit, frequencies
-from ..spec import TokenizerRun
-from ..tokenizer.model import Tokenizer
 from . import fid, reconstruction
 from .features import extract_features, load_network
 from .rate import unigram_cross_entropy

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .. import catalogue, costs
-from ..data.images import Images, load_images, to_float
-from ..memory_layout import channels_last
-from ..spec import DataSpec
+from scaling.data.images import Images, load_images, to_float
+from scaling.memory_layout import channels_last
+from scaling.specification import catalogue, feature_networks
+from scaling.specification.spec import DataSpec
+
 from .features import FidClassifier, PerceptualEncoder
 
 BATCH = 128
@@ -60,7 +61,7 @@ def train_fid(train: Images, validation: Images, epochs: int = 18, seed: int = 0
         accuracies = {name: _accuracy(network, images) for name, images in (("test", validation), ("train", train))}
     return network, {
         "description": "residual classifier of the ten classes (ReLU, spatial mean); features scaled to unit variance",
-        "dimensions": costs.FID_DIMENSIONS,
+        "dimensions": feature_networks.FID_DIMENSIONS,
         "test_accuracy": accuracies["test"],
         "train_accuracy": accuracies["train"],
     }
@@ -72,7 +73,7 @@ class _Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = PerceptualEncoder()
-        last = costs.PERCEPTUAL_CONVOLUTIONS[-1]
+        last = feature_networks.PERCEPTUAL_CONVOLUTIONS[-1]
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(last.outputs, 32, 4, 2, 1),
             nn.BatchNorm2d(32),
@@ -212,7 +213,7 @@ def _report(role: str, step: int, total: int, loss: Tensor) -> None:
         print(f"{role}: step {step + 1}/{total}, loss {loss.item():.4f}", file=sys.stderr, flush=True)
 
 
-def write_network(role: costs.Role, network: nn.Module, facts: dict[str, Any], folder: Path) -> str:
+def write_network(role: feature_networks.Role, network: nn.Module, facts: dict[str, Any], folder: Path) -> str:
     """Writes weights and the role's entry of networks.json into `folder`; the SHA-256 of the weights."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     content = save_safetensors(tensors)
@@ -221,7 +222,12 @@ def write_network(role: costs.Role, network: nn.Module, facts: dict[str, Any], f
     index = folder / "networks.json"
     entries = json.loads(index.read_text()) if index.exists() else {}
     digest = hashlib.sha256(content).hexdigest()
-    entries[role] = {"file": FILES[role], "sha256": digest, "parameters": costs.parameter_count(role), **facts}
+    entries[role] = {
+        "file": FILES[role],
+        "sha256": digest,
+        "parameters": feature_networks.parameter_count(role),
+        **facts,
+    }
     index.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
     return digest
 
@@ -232,12 +238,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=catalogue.WEIGHTS, help="folder to write to (default: the installed one)"
     )
-    parser.add_argument("--role", choices=get_args(costs.Role), help="only this network (default: both)")
+    parser.add_argument("--role", choices=get_args(feature_networks.Role), help="only this network (default: both)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     train, validation = (load_images(DataSpec(), split) for split in ("train", "validation"))
-    builders: dict[costs.Role, Callable[[Images, Images], tuple[nn.Module, Facts]]]
+    builders: dict[feature_networks.Role, Callable[[Images, Images], tuple[nn.Module, Facts]]]
     builders = {"fid": train_fid, "perceptual": train_perceptual}
     for role, build in builders.items():
         if chosen.role in (None, role):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.tokens import frequencies
-from ..generator.loss import negative_log_likelihood
-from ..generator.transformer import Generator
+from scaling.data.tokens import frequencies
+from scaling.generator.loss import negative_log_likelihood
+from scaling.generator.transformer import Generator
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data.images import load_images
-from ..spec import DataSpec
+from scaling.data.images import load_images
+from scaling.specification.spec import DataSpec
+
 from .features import FidClassifier, extract_features
 from .memorisation import Neighbours, nearest_neighbours
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..spec import GeneratorRun, TransformerSpec
+from scaling.specification.spec import GeneratorRun, TransformerSpec
+
 from .normalisation import RmsNorm
 
 ROTARY_BASE = 10_000.0
@@ -103,7 +104,7 @@ class FeedForward(nn.Module):
         return self.down(functional.silu(gate) * up)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
     def __init__(self, spec: TransformerSpec) -> None:
@@ -125,7 +126,7 @@ class CausalBlocks(nn.Module):
     def __init__(self, spec: TransformerSpec, grid: int, prefix: int) -> None:
         super().__init__()
         self.spec = spec
-        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.layers))
+        self.blocks = nn.ModuleList(TransformerBlock(spec) for _ in range(spec.layers))
         self.norm = RmsNorm(spec.width)
         self.register_buffer("rotary", rotary_table(grid, spec.head_dim, prefix), persistent=False)
         self.rotary: Tensor

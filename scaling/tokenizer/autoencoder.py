@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..spec import AutoencoderSpec
+from scaling.specification.spec import AutoencoderSpec
 
 
 def _groups(channels: int) -> int:

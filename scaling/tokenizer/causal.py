@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from ..generator.transformer import CausalBlocks, initialise
-from ..spec import CausalRegulariserSpec, TransformerSpec
+from scaling.generator.transformer import CausalBlocks, initialise
+from scaling.specification.spec import CausalRegulariserSpec, TransformerSpec
 
 
 class _ScaleGradient(Function):

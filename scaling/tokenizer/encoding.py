@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from results import atomic
 from results.errors import DataError, RunError
+from results.store import atomic
 
 from .model import Tokenizer
 

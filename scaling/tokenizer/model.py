@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from results.errors import DataError
+from scaling.data.images import resize, to_float, to_pixels
+from scaling.memory_layout import channels_last
+from scaling.specification.spec import TokenizerRun
 
-from ..data.images import resize, to_float, to_pixels
-from ..memory_layout import channels_last
-from ..spec import TokenizerRun
 from .autoencoder import Decoder, Encoder
 from .quantizers import Quantised, build_quantizer
 

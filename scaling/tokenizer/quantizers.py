@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ..spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
+from scaling.specification.spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
 
 LOOKUP_ELEMENTS = 2**20
 """Most entries of the latent-code similarity matrix that exist at once: 4 MiB in float32."""

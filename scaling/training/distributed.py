@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from results.errors import RunError, UsageError
-
-from ..ranks import Place
+from scaling.ranks import Place
 
 WAIT = timedelta(hours=24)
 """Longest wait of a rank for the others: rank 0 alone evaluates, while they wait."""

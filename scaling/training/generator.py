@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from results.recorder import Recorder
 from results.schema import decay_branch
+from scaling import randomness
+from scaling.data.tokens import TokenSplit
+from scaling.generator.loss import linear_cross_entropy
+from scaling.generator.transformer import Generator, build_generator
+from scaling.specification import flops
+from scaling.specification.spec import GeneratorRun
 
-from .. import flops, randomness
-from ..data.tokens import TokenSplit
-from ..generator.loss import linear_cross_entropy
-from ..generator.transformer import Generator, build_generator
-from ..spec import GeneratorRun
 from . import optimiser
 from .distributed import ALONE, Ranks, sum_of
-from .schedule import Segment, generator_learning_rate
+from .schedule import ScheduleSegment, generator_learning_rate
 
 Evaluate = Callable[[Generator, str, int, Recorder], None]
 """Measures a model at the end of a branch (its name) after so many images, and records it."""
@@ -48,7 +49,7 @@ class GeneratorTraining:
         self.model = build_generator(spec).to(ranks.device).train()
         self.optimiser = optimiser.adamw(self.model.parameters(), spec.optimiser)
 
-    def step(self, segment: Segment, images: int) -> dict[str, Tensor]:
+    def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See Trainable. The stream of images is the trunk's for every branch."""
         spec = self.spec
         optimiser.set_learning_rate(self.optimiser, generator_learning_rate(spec, segment, images))
@@ -91,7 +92,7 @@ class GeneratorTraining:
         optimiser.load_module_tensors(self.model, "model", tensors)
         optimiser.load_state_tensors(self.optimiser, "optimiser", tensors)
 
-    def evaluate(self, segment: Segment, images: int, recorder: Recorder) -> None:
+    def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See Trainable."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)

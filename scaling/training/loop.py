@@ -13,11 +13,11 @@ from torch import Tensor
 
 from results.errors import RunError
 from results.recorder import Recorder
+from scaling.specification.workspace import Progress, Workspace
 
-from ..workspace import Progress, Workspace
 from . import checkpoint
 from .distributed import ALONE, Ranks
-from .schedule import Segment
+from .schedule import ScheduleSegment
 
 LOG_STEPS = 16
 """Steps between rows of the curves."""
@@ -30,14 +30,14 @@ SAVING_SHARE = 0.05
 ROWS_BEFORE = "rows-before-evaluation.jsonl"
 
 
-class Trainable(Protocol):
+class StageTraining(Protocol):
     """What the loop drives: one stage's models, optimisers and data."""
 
     batch_size: int
     tokens_per_image: int
     flops_per_image: float
 
-    def step(self, segment: Segment, images: int) -> dict[str, Tensor]:
+    def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """One optimiser step on the images `images` .. `images + batch_size` of the stream; detached loss terms, of
         which the sums over processes are those of the batch."""
         ...
@@ -50,7 +50,7 @@ class Trainable(Protocol):
         """The reverse of `state`."""
         ...
 
-    def evaluate(self, segment: Segment, images: int, recorder: Recorder) -> None:
+    def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """Measure the model at the end of a segment and record evaluations."""
         ...
 
@@ -59,8 +59,8 @@ Report = Callable[[Progress], None]
 
 
 def train(
-    trainable: Trainable,
-    segments: tuple[Segment, ...],
+    trainable: StageTraining,
+    segments: tuple[ScheduleSegment, ...],
     workspace: Workspace,
     recorder: Recorder,
     report: Report,
@@ -84,8 +84,8 @@ class _Loop:
 
     def __init__(
         self,
-        trainable: Trainable,
-        segments: tuple[Segment, ...],
+        trainable: StageTraining,
+        segments: tuple[ScheduleSegment, ...],
         workspace: Workspace,
         recorder: Recorder,
         report: Report,
@@ -122,7 +122,7 @@ class _Loop:
                 if segment.evaluated:
                     self._save()  # An evaluation is never done twice.
 
-    def _train(self, segment: Segment) -> None:
+    def _train(self, segment: ScheduleSegment) -> None:
         """The steps of one segment."""
         batch = self.trainable.batch_size
         begun, clock = self.images, time.monotonic()
@@ -145,13 +145,13 @@ class _Loop:
             if not self.sums and self.ranks.told(self._due()):
                 self._save()
 
-    def _unlogged(self, segment: Segment) -> int:
+    def _unlogged(self, segment: ScheduleSegment) -> int:
         """Steps since the last row of the curves; rows come every LOG_STEPS and at the end of a segment."""
         if self.images >= segment.end:
             return 0
         return (self.images - segment.start) // self.trainable.batch_size % LOG_STEPS
 
-    def _log(self, segment: Segment) -> float:
+    def _log(self, segment: ScheduleSegment) -> float:
         """Record the means over the steps since the last row; the mean loss. Raises RunError if it is not finite."""
         trainable, images = self.trainable, self.images
         steps = (images - segment.start) // trainable.batch_size
@@ -170,7 +170,7 @@ class _Loop:
             raise RunError(f"loss is {means['loss']} at {images} images of {segment.branch}", cause="diverged")
         return float(means["loss"])
 
-    def _evaluate(self, segment: Segment) -> None:
+    def _evaluate(self, segment: ScheduleSegment) -> None:
         """Measure at the end of a segment. Stopped in between, a checkpoint of the moment before it is kept."""
         before = self.workspace.attempt / ROWS_BEFORE
         self.recorder.save(before)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..spec import OptimiserSpec
+from scaling.specification.spec import OptimiserSpec
 
 
 def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:

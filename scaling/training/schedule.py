@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 
 from results.schema import TRUNK, decay_branch
-
-from ..spec import GeneratorRun, OptimiserSpec, TokenizerRun
+from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun
 
 WARMUP_START = 0.1
 """Warm-up begins at this share of the peak (paper App. A: 1e-5 of 1e-4, 3e-4 of 3e-3)."""
 
 
 @dataclass(frozen=True)
-class Segment:
+class ScheduleSegment:
     """Images start .. end of one branch. At the end of a segment with `evaluated`, the branch is measured; a decay
     segment starts from the trunk's state, and the trunk goes on from where it was forked."""
 
@@ -29,18 +28,18 @@ class Segment:
         return self.branch != TRUNK
 
 
-def segments(run: TokenizerRun | GeneratorRun) -> tuple[Segment, ...]:
+def segments(run: TokenizerRun | GeneratorRun) -> tuple[ScheduleSegment, ...]:
     """What a run executes, in order."""
     if isinstance(run, TokenizerRun):
-        return (Segment(TRUNK, 0, run.train_images, evaluated=True),)
+        return (ScheduleSegment(TRUNK, 0, run.train_images, evaluated=True),)
     if run.schedule == "cosine":
-        return (Segment(TRUNK, 0, run.train_images[0], evaluated=True),)
+        return (ScheduleSegment(TRUNK, 0, run.train_images[0], evaluated=True),)
     found, position = [], 0
     for budget in run.train_images:
         fork = budget - run.decay_images(budget)
         if fork > position:
-            found.append(Segment(TRUNK, position, fork, evaluated=False))
-        found.append(Segment(decay_branch(budget), fork, budget, evaluated=True))
+            found.append(ScheduleSegment(TRUNK, position, fork, evaluated=False))
+        found.append(ScheduleSegment(decay_branch(budget), fork, budget, evaluated=True))
         position = max(position, fork)
     return tuple(found)
 
@@ -66,7 +65,7 @@ def tokenizer_learning_rate(run: TokenizerRun, images: int) -> float:
     return rate
 
 
-def generator_learning_rate(run: GeneratorRun, segment: Segment, images: int) -> float:
+def generator_learning_rate(run: GeneratorRun, segment: ScheduleSegment, images: int) -> float:
     """Learning rate of the step that starts after `images` images of a segment."""
     rate = run.optimiser.learning_rate * warmup(run.optimiser, images)
     if run.schedule == "cosine":

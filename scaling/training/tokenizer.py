@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from results.recorder import Recorder
+from scaling import randomness
+from scaling.data.images import load_images, resize, to_float
+from scaling.evaluation.features import PerceptualLoss
+from scaling.specification import flops
+from scaling.specification.spec import OptimiserSpec, TokenizerRun, VectorQuantizerSpec
+from scaling.tokenizer.causal import CausalRegulariser
+from scaling.tokenizer.model import Encoded, Tokenizer
+from scaling.tokenizer.quantizers import VectorQuantizer
 
-from .. import flops, randomness
-from ..data.images import load_images, resize, to_float
-from ..evaluation.features import PerceptualLoss
-from ..spec import OptimiserSpec, TokenizerRun, VectorQuantizerSpec
-from ..tokenizer.causal import CausalRegulariser
-from ..tokenizer.model import Encoded, Tokenizer
-from ..tokenizer.quantizers import VectorQuantizer
 from . import optimiser
 from .distributed import ALONE, Ranks, sum_of
-from .schedule import Segment, tokenizer_learning_rate
+from .schedule import ScheduleSegment, tokenizer_learning_rate
 
 Evaluate = Callable[[Tokenizer, Recorder], None]
 """Measures a finished tokenizer and records it."""
@@ -78,7 +79,7 @@ class TokenizerTraining:
             )
             self.causal_optimiser = optimiser.adamw(self.regulariser.parameters(), own)
 
-    def step(self, segment: Segment, images: int) -> dict[str, Tensor]:
+    def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See Trainable."""
         spec = self.spec
         rate = tokenizer_learning_rate(spec, images)
@@ -218,7 +219,7 @@ class TokenizerTraining:
             optimiser.load_module_tensors(self.regulariser, "causal", tensors)
             optimiser.load_state_tensors(self.causal_optimiser, "causal_optimiser", tensors)
 
-    def evaluate(self, segment: Segment, images: int, recorder: Recorder) -> None:
+    def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """Measure the averaged weights, on the CPU wherever they were trained: the protocol knows one arithmetic."""
         model = self.average if self.ranks.device.type == "cpu" else copy.deepcopy(self.average).cpu()
         model.eval()

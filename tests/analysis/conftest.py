@@ -82,7 +82,7 @@ class Study:
         return arrow["runs"].to_pandas(), arrow["curves"].to_pandas(), arrow["evaluations"].to_pandas()
 
     def frames(self, **options: Any) -> Any:
-        from analysis.frames import from_tables
+        from analysis.tokenizers.frames import from_tables
 
         return from_tables(*self.tables(), **options)
 

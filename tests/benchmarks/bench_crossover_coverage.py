@@ -15,8 +15,8 @@ import sys
 import numpy as np
 import pandas as pd
 
-from analysis.crossover import crossover_of
-from analysis.frontier import Design, Front, compared_fronts, fronts
+from analysis.tokenizers.crossover import crossover_of
+from analysis.tokenizers.fronts import Design, Front, compared_fronts, fronts
 
 SIZES = {"XS": 2e4, "S": 1.2e5, "M": 5e5}
 IMAGES = 2.0 ** np.arange(14, 19)

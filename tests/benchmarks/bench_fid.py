@@ -18,13 +18,13 @@ import torch
 from scipy import linalg
 from torch.nn import functional
 
-from scaling import costs
 from scaling.data.images import Images, load_images, resize, to_float, to_pixels
 from scaling.evaluation.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, real_fid, reference_moments
 from scaling.evaluation.memorisation import nearest_neighbours
 from scaling.evaluation.reconstruction import psnr, ssim
-from scaling.spec import DataSpec
+from scaling.specification import feature_networks
+from scaling.specification.spec import DataSpec
 
 
 def seconds(call: Callable[[], object], repeats: int = 5) -> float:
@@ -79,7 +79,8 @@ def main() -> None:
     pixels = load_images(data, "validation").pixels
     for role in ("fid", "perceptual"):
         print(
-            f"{role}: {costs.forward_flops(role, 32) / 1e6:.2f} MFLOP forward, {costs.parameter_count(role)} parameters"
+            f"{role}: {feature_networks.forward_flops(role, 32) / 1e6:.2f} MFLOP forward, "
+            f"{feature_networks.parameter_count(role)} parameters"
         )
     for batch in (50, 100, 500):
         spent = seconds(lambda batch=batch: extract_features(network, pixels[:2_000], batch))

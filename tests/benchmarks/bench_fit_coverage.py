@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 
-from analysis.fit import fit
-from analysis.profile import with_profile
-from analysis.uncertainty import bootstrap, with_intervals
+from analysis.fitting.fit import fit
+from analysis.inference.bootstrap import bootstrap, with_intervals
+from analysis.inference.profile import with_profile
 
 NAMES = ("E", "A", "B", "alpha", "beta")
 

@@ -15,7 +15,7 @@ import time
 import numpy as np
 from bench_fit_learning_curves import OPTIONS, columns, tasks
 
-from analysis.fit import fit, fit_groups
+from analysis.fitting.fit import fit, fit_groups
 
 Curves = dict[str, dict[str, np.ndarray]]
 LAWS = ("m3", "m4", "bnsl-1")

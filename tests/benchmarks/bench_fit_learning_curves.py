@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.fit import fit, fit_groups
-from analysis.selection import select
-from analysis.validation import rmsle
+from analysis.fitting.fit import fit, fit_groups
+from analysis.inference.selection import select
+from analysis.inference.validation import rmsle
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 OPTIONS = {"starts": 4, "max_iterations": 800}

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from analysis.fit import fit
-from analysis.profile import profile
-from analysis.uncertainty import bootstrap
+from analysis.fitting.fit import fit
+from analysis.inference.bootstrap import bootstrap
+from analysis.inference.profile import profile
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 BEST = 1.018274017801e-3

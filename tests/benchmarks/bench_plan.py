@@ -44,7 +44,7 @@ ENDLESS = '[study]\nname = "endless"\n[[grid]]\nproduct = {{ {} }}\n'.format(
 CODE = f"""
 import atexit, sys
 sys.argv[0] = "tokenlaw"
-from sweeps.cli import main
+from sweeps.cli.app import main
 atexit.register(lambda: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))
 main()
 """

@@ -10,10 +10,10 @@ import torch
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
-from scaling import facts
-from scaling.ladder import transformer
 from scaling.run import MODEL, NEIGHBOURS, PREVIEW, TOKENS, execute
-from scaling.spec import (
+from scaling.specification import run_columns
+from scaling.specification.ladder import transformer
+from scaling.specification.spec import (
     AutoencoderSpec,
     CausalRegulariserSpec,
     EvaluationSpec,
@@ -22,8 +22,8 @@ from scaling.spec import (
     TokenizerRun,
     VectorQuantizerSpec,
 )
+from scaling.specification.workspace import Progress, Workspace
 from scaling.training.checkpoint import load_newest
-from scaling.workspace import Progress, Workspace
 
 EVALUATION = EvaluationSpec(samples=256, guidance=(1.0, 1.5))
 TOKENIZER = TokenizerRun(
@@ -125,7 +125,7 @@ def test_a_tokenizer_leaves_rows_weights_tokens_and_a_picture(trained: tuple[Rec
     assert found["codebook_perplexity"] <= 64
     losses = [r["value"] for r in recorder.rows["curves"] if r["term"] == "loss"]
     assert losses[-1] < 0.7 * losses[0]
-    row = facts.run_facts(TOKENIZER)
+    row = run_columns.run_facts(TOKENIZER)
     recorder.tables(row | {
         "status": "done", "wall_seconds": 1.0, "peak_memory_bytes": 1, "started_at": "x", "finished_at": "y",
         "provenance": "{}",
@@ -165,7 +165,7 @@ def test_a_generator_is_measured_at_each_budget(generated: tuple[Recorder, Path]
     assert found["decay@8192", 8192, "nats_per_token", None] < found["decay@4096", 4096, "nats_per_token", None]
     assert ("decay@8192", 8192, "near_copy_fraction", 1.0) in found
     cost = {r["images"]: r["path_flops"] for r in recorder.rows["evaluations"]}
-    assert cost[8192] == 2 * cost[4096] == facts.run_facts(generator())["path_flops"]
+    assert cost[8192] == 2 * cost[4096] == run_columns.run_facts(generator())["path_flops"]
 
 
 @pytest.mark.slow

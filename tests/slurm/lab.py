@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.attempts import attempted, attempts_at
-from sweeps.status import RunStatus, collect
-from sweeps.worker_process import worker_environment
+from sweeps.backends.status import RunStatus, collect
+from sweeps.record.attempts import attempted, attempts_at
+from sweeps.worker.process import worker_environment
+from tests.sweeps.rooted_study import RootedStudy
 
-from ..sweeps.rooted_study import RootedStudy
 from .cluster import Cluster
 
 SUBMITTER = Path(__file__).with_name("toy_submitter.py")

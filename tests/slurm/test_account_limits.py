@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweeps.status import cluster_view, collect
+from sweeps.backends.status import cluster_view, collect
 
 from .cluster import Cluster, why_not
 from .conftest import MakeLab

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.slurm.queue import Queue, slurm
-from sweeps.slurm.queue import _accounted as accounted
+from sweeps.record.slurm_client import Queue, slurm
+from sweeps.record.slurm_client import _accounted as accounted
 
 from .cluster import Cluster
 from .conftest import MakeLab
@@ -32,5 +32,5 @@ def test_study_and_endings_from_the_database(
     wanted = {f"{number}_0", f"{number}_1"}
     cluster.wait_for(lambda: accounted(wanted).keys() == wanted, "endings in the database")
     assert {(e.state, e.exit_code) for e in accounted(wanted).values()} == {("FAILED", 3)}
-    monkeypatch.setattr("sweeps.slurm.queue._remembered", lambda ids: {})
+    monkeypatch.setattr("sweeps.record.slurm_client._remembered", lambda ids: {})
     assert Queue().endings(wanted) == accounted(wanted)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ..sweeps.rooted_study import GO
+from tests.sweeps.rooted_study import GO
+
 from .cluster import NODES, Cluster
 from .conftest import MakeLab
 from .lab import Lab

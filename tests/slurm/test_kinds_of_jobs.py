@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.attempts import Heartbeat
+from sweeps.record.attempts import Heartbeat
+from tests.sweeps.rooted_study import tiny_study
 
-from ..sweeps.rooted_study import tiny_study
 from .cluster import Cluster
 from .conftest import MakeLab
 from .lab import Lab

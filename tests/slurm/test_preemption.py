@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ..sweeps.rooted_study import GO
+from tests.sweeps.rooted_study import GO
+
 from .cluster import CPUS, NODES, Cluster
 from .conftest import MakeLab
 

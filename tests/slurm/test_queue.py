@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.slurm.queue import Cluster as Facts
-from sweeps.slurm.queue import Queue, SlurmError, SlurmMissing, slurm
+from sweeps.record.slurm_client import Cluster as Facts
+from sweeps.record.slurm_client import Queue, SlurmError, SlurmMissing, slurm
 
 from .cluster import Cluster
 

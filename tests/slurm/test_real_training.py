@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.launch import submit
+from sweeps.backends.launch import submit
+from tests.sweeps.rooted_study import RootedStudy, tiny_study
 
-from ..sweeps.rooted_study import RootedStudy, tiny_study
 from .cluster import NODES, Cluster
 from .conftest import MakeLab
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.jobs.submitter import cancel
-from sweeps.slurm.queue import SlurmError
+from sweeps.backends.slurm.submitter import cancel
+from sweeps.record.slurm_client import SlurmError
+from tests.sweeps.rooted_study import GO
 
-from ..sweeps.rooted_study import GO
 from .cluster import Cluster
 from .conftest import MakeLab
 from .lab import Lab
@@ -187,7 +187,7 @@ def test_what_slurm_refuses_is_told_and_the_rest_goes_on(cluster: Cluster, labs:
 
 def test_slurm_that_does_not_answer_writes_nothing(labs: MakeLab, cluster: Cluster, monkeypatch: pytest.MonkeyPatch,
                                                     clients: Path) -> None:  # fmt: skip
-    from sweeps.jobs.submitter import submit
+    from sweeps.backends.slurm.submitter import submit
 
     lab = labs(cluster, 1, 0)
     cluster.stop_controller()

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from ..sweeps.rooted_study import GO
+from tests.sweeps.rooted_study import GO
+
 from .cluster import Cluster
 from .conftest import MakeLab
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from results import TokenlawError
-from sweeps.cli_slurm import submit_to_slurm
-from sweeps.jobs import submitter, waiting
-from sweeps.plan import make_plan
-from sweeps.study import load_study
+from sweeps.backends.slurm import submitter, waiting
+from sweeps.cli.slurm import submit_to_slurm
+from sweeps.planning.plan import make_plan
+from sweeps.study.study import load_study
 
 TOY = (sys.executable, "-P", str(Path(__file__).parent.parent / "sweeps" / "toy_worker.py"))
 waiting.LOOK_SECONDS = 0.5

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.attempts import attempted, living
-from sweeps.launch import submit
-from sweeps.standing import Snapshot, Summary
-from sweeps.worker_process import worker_environment
+from sweeps.backends.launch import submit
+from sweeps.backends.standing import Standing, SubmissionSummary
+from sweeps.record.attempts import attempted, living
+from sweeps.worker.process import worker_environment
 
 from .rooted_study import TOY, RootedStudy
 
@@ -40,7 +40,9 @@ product = { "generator.size" = ["XS"] }
 class Sweep(RootedStudy):
     """A study under a root, submitted to this machine."""
 
-    def submit(self, jobs: int = 2, observe: Callable[[Snapshot], None] = lambda s: None, **options: Any) -> Summary:
+    def submit(
+        self, jobs: int = 2, observe: Callable[[Standing], None] = lambda s: None, **options: Any
+    ) -> SubmissionSummary:
         """Submit in this process, with toys."""
         options = {"worker": TOY, "prepare": lambda runs, say: None, **options}
         return submit(self.plan, self.root, jobs=jobs, observe=observe, **options)
@@ -109,7 +111,7 @@ def clean_up(sweep: Sweep) -> None:
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
     """Points to fit; what fits them is imported only where it is used."""
-    from .fit_commands import write_points
+    from tests.sweeps.cli.fit_commands import write_points
 
     return write_points(tmp_path / "points.csv")
 
@@ -117,6 +119,6 @@ def csv(tmp_path: Path) -> Path:
 @pytest.fixture
 def fit_file(csv: Path, tmp_path: Path) -> Path:
     """The file of a fit to these points."""
-    from .fit_commands import write_fit
+    from tests.sweeps.cli.fit_commands import write_fit
 
     return write_fit(csv, tmp_path / "fit.json")

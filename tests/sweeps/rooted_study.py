@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from results import TABLES, Store
-from sweeps.attempts import attempted, living
-from sweeps.launch import submit
-from sweeps.plan import Plan, make_plan
-from sweeps.study import load_study
+from sweeps.backends.launch import submit
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.record.attempts import attempted, living
+from sweeps.study.study import load_study
 
 TOY = (sys.executable, "-P", str(Path(__file__).with_name("toy_worker.py")))
 """The command of a worker with a toy in place of training."""

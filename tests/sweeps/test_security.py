@@ -19,10 +19,10 @@ import sweeps
 from results import DataError, Recorder
 from results.provenance import provenance
 from scaling.data.tokens import load_tokens
-from scaling.spec import TokenizerRun, canonical_json
+from scaling.specification.spec import TokenizerRun, canonical_json
 from scaling.tokenizer.model import Tokenizer
 from scaling.training import checkpoint
-from sweeps.worker import work
+from sweeps.worker.worker import work
 
 if TYPE_CHECKING:
     from .conftest import Sweep
@@ -121,7 +121,7 @@ def test_nothing_is_writable_for_everybody_whatever_the_mask(tmp_path: Path) -> 
         "for name in ('OUT', 'CHECKPOINTS'): pathlib.Path(os.environ[f'TOKENLAW_{name}'], 'x').write_text('x')\n"
         "pathlib.Path(os.environ['TOKENLAW_ROWS']).write_text('{\"step\": 1, \"loss\": 1.0}\\n')\n"
     )
-    code = "import sys; from sweeps.cli import main; sys.exit(main())"
+    code = "import sys; from sweeps.cli.app import main; sys.exit(main())"
     command = [sys.executable, "-P", "-c", code, "submit", "study.toml", "--wait", "--root", "runs"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
@@ -138,7 +138,7 @@ def test_names_with_a_shell_in_them_stay_names(tmp_path: Path) -> None:
     study = tmp_path / "s.toml"
     for name in ("a; touch pwned", "$(touch pwned)", "../escape", "a`touch pwned`", "a\nb"):
         study.write_text(f"[study]\nname = {json.dumps(name)}\n[tokenizer]\ntrain_images = 2048\n")
-        command = [sys.executable, "-m", "sweeps.cli", "plan", str(study), "--root", str(tmp_path / "root")]
+        command = [sys.executable, "-m", "sweeps.cli.app", "plan", str(study), "--root", str(tmp_path / "root")]
         done = subprocess.run(
             command,
             capture_output=True,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sweeps.launch import prepare_training, submit
-from sweeps.plan import make_plan
-from sweeps.progress import PlainView
-from sweeps.study import load_study
-from sweeps.worker_process import WORKER
+from sweeps.backends.launch import prepare_training, submit
+from sweeps.backends.progress import PlainView
+from sweeps.planning.plan import make_plan
+from sweeps.study.study import load_study
+from sweeps.worker.process import WORKER
 
 TOY = (sys.executable, "-P", str(Path(__file__).with_name("toy_worker.py")))
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from results import Protocol, Recorder, RunError
-from scaling.spec import GeneratorRun, TokenizerRun
-from scaling.workspace import Progress, Workspace
-from sweeps.worker import main
+from scaling.specification.spec import GeneratorRun, TokenizerRun
+from scaling.specification.workspace import Progress, Workspace
+from sweeps.worker.worker import main
 
 
 def toy(

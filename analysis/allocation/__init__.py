@@ -1,0 +1,1 @@
+"""What to train for a budget: N and D from a law, IsoFLOP parabolas, envelopes."""

@@ -1,0 +1,98 @@
+"""The IsoFLOP parabola (approach 2), a baseline: a quadratic in log size per budget, then a power law of the minima."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.fitting.law import Array
+from results.errors import DataError, FitError
+
+BIAS = (
+    "parabola estimates are biased even without noise when the grid is off-centre or alpha != beta "
+    "(6 % to 54 % in D*, arXiv 2603.22339): compare with a fitted law"
+)
+
+
+@dataclass(frozen=True)
+class BudgetMinimum:
+    """The parabola's minimum at one budget. `bracketed`: points with higher loss lie on both sides of it."""
+
+    flops: float
+    size: float
+    loss: float
+    rows: int
+    curvature: float
+    bracketed: bool
+
+
+@dataclass(frozen=True)
+class IsoflopResult:
+    """size* = coefficient * C^exponent through the bracketed minima, and every minimum, bracketed or not."""
+
+    exponent: float
+    coefficient: float
+    minima: tuple[BudgetMinimum, ...]
+    warnings: tuple[str, ...]
+
+    def size(self, flops: ArrayLike) -> Array:
+        """The optimal size (tokens or params, as fitted) at budgets in FLOPs."""
+        return np.asarray(self.coefficient * np.asarray(flops, dtype=float) ** self.exponent)
+
+
+def parabola(flops: float, size: Array, loss: Array) -> BudgetMinimum:
+    """Least squares of loss = quadratic in log size; raises FitError with fewer than 3 different sizes."""
+    if len(np.unique(size)) < 3:
+        raise FitError(f"budget {flops:g}: {len(np.unique(size))} different sizes; a parabola needs 3")
+    log = np.log(size)
+    centre = log.mean()
+    a, b, c = np.polyfit(log - centre, loss, 2)
+    if a <= 0:
+        edge = size[np.argmin(loss)]
+        return BudgetMinimum(float(flops), float(edge), float(loss.min()), len(size), float(2 * a), False)
+    vertex = centre - b / (2 * a)
+    inside = bool(log.min() < vertex < log.max())
+    return BudgetMinimum(
+        float(flops), float(np.exp(vertex)), float(c - b**2 / (4 * a)), len(size), float(2 * a), inside
+    )
+
+
+def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: float = 0.01) -> IsoflopResult:
+    """Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556), section 3.2.
+
+    flops, size, loss: (n,). Rows whose FLOPs agree within `tolerance` (relative) are one budget. Only bracketed
+    minima enter the power law; the others are reported. Budgets with fewer than 3 sizes are left out, and named.
+
+    Raises DataError for unusable columns, FitError with fewer than 2 bracketed minima.
+    """
+    c, s, y = (np.asarray(v, dtype=float) for v in (flops, size, loss))
+    if not len(c) == len(s) == len(y):
+        raise DataError(f"isoflop: columns of {len(c)}, {len(s)} and {len(y)} rows")
+    for name, column in (("flops", c), ("size", s)):
+        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+        if bad.size:
+            raise DataError(f"row {int(bad[0])}, column {name!r}: {column[bad[0]]!r} is not a positive number")
+    if not np.all(np.isfinite(y)):
+        raise DataError(f"row {int(np.flatnonzero(~np.isfinite(y))[0])}, column 'loss': not a finite number")
+    order = np.argsort(c, kind="stable")
+    edges = np.flatnonzero(np.diff(np.log(c[order])) > tolerance) + 1
+    minima, warnings = [], [BIAS]
+    for part in np.split(order, edges):
+        budget = float(np.exp(np.mean(np.log(c[part]))))
+        if len(np.unique(s[part])) < 3:
+            warnings.append(f"budget {budget:.3g}: fewer than 3 sizes, left out")
+            continue
+        found = parabola(budget, s[part], y[part])
+        minima.append(found)
+        if not found.bracketed:
+            warnings.append(f"budget {budget:.3g}: the minimum is not bracketed by the sizes trained, left out")
+    used = [m for m in minima if m.bracketed]
+    if len(used) < 2:
+        raise FitError(f"isoflop: {len(used)} of {len(minima)} budgets have a bracketed minimum; a power law needs 2")
+    log_c, log_s = np.log([m.flops for m in used]), np.log([m.size for m in used])
+    exponent, at_mean = np.polyfit(log_c - log_c.mean(), log_s, 1)
+    return IsoflopResult(
+        float(exponent), float(np.exp(at_mean - exponent * log_c.mean())), tuple(minima), tuple(warnings)
+    )

@@ -1,0 +1,1 @@
+"""A law to points: laws, points, and the minimum of their loss."""

@@ -1,0 +1,153 @@
+"""What training costs: FLOPs as a function of parameters N and tokens D."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from results.errors import DataError, UsageError
+
+from .law import Array
+
+
+@dataclass(frozen=True)
+class PowerCost:
+    """C = coefficient * N^params_power * D^tokens_power; 6ND by default (Kaplan et al. 2020, section 2.1)."""
+
+    coefficient: float = 6.0
+    params_power: float = 1.0
+    tokens_power: float = 1.0
+
+    def flops(self, params: ArrayLike, tokens: ArrayLike) -> Array:
+        """FLOPs at (N, D)."""
+        n, d = np.asarray(params, dtype=float), np.asarray(tokens, dtype=float)
+        return np.asarray(self.coefficient * n**self.params_power * d**self.tokens_power)
+
+    def describe(self) -> str:
+        """The formula, for people."""
+        if (self.params_power, self.tokens_power) == (1.0, 1.0):
+            return f"C = {self.coefficient:g} N D"
+        return f"C = {self.coefficient:.4g} N^{self.params_power:.4g} D^{self.tokens_power:.4g}"
+
+
+_CALLS = {"log": (np.log, 1), "exp": (np.exp, 1), "sqrt": (np.sqrt, 1), "min": (np.minimum, 2), "max": (np.maximum, 2)}
+_LONGEST = 300  # characters of a formula: deeper nesting than that would exhaust the stack
+_ALLOWED_NODES = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Call,
+    ast.Name,
+    ast.Constant,
+    ast.Load,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.Pow,
+    ast.USub,
+    ast.UAdd,
+)
+
+
+@dataclass(frozen=True)
+class FormulaCost:
+    """A formula in N and D, such as "6*N*D + 2e9*D": arithmetic, log, exp, sqrt, min and max, nothing else.
+
+    Raises UsageError for anything else, and where the formula does not grow with both N and D.
+    """
+
+    formula: str
+
+    def __post_init__(self) -> None:
+        if len(self.formula) > _LONGEST:
+            raise UsageError(f"cost: a formula of {len(self.formula)} characters; allowed: up to {_LONGEST}")
+        try:
+            tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
+        except (SyntaxError, ValueError):
+            raise UsageError(f"cost={self.formula!r} is not a formula") from None
+        functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if not isinstance(node, _ALLOWED_NODES) or not _allowed(node, id(node) in functions):
+                allowed = "N, D, numbers, + - * / ^, log(a), exp(a), sqrt(a), min(a, b), max(a, b)"
+                raise UsageError(f"cost={self.formula!r}: only {allowed}")
+        grid = np.geomspace(1e6, 1e12, 13)
+        for letter, values in (("D", self.flops(1e9, grid)), ("N", self.flops(grid, 1e9))):
+            if not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0) or not values[-1] > values[0]:
+                raise UsageError(f"cost={self.formula!r} does not grow with {letter}")
+
+    def flops(self, params: ArrayLike, tokens: ArrayLike) -> Array:
+        """FLOPs at (N, D)."""
+        n, d = np.asarray(params, dtype=float), np.asarray(tokens, dtype=float)
+        tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
+        with np.errstate(all="ignore"):  # what is not a number is found by its value
+            return np.asarray(_value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
+
+    def describe(self) -> str:
+        """The formula, for people."""
+        return f"C = {self.formula}"
+
+
+def _allowed(node: ast.AST, called: bool) -> bool:
+    """Whether a node's own content is harmless: known names and functions, as many arguments as they take, numbers."""
+    if isinstance(node, ast.Name):
+        return node.id in _CALLS if called else node.id in ("N", "D")
+    if isinstance(node, ast.Constant):
+        try:
+            return type(node.value) in (int, float) and math.isfinite(float(node.value))  # type: ignore[arg-type]
+        except OverflowError:
+            return False
+    if isinstance(node, ast.Call):
+        known = isinstance(node.func, ast.Name) and node.func.id in _CALLS
+        return known and len(node.args) == _CALLS[node.func.id][1] and not node.keywords  # type: ignore[attr-defined]
+    return True
+
+
+def _value(node: ast.expr, names: Mapping[str, Array]) -> Array:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return np.asarray(float(node.value))
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.UnaryOp):
+        inner = _value(node.operand, names)
+        return -inner if isinstance(node.op, ast.USub) else inner
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return np.asarray(_CALLS[node.func.id][0](*(_value(a, names) for a in node.args)))
+    if isinstance(node, ast.BinOp):
+        left, right = _value(node.left, names), _value(node.right, names)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.Div):
+            return left / right
+        return np.asarray(left**right)
+    raise UsageError("cost: this formula is not allowed")
+
+
+def fit_cost(params: ArrayLike, tokens: ArrayLike, flops: ArrayLike) -> PowerCost:
+    """The power law C = k N^u D^v through a column of real FLOPs, by least squares in logarithms.
+
+    Raises DataError where N or D does not vary enough to tell u from v.
+    """
+    n, d, c = (np.log(np.asarray(v, dtype=float)) for v in (params, tokens, flops))
+    if len(n) < 3 or not np.all(np.isfinite([*n, *d, *c])):
+        raise DataError("cost: a column of FLOPs needs at least 3 rows of positive numbers")
+    design = np.stack([np.ones_like(n), n - n.mean(), d - d.mean()], axis=1)
+    if np.linalg.matrix_rank(design, tol=1e-6 * np.sqrt(len(n))) < 3:
+        raise DataError("cost: params and tokens do not vary independently in the rows; use 6ND or a formula")
+    solved = np.linalg.lstsq(design, c, rcond=None)[0]
+    u, v = float(solved[1]), float(solved[2])
+    if u <= 0 or v <= 0:
+        raise DataError(f"cost: FLOPs fall with params (power {u:.3g}) or tokens ({v:.3g}) in these rows")
+    return PowerCost(math.exp(float(solved[0]) - u * float(n.mean()) - v * float(d.mean())), u, v)
+
+
+Cost = PowerCost | FormulaCost

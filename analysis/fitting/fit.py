@@ -1,0 +1,356 @@
+"""Fit a law to points: variable projection for the starts, batched Levenberg-Marquardt, an honest status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from results.errors import DataError, FitError, TokenlawError, UsageError
+
+from .costs import PowerCost, fit_cost
+from .identification import not_identified
+from .known_laws import law_named
+from .law import LOSS, Array, Law
+from .losses import Loss
+from .points import Flag, Points, make_points
+from .problem import Problem, bounds_of, parameters_of, residuals
+from .result import STATUS_WORDS, FitResult, ParameterEstimate, Status, predict_with
+from .ridges import plainest
+from .scales import Scales, weighted_median
+from .search import MANY_ROWS, Found, search
+from .starts import starts_of
+
+__all__ = ["STATUS_WORDS", "FitResult", "Scales", "Status", "fit", "fit_groups", "predict_with"]
+
+AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
+
+
+def as_points(law: Law, data: Points | Mapping[str, Any], residual: str) -> Points:
+    """Validated points for a law from a mapping {column: values, ..., "metric": values[, "weights", "clusters"]}."""
+    if isinstance(data, Points):
+        return data
+    table = dict(data)
+    if "metric" in table:
+        size = len(np.atleast_1d(np.asarray(table["metric"])))
+        table.update({name: np.full(size, value) for name, value in law.constant_columns.items()})
+    return make_points(
+        table,
+        roles=law.columns,
+        weights="weights" if "weights" in table else None,
+        clusters="clusters" if "clusters" in table else None,
+        groups="groups" if "groups" in table else None,
+        signed_roles=law.metric_columns,
+        positive_metric=residual == "log",
+    )
+
+
+def check_points(law: Law, points: Points) -> None:
+    """Raise DataError where no fit makes sense: one row, or all rows equal."""
+    missing = [name for name in law.columns if name not in points.columns and name not in law.constant_columns]
+    if missing:
+        raise DataError(f"law {law.name}: column {missing[0]!r} is missing; needed: {', '.join(law.columns)}")
+    used = points.weights > 0
+    if used.sum() < 2:
+        row = int(points.rows[used][0]) if used.any() else 0
+        raise DataError(f"row {row} is the only row (with weight); a law needs at least 2, and more to identify it")
+    explaining = [name for name in law.columns if name not in law.metric_columns]
+    if all(np.all(points.columns[name][used] == points.columns[name][used][0]) for name in explaining):
+        name = explaining[0]
+        value = points.columns[name][used][0]
+        raise DataError(
+            f"column {points.names.get(name, name)!r}: {value:g} in every one of {int(used.sum())} rows; "
+            "a law needs at least 2 different values"
+        )
+    if np.all(points.metric[used] == points.metric[used][0]):
+        raise DataError(
+            f"column {points.names.get('metric', 'metric')!r}: {points.metric[used][0]:g} in every one of "
+            f"{int(used.sum())} rows; a law needs at least 2 different values"
+        )
+
+
+def make_problem(
+    law: Law, points: Points, scales: Scales, residual: str, loss: Loss, fixed: Mapping[str, float] | None = None
+) -> Problem:
+    """The minimisation problem of these points in scaled units; `fixed` coordinates do not move."""
+    y = points.metric / scales.metric
+    lower, upper = bounds_of(law)
+    columns = {**points.columns}
+    for name, value in law.constant_columns.items():
+        columns[name] = np.full(len(points), value)
+    return Problem(
+        law=law,
+        columns=scales.apply(columns),
+        target=np.log(y) if residual == "log" else y,
+        weights=points.weights,
+        residual=residual,
+        loss=loss if residual == "log" else loss.scaled(scales.metric),
+        lower=lower,
+        upper=upper,
+        free=np.array([q.name not in (fixed or {}) for q in law.parameters]),
+    )
+
+
+def fit(
+    law: Law | str,
+    points: Points | Mapping[str, Any],
+    *,
+    residual: str = "log",
+    loss: Loss | str = "huber",
+    delta: float = 1e-3,
+    fixed: Mapping[str, float] | None = None,
+    starts: int = 8,
+    max_iterations: int = 400,
+) -> FitResult:
+    """Fit `law` to points and say how it went.
+
+    law: a Law or its name. points: Points, or {"params": ..., "tokens": ..., "metric": ...[, "weights"]} by the law's
+    column names. residual: "log" (log prediction - log metric) or "raw". loss: see `Loss`; delta is in the unit of
+    the residual. fixed: parameters held at a value, natural units. starts: polished starts of the projection grid; a
+    law with `screening` tries that many and polishes the best `starts` that differ.
+
+    Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
+    The result's `status` is "converged" only where the scaled gradient vanishes.
+    """
+    options = _checked_options(law, residual, loss, delta, fixed, starts)
+    return _fit_all(options, [_prepared(options, points)], max_iterations)[0]
+
+
+def fit_groups(
+    law: Law | str,
+    groups: Mapping[str, Points | Mapping[str, Any]],
+    *,
+    residual: str = "log",
+    loss: Loss | str = "huber",
+    delta: float = 1e-3,
+    fixed: Mapping[str, float] | None = None,
+    starts: int = 8,
+    max_iterations: int = 400,
+) -> dict[str, FitResult]:
+    """Fit `law` to each group of points, side by side: many small groups take a fraction of the time of as many `fit`.
+
+    Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
+    `fit` raises, naming the group, before any group is fitted where its points are unusable.
+    """
+    options = _checked_options(law, residual, loss, delta, fixed, starts)
+    prepared = []
+    for name, points in groups.items():
+        with _of_group(name):
+            prepared.append(_prepared(options, points, name))
+    return dict(zip(groups, _fit_all(options, prepared, max_iterations), strict=True))
+
+
+@contextmanager
+def _of_group(name: str | None) -> Iterator[None]:
+    """Let errors say which group they are about."""
+    try:
+        yield
+    except TokenlawError as problem:
+        if name is None:
+            raise
+        raise type(problem)(f"group {name!r}: {problem}") from None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How every group is fitted."""
+
+    law: Law
+    residual: str
+    loss: Loss
+    fixed: Mapping[str, float]
+    starts: int
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One group's points, their problem in scaled units, and where to start (S, p)."""
+
+    points: Points
+    scales: Scales
+    problem: Problem
+    start: Array
+    seconds: float
+    group: str | None
+
+
+def _checked_options(
+    law: Law | str, residual: str, loss: Loss | str, delta: float, fixed: Mapping[str, float] | None, starts: int
+) -> _Options:
+    law = law_named(law) if isinstance(law, str) else law
+    if residual not in ("log", "raw"):
+        raise UsageError(f"residual={residual!r} is not log or raw")
+    if starts < 1:
+        raise UsageError(f"starts={starts} is not at least 1")
+    unknown = set(fixed or {}) - set(law.names)
+    if unknown:
+        raise UsageError(
+            f"fixed: law {law.name} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
+        )
+    return _Options(law, residual, Loss(loss, delta) if isinstance(loss, str) else loss, fixed or {}, starts)
+
+
+def _prepared(options: _Options, data: Points | Mapping[str, Any], group: str | None = None) -> _Prepared:
+    began = time.perf_counter()
+    law, residual = options.law, options.residual
+    points = as_points(law, data, residual)
+    if residual == "log" and not np.all(points.metric > 0):
+        bad = int(np.flatnonzero(points.metric <= 0)[0])
+        raise DataError(
+            f"row {int(points.rows[bad])}, column {points.names.get('metric', 'metric')!r}: {points.metric[bad]:g} "
+            "is not a positive number (residuals are logarithmic; try residual raw)"
+        )
+    check_points(law, points)
+    scales = Scales.of(law, points)
+    problem = make_problem(law, points, scales, residual, options.loss, options.fixed)
+    start = starts_of(
+        law,
+        problem.columns,
+        points.metric / scales.metric,
+        points.weights,
+        residual,
+        _scaled_fixed(law, scales, options.fixed),
+        max(options.starts, law.screening),
+    )
+    if not len(start):
+        raise FitError(f"law {law.name}: no start gives a finite prediction")
+    return _Prepared(points, scales, problem, start, time.perf_counter() - began, group)
+
+
+def _fit_all(options: _Options, prepared: Sequence[_Prepared], max_iterations: int) -> list[FitResult]:
+    began = time.perf_counter()
+    found = search([one.problem for one in prepared], [one.start for one in prepared], options.starts, max_iterations)
+    share = (time.perf_counter() - began) / max(len(prepared), 1)
+    results = []
+    for one, minima in zip(prepared, found, strict=True):
+        began = time.perf_counter()
+        with _of_group(one.group):
+            result = _result(one, minima, options)
+        results.append(replace(result, seconds=one.seconds + share + time.perf_counter() - began))
+    return results
+
+
+def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -> dict[str, float]:
+    if not fixed:
+        return {}
+    for q in law.parameters:
+        if q.name in fixed and any(callable(power) for power in q.unit.values()):
+            # an amplitude's unit depends on an exponent that may move: fixing it needs columns in natural units
+            raise UsageError(f"fixed: {q.name!r} of law {law.name} cannot be fixed; its exponent moves with it")
+    one = {name: np.array(value) for name, value in fixed.items()}
+    return {
+        q.name: float(
+            one[q.name]
+            / np.prod([(scales.metric if k == LOSS else scales.columns[k]) ** float(v) for k, v in q.unit.items()])  # type: ignore[arg-type]
+        )
+        for q in law.parameters
+        if q.name in fixed
+    }
+
+
+def _result(fitted: _Prepared, found: Found, options: _Options) -> FitResult:
+    law, loss = options.law, options.loss
+    points, scales, problem = fitted.points, fitted.scales, fitted.problem
+    minimum, starts = found.minimum, int(found.stands_for.sum())
+    objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf)
+    if not np.isfinite(objective).any():
+        raise FitError(f"law {law.name}: no start gives a finite objective on these {len(points)} rows")
+    # among starts equal to rounding, the one with the smallest gradient
+    equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
+    best = int(np.argmin(np.where(equal, minimum.gradient_norm, np.inf)))
+    agreeing = int(np.sum(found.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    theta = minimum.coordinates[best]
+    lost = not_identified(law, problem, theta, scales)
+    theta, on_ridge = plainest(problem, theta, float(objective[best]), lost)
+    lost = [name for name in law.names if name in lost or name in on_ridge]
+    interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k] and q.name not in on_ridge]
+    exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
+    warnings = []
+    if lost:
+        status = Status.NOT_IDENTIFIABLE
+    elif not (minimum.converged[best] or exact):
+        status = Status.MAX_ITERATIONS
+    elif interior:
+        status = Status.BOUNDARY
+    else:
+        status = Status.CONVERGED
+    if agreeing < starts / 2 and not lost:
+        warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
+    spare = len(points) - int(problem.free.sum())
+    if spare < 1:
+        warnings.append(
+            f"{len(points)} rows for {int(problem.free.sum())} free parameters: the fit passes through them"
+        )
+    p = parameters_of(law, theta[None, :])
+    natural = {name: value[0, 0] for name, value in scales.natural(law, p).items()}
+    derived = {
+        name: float(value) for name, value in law.derived({k: np.asarray(v) for k, v in natural.items()}).items()
+    }
+    derived_lost = _derived_lost(law, derived, natural, lost)
+    unit = 1.0 if problem.residual == "log" else loss.objective_unit(scales.metric)
+    return FitResult(
+        law=law,
+        status=status,
+        parameters={name: ParameterEstimate(None if name in lost else float(v)) for name, v in natural.items()},
+        derived={name: ParameterEstimate(None if name in derived_lost else v) for name, v in derived.items()},
+        objective=float(objective[best] * unit),
+        gradient_norm=0.0 if exact else float(minimum.gradient_norm[best]),
+        starts=starts,
+        starts_agreeing=agreeing,
+        rows=len(points),
+        flagged=points.flags + outliers(problem, theta, points),
+        seconds=0.0,
+        residual=problem.residual,
+        loss=loss,
+        coordinates=theta,
+        scales=scales,
+        not_identified=tuple(lost),
+        at_bound=tuple(interior),
+        warnings=tuple(warnings),
+        notes=points.notes,
+        cost=_cost(points),
+        ranges={name: (float(column.min()), float(column.max())) for name, column in points.columns.items()},
+        points=points,
+        minimum=minimum,
+        free=problem.free,
+    )
+
+
+def _cost(points: Points) -> PowerCost | None:
+    """FLOPs as a power law of N and D, where the points have these columns and they vary independently."""
+    columns = points.columns
+    size = "params" if "params" in columns else "params_non_vocabulary"
+    if not {size, "tokens", "flops"} <= set(columns) or len(points) < 3:
+        return None
+    try:
+        return fit_cost(columns[size], columns["tokens"], columns["flops"])
+    except DataError:
+        return None
+
+
+def _derived_lost(law: Law, derived: Mapping[str, float], natural: Mapping[str, float], lost: list[str]) -> set[str]:
+    """Derived quantities that change when a parameter that is not identified does."""
+    # each by a share of its own: a ratio of two that are lost is lost too
+    share = {name: 1.01 + 0.01 * number for number, name in enumerate(lost)}
+    moved = {k: np.asarray(v * share.get(k, 1.0)) for k, v in natural.items()}
+    there = law.derived(moved)
+    return {k for k, v in derived.items() if lost and (not np.isfinite(v) or abs(float(there[k]) - v) > 1e-9 * abs(v))}
+
+
+def outliers(problem: Problem, theta: Array, points: Points, times: float = 6.0) -> tuple[Flag, ...]:
+    """Rows farther from the law than `times` robust standard deviations: flagged, and used all the same."""
+    if len(points) > MANY_ROWS:
+        return ()
+    r, _ = residuals(problem, theta[None, :])
+    spread = 1.4826 * weighted_median(np.abs(r[0]), points.weights)
+    if spread <= 1e-12:
+        return ()
+    far = np.flatnonzero(np.abs(r[0]) > times * spread)
+    return tuple(
+        Flag(int(points.rows[i]), f"residual {r[0][i]:+.3g} is {abs(r[0][i]) / spread:.1f} robust deviations out", True)
+        for i in far
+    )

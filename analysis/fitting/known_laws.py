@@ -1,0 +1,271 @@
+"""The laws that ship with tokenlaw, each a value with its formula, slopes, bounds, units and source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from results.errors import UsageError
+
+from .curve_laws import M3, M4, Bnsl, ShiftedPower
+from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
+from .law_terms import COARSE_EXPONENTS, EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_of, power_of, share
+
+
+class PowerLaw(SeparableLaw):
+    """L = E + A x^-alpha with E free ("free"), a number (0 for none) or a column (such as rFID) named "floor".
+
+    Sources: Hestness et al. 2017 (arXiv 1712.00409); with a floor as M2 of Alabdulmohsin et al. 2022.
+    """
+
+    name = "power"
+    source = "Hestness et al. 2017, arXiv 1712.00409; Alabdulmohsin et al. 2022 (M1, M2), arXiv 2209.06640"
+
+    def __init__(self, floor: float | str = "free") -> None:
+        self.floor = floor
+        self.formula = "L = E + A x^-alpha"
+        self.columns = ("x",)
+        free: tuple[Parameter, ...] = (floor_of(),) if floor == "free" else ()
+        if floor == "column":
+            self.formula = "L = floor + A x^-alpha"
+            self.columns, self.metric_columns = ("x", "floor"), ("floor",)
+        elif floor != "free":
+            if isinstance(floor, str) or not np.isfinite(floor):
+                raise UsageError(f"law power: floor={floor!r} is neither 'free', 'column' nor a finite number")
+            self.formula = f"L = {floor:g} + A x^-alpha" if floor else "L = A x^-alpha"
+            if floor:
+                # a column, so that the number is scaled with the metric like any other quantity in its unit
+                self.columns, self.metric_columns = ("x", "floor"), ("floor",)
+                self.constant_columns = {"floor": float(floor)}
+        self.parameters = (*free, amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
+
+    def terms(self, p: Values, x: Columns) -> Sequence[Term]:
+        term = power_of(p, x, "A", "x", "alpha")
+        if self.floor == "free":
+            return [Term("E", 1.0), term]
+        if "floor" in self.columns:
+            return [Term(None, x.value("floor")), term]
+        return [term]
+
+    def options(self) -> dict[str, float | str | int]:
+        return {"floor": self.floor}
+
+
+class Chinchilla(SeparableLaw):
+    """L = E + A/N^alpha + B/D^beta: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, approach 3."""
+
+    name = "chinchilla"
+    formula = "L = E + A/N^alpha + B/D^beta"
+    source = "Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; Besiroglu et al. 2024, arXiv 2404.10102"
+    columns = ("params", "tokens")
+    parameters = (
+        floor_of(),
+        amplitude_of("A", "params", "alpha"),
+        amplitude_of("B", "tokens", "beta"),
+        exponent_of("alpha"),
+        exponent_of("beta"),
+    )
+
+    def terms(self, p: Values, x: Columns) -> Sequence[Term]:
+        return [
+            Term("E", 1.0),
+            power_of(p, x, "A", "params", "alpha"),
+            power_of(p, x, "B", "tokens", "beta"),
+        ]
+
+    def derived(self, p: Values) -> dict[str, Array]:
+        return {"a": share(p["beta"], p["alpha"])}
+
+
+class Vocabulary(SeparableLaw):
+    """L = E + A1/Nnv^alpha1 + A2/Nv^alpha2 + B/D^beta, non-vocabulary and vocabulary parameters apart.
+
+    Tao et al. 2024 (arXiv 2407.13623), section 4.3, write -E: unigram-normalised losses are negative, so E is free
+    in sign here, and raw residuals are needed where the loss is not positive.
+    """
+
+    name = "vocabulary"
+    formula = "L = E + A1/Nnv^alpha1 + A2/Nv^alpha2 + B/D^beta"
+    source = "Tao et al. 2024, arXiv 2407.13623, section 4.3 (their E has the opposite sign)"
+    columns = ("params_non_vocabulary", "params_vocabulary", "tokens")
+    parameters = (
+        floor_of(lower=-np.inf),
+        amplitude_of("A1", "params_non_vocabulary", "alpha1"),
+        amplitude_of("A2", "params_vocabulary", "alpha2"),
+        amplitude_of("B", "tokens", "beta"),
+        exponent_of("alpha1", COARSE_EXPONENTS),
+        exponent_of("alpha2", COARSE_EXPONENTS),
+        exponent_of("beta", COARSE_EXPONENTS),
+    )
+
+    def terms(self, p: Values, x: Columns) -> Sequence[Term]:
+        return [
+            Term("E", 1.0),
+            power_of(p, x, "A1", "params_non_vocabulary", "alpha1"),
+            power_of(p, x, "A2", "params_vocabulary", "alpha2"),
+            power_of(p, x, "B", "tokens", "beta"),
+        ]
+
+
+class Kaplan(Law):
+    """L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D: Kaplan et al. 2020 (arXiv 2001.08361), equation 1.5."""
+
+    name = "kaplan"
+    formula = "L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D"
+    source = "Kaplan et al. 2020, arXiv 2001.08361, equation 1.5"
+    columns = ("params", "tokens")
+    parameters = (
+        Parameter("Nc", 1e-60, 1e60, log=True, linear=True, unit={"params": 1.0, LOSS: lambda p: 1.0 / p["alpha_N"]}),
+        Parameter("Dc", 1e-60, 1e60, log=True, linear=True, unit={"tokens": 1.0, LOSS: lambda p: 1.0 / p["alpha_D"]}),
+        Parameter("alpha_N", 1e-3, MAX_EXPONENT, log=True, grid=EXPONENTS),
+        Parameter("alpha_D", 1e-3, MAX_EXPONENT, log=True, grid=EXPONENTS),
+    )
+
+    def _parts(self, p: Values, x: Columns) -> tuple[Array, Array, Array, Array]:
+        from_params = np.log(p["Nc"]) - x.log("params")
+        u = np.exp(p["alpha_N"] / p["alpha_D"] * from_params)
+        v = np.exp(np.log(p["Dc"]) - x.log("tokens"))
+        return from_params, u, v, u + v
+
+    def predict(self, p: Values, x: Columns) -> Array:
+        return np.exp(p["alpha_D"] * np.log(self._parts(p, x)[3]))
+
+    def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
+        from_params, u, v, total = self._parts(p, x)
+        log_total = np.log(total)
+        value = np.exp(p["alpha_D"] * log_total)
+        share = value * u / total
+        by_exponent = share * from_params
+        return value, [
+            share * p["alpha_N"] / p["Nc"],
+            value * v / total * p["alpha_D"] / p["Dc"],
+            by_exponent,
+            value * log_total - by_exponent * p["alpha_N"] / p["alpha_D"],
+        ]
+
+    def linear_system(self, p: Values, x: Columns, metric: Array) -> tuple[list[Array], Array, Array] | None:
+        # L^(1/alpha_D) is linear in Nc^(alpha_N/alpha_D) and Dc
+        ratio = p["alpha_N"] / p["alpha_D"]
+        target = metric ** (1.0 / p["alpha_D"])
+        basis = [np.exp(-ratio * x.log("params")), np.broadcast_to(1.0 / x.value("tokens"), target.shape)]
+        return basis, target, p["alpha_D"] ** 2 / target**2
+
+    def complete(self, p: Values, coefficients: Mapping[str, Array]) -> dict[str, Array]:
+        nc = np.maximum(coefficients["Nc"], 1e-300) ** (p["alpha_D"] / p["alpha_N"])
+        return {**p, "Nc": nc, "Dc": coefficients["Dc"]}
+
+    def derived(self, p: Values) -> dict[str, Array]:
+        return {"a": share(p["alpha_D"], p["alpha_N"])}
+
+
+class DataConstrained(Law):
+    """Repeated data: L = E + A/N'^alpha + B/D'^beta with D' = U + U R_D (1 - exp(-(D/U - 1)/R_D)).
+
+    U = min(D, unique tokens), and likewise N' from U_N = min(N, the compute-optimal N for U) with R_N.
+    Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 to 10.
+    """
+
+    name = "data-constrained"
+    formula = "L = E + A/N'^alpha + B/D'^beta, X' = U + U R (1 - exp(-(X/U - 1)/R))"
+    source = "Muennighoff et al. 2023, arXiv 2305.16264, section 3.1"
+    columns = ("params", "tokens", "unique_tokens")
+    parameters = (
+        floor_of(),
+        amplitude_of("A", "params", "alpha"),
+        amplitude_of("B", "tokens", "beta"),
+        exponent_of("alpha", COARSE_EXPONENTS),
+        exponent_of("beta", COARSE_EXPONENTS),
+        Parameter("R_N", 1e-3, 1e6, log=True, grid=(1.0, 5.0, 25.0)),
+        Parameter("R_D", 1e-3, 1e6, log=True, grid=(3.0, 15.0, 75.0)),
+    )
+
+    @staticmethod
+    def _effective(total: Array, unique: Array, r: Array) -> tuple[Array, Array, Array]:
+        """X', its slope in unique, its slope in r; X' = unique where nothing is repeated (total = unique)."""
+        repeats = np.maximum(total / unique - 1.0, 0.0)
+        decay = np.exp(-repeats / r)
+        value = unique * (1.0 + r * (1.0 - decay))
+        by_unique = 1.0 + r * (1.0 - decay) - (repeats + 1.0) * decay
+        return value, by_unique, unique * (1.0 - decay - repeats / r * decay)
+
+    def predict(self, p: Values, x: Columns) -> Array:
+        return self.evaluate(p, x)[0]
+
+    def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
+        alpha, beta = np.maximum(p["alpha"], 1e-6), np.maximum(p["beta"], 1e-6)
+        unique = np.minimum(x.value("tokens"), x.value("unique_tokens"))
+        log_unique = np.log(unique)
+        # the N for which `unique` tokens are compute-optimal at C = 6ND: alpha A N^-alpha = beta B D^-beta
+        log_ratio = np.log(alpha * p["A"] / (beta * p["B"])) + beta * log_unique
+        log_best = np.clip(log_ratio / alpha, -200.0, 200.0)
+        base = np.exp(np.minimum(x.log("params"), log_best))
+        moves = log_best < x.log("params")  # where U_N follows the parameters
+        n, n_by_base, n_by_r = self._effective(x.value("params"), base, p["R_N"])
+        d, _, d_by_r = self._effective(x.value("tokens"), unique, p["R_D"])
+        log_n, log_d = np.log(n), np.log(d)
+        by_n, by_d = np.exp(-alpha * log_n), np.exp(-beta * log_d)
+        value = p["E"] + p["A"] * by_n + p["B"] * by_d
+        slope_n = -alpha * p["A"] * by_n / n  # dL/dN'
+        slope_d = -beta * p["B"] * by_d / d
+        through = np.where(moves, slope_n * n_by_base * base, 0.0)  # dL/dlog(base)
+        return value, [
+            np.ones_like(value),
+            by_n + through / (alpha * p["A"]),
+            by_d - through / (alpha * p["B"]),
+            -p["A"] * by_n * log_n + through * (1.0 - log_ratio) / alpha**2,
+            -p["B"] * by_d * log_d + through * (log_unique - 1.0 / beta) / alpha,
+            slope_n * n_by_r,
+            slope_d * d_by_r,
+        ]
+
+    def linear_system(self, p: Values, x: Columns, metric: Array) -> tuple[list[Array], Array, Array] | None:
+        # U_N needs A and B, so the start takes N' = N; polishing brings U_N in
+        unique = np.minimum(x.value("tokens"), x.value("unique_tokens"))
+        d, _, _ = self._effective(x.value("tokens"), unique, p["R_D"])
+        by_n = np.exp(-p["alpha"] * x.log("params"))
+        by_d = np.exp(-p["beta"] * np.log(d))
+        shape = np.broadcast_shapes(by_n.shape, by_d.shape)
+        return [np.ones(shape), np.broadcast_to(by_n, shape), by_d], metric, 1.0 / metric**2
+
+
+LAWS: dict[str, Callable[..., Law]] = {
+    "power": PowerLaw,
+    "chinchilla": Chinchilla,
+    "kaplan": Kaplan,
+    "data-constrained": DataConstrained,
+    "vocabulary": Vocabulary,
+    "m3": M3,
+    "shifted-power": ShiftedPower,
+    "m4": M4,
+    "bnsl": Bnsl,
+}
+
+
+def law_named(name: str, **options: float | str | int) -> Law:
+    """The law of that name; `bnsl-2` is short for bnsl with breaks=2, `m1` for power with floor=0, `m2` for power.
+
+    Raises UsageError for an unknown name or option.
+    """
+    key = name.lower().replace("_", "-")
+    if key in ("m1", "m2"):
+        options = {"floor": 0.0 if key == "m1" else "free", **options}
+        key = "power"
+    if key.startswith("bnsl-") and key[5:].isdigit():
+        key, options = "bnsl", {"breaks": int(key[5:]), **options}
+    if key not in LAWS:
+        raise UsageError(f"law {name!r} is unknown; allowed: {', '.join(sorted(LAWS))}, m1, m2, bnsl-1, bnsl-2, bnsl-3")
+    try:
+        return LAWS[key](**options)
+    except TypeError:
+        raise UsageError(f"law {name!r} does not take the options {sorted(options)}") from None
+
+
+def register(name: str, law: Callable[..., Law]) -> None:
+    """Make a law of one's own available by name, to `fit` and to the command line's process.
+
+    Raises UsageError where the name is taken.
+    """
+    if name in LAWS:
+        raise UsageError(f"law {name!r} exists already; choose another name")
+    LAWS[name] = law

@@ -1,0 +1,120 @@
+"""Follow starts to their minimum: as they are, or with the care that a law of many minima and curved valleys needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .law import Array
+from .least_absolute import polish_absolute
+from .minimiser import GRADIENT_TOLERANCE, Minimum, minimise
+from .newton import newton
+from .problem import Problem, parameters_of
+
+PATIENCE = 6  # iterations after which starts far from the best are left where they are
+CLOSE = 0.02  # how far from the best objective, relatively, a slow start may still catch up
+CLOSER = 0.002  # and how far after leaps along its valley
+NEWTON = 12  # steps with the whole Hessian: next to a minimum five are enough
+VALLEY = 40  # iterations after which a start is taken to be in a valley
+FURTHER = (0.25, 0.5, 2.0, 4.0, 8.0, 16.0)  # times as far along a valley
+REFIT = 200  # iterations of a refit, at most
+
+
+def polish(problem: Problem, start: Array, max_iterations: int, tolerance: float = GRADIENT_TOLERANCE) -> Minimum:
+    """Minimise from every start (S, p); lad by Huber losses that close in on it, then exactly."""
+    if problem.loss.kind == "lad":
+        return polish_absolute(problem, start, max_iterations)
+    bend = problem.law.screening > 0
+    return minimise(problem, start, max_iterations=max_iterations, tolerance=tolerance, bend=bend)
+
+
+def polish_leaders(
+    problem: Problem,
+    start: Array,
+    owner: NDArray[np.int64],
+    max_iterations: int,
+    tolerance: float = GRADIENT_TOLERANCE,
+) -> Minimum:
+    """Polish the starts (S, p) of several problems, of each start's `owner` (S,); see `Problem.select`.
+
+    After PATIENCE iterations those go on that are not done and may still be the best of their problem. Newton steps end
+    most of them. What is still under way after VALLEY more is in a valley: it goes on from where it would be after many
+    times as many steps, or was before, if that is better.
+    """
+    leaders = _Leaders(problem, owner, tolerance)
+    found = polish(problem.select(owner), start, min(PATIENCE, max_iterations), tolerance)
+    left = max_iterations - PATIENCE - VALLEY
+    if left <= 0:
+        return leaders.go_on(found, max(left + VALLEY, 0))
+    found = leaders.go_on(found, VALLEY, newton_first=True)
+    found = leaders.leap(found)
+    found = leaders.go_on(found, left, CLOSER)
+    return leaders.go_on(found, VALLEY, CLOSER, newton_first=True)
+
+
+def refit(problem: Problem, starts: Sequence[Array], tolerance: float) -> Minimum:
+    """Minimise each of S problems from nearby, as resamples of what was fitted: the best that its starts lead to.
+
+    starts: each (S, p), one for every problem. tolerance: of the scaled gradient, where iteration stops.
+    """
+    size = len(starts[0])
+    owner, start = np.tile(np.arange(size), len(starts)), np.concatenate(starts)
+    if problem.law.screening:
+        found = polish_leaders(problem, start, owner, REFIT, tolerance)
+    else:
+        found = minimise(problem.select(owner), start, tolerance=tolerance)
+    objective = np.where(np.isfinite(found.objective), found.objective, np.inf).reshape(len(starts), size)
+    return found.select(np.argmin(objective, axis=0) * size + np.arange(size))
+
+
+@dataclass(frozen=True)
+class _Leaders:
+    """Starts that compete to be the best of their problem."""
+
+    problem: Problem
+    owner: NDArray[np.int64]
+    tolerance: float
+
+    def unsure(self, found: Minimum, close: float) -> NDArray[np.int64]:
+        """Starts that are not done, and close enough to the best of their problem to beat it yet."""
+        best = np.full(self.owner.max(initial=0) + 1, np.inf)
+        np.fmin.at(best, self.owner, found.objective)
+        return np.flatnonzero(~found.converged & (found.objective <= best[self.owner] * (1 + close)))
+
+    def go_on(self, found: Minimum, iterations: int, close: float = CLOSE, *, newton_first: bool = False) -> Minimum:
+        """The same with the starts that are unsure polished for longer, Newton steps first."""
+        unsure = self.unsure(found, close)
+        if not unsure.size or not iterations:
+            return found
+        part, start = self.problem.select(self.owner[unsure]), found.coordinates[unsure]
+        start = self._newton(part, start) if newton_first else start
+        return found.replaced(unsure, polish(part, start, iterations, self.tolerance))
+
+    def leap(self, found: Minimum) -> Minimum:
+        """The same with starts in a valley taken along it, where that is better."""
+        law, unsure = self.problem.law, self.unsure(found, CLOSE)
+        if not unsure.size:
+            return found
+        here = np.repeat(found.coordinates[unsure], len(FURTHER), axis=0)
+        part = self.problem.select(np.repeat(self.owner[unsure], len(FURTHER)))
+        moved = law.further(parameters_of(law, here), part.columns, np.tile(FURTHER, len(unsure))[:, None])
+        if moved is None:
+            return found
+        with np.errstate(divide="ignore"):
+            columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in law.parameters]
+        far = np.concatenate(columns, axis=1)
+        far = np.where(part.free & np.isfinite(far), far, here)
+        tried = polish(part, far, PATIENCE, self.tolerance)
+        by_start = np.where(np.isfinite(tried.objective), tried.objective, np.inf).reshape(len(unsure), len(FURTHER))
+        best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
+        part = part.select(best)
+        there = polish(part, self._newton(part, tried.coordinates[best]), VALLEY, self.tolerance)
+        better = np.flatnonzero(there.objective < found.objective[unsure])
+        return found.replaced(unsure[better], there.select(better))
+
+    def _newton(self, problem: Problem, start: Array) -> Array:
+        # a sum of absolute values has no second derivative
+        return start if problem.loss.kind == "lad" else newton(problem, start, NEWTON, self.tolerance)

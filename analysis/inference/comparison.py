@@ -1,0 +1,301 @@
+"""Which law, and whether groups differ: likelihoods in one residual space, information criteria, shared exponents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.fitting.fit import as_points, fit, fit_groups
+from analysis.fitting.known_laws import law_named
+from analysis.fitting.law import Array, Columns, Law, Parameter, Values
+from analysis.fitting.losses import Loss
+from analysis.fitting.minimiser import minimise
+from analysis.fitting.points import Points
+from analysis.fitting.polishing import polish
+from analysis.fitting.problem import Problem, residuals
+from analysis.fitting.result import FitResult
+from results.errors import DataError, FitError, UsageError
+
+from .sandwich import natural_values, problem_of, spread_of
+
+NOISES = {"laplace": "lad", "gaussian": "squares"}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The likelihood of residuals under a noise model with a free scale.
+
+    parameters: those of the law that were fitted, and the scale. aicc and bic use n = clusters where named, and are
+    None where n <= k + 1 (aicc is undefined there).
+    """
+
+    law: str
+    log_likelihood: float
+    parameters: int
+    units: int
+    aic: float
+    aicc: float | None
+    bic: float
+    scale: float
+
+
+def log_likelihood(r: Array, weights: Array, noise: str) -> tuple[float, float]:
+    """(log-likelihood, scale) of residuals (n,) at the scale that maximises it; noise "laplace" or "gaussian"."""
+    if noise not in NOISES:
+        raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
+    n = float(weights.sum())
+    if noise == "laplace":
+        scale = max(float(np.sum(weights * np.abs(r)) / n), 1e-300)
+        return -n * (np.log(2 * scale) + 1.0), scale
+    scale = max(float(np.sqrt(np.sum(weights * r**2) / n)), 1e-300)
+    return -n * (0.5 * np.log(2 * np.pi) + np.log(scale) + 0.5), scale
+
+
+def likelihood(result: FitResult, noise: str = "laplace") -> Likelihood:
+    """The likelihood of a fit's residuals; comparable between fits of the same points in the same residual space.
+
+    It is the maximum for the noise's own loss (laplace: lad, gaussian: squares), and lower for a fit with another.
+    """
+    problem = problem_of(result)
+    r = residuals(problem, result.coordinates[None, :])[0][0]
+    value, scale = log_likelihood(r, problem.weights, noise)
+    points = result.points
+    assert points is not None
+    units = len(points) if points.clusters is None else len(np.unique(points.clusters))
+    k = int(np.sum(problem.free)) + 1
+    aicc = None if units <= k + 1 else 2 * k - 2 * value + 2 * k * (k + 1) / (units - k - 1)
+    name = f"{result.law.name}" + "".join(f"({v})" for v in result.law.options().values())
+    return Likelihood(name, value, k, units, 2 * k - 2 * value, aicc, k * np.log(units) - 2 * value, scale)
+
+
+def compare_laws(
+    laws: Sequence[Law | str],
+    data: Points | Mapping[str, Any],
+    *,
+    noise: str = "laplace",
+    residual: str = "log",
+    fixed: Mapping[str, float] | None = None,
+) -> list[tuple[FitResult, Likelihood]]:
+    """Fit every law to the same points by maximum likelihood, all in one residual space; best AICc first.
+
+    fixed: parameters held at a value in every law that has them.
+    Laws whose AICc is undefined come last: prefer the held-out error (`validation`) where that happens, and anyway.
+    """
+    if noise not in NOISES:
+        raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
+    out = []
+    for one in laws:
+        law = law_named(one) if isinstance(one, str) else one
+        held = {name: value for name, value in (fixed or {}).items() if name in law.names}
+        result = fit(law, as_points(law, data, residual), residual=residual, loss=Loss(NOISES[noise]), fixed=held)
+        out.append((result, likelihood(result, noise)))
+    return sorted(out, key=lambda pair: np.inf if pair[1].aicc is None else pair[1].aicc)
+
+
+class GroupedLaw(Law):
+    """One law for several groups: the `shared` parameters common to all, the others each group's own.
+
+    Parameters are named alpha (shared) or A[group]. The column "group" holds the group's number, 1 to G.
+    """
+
+    name = "grouped"
+
+    def __init__(self, base: Law, groups: Sequence[str], shared: Sequence[str]) -> None:
+        unknown = set(shared) - set(base.names)
+        if unknown:
+            raise UsageError(f"shared: law {base.name} has no parameter {sorted(unknown)[0]!r}")
+        self.base, self.groups, self.shared = base, tuple(groups), tuple(shared)
+        self.formula = f"{base.formula}, {', '.join(shared) or 'nothing'} shared"
+        self.source = base.source
+        self.columns = (*base.columns, "group")
+        self.metric_columns = base.metric_columns
+        self.constant_columns = base.constant_columns
+        parameters: list[Parameter] = []
+        for q in base.parameters:
+            names = [q.name] if q.name in shared else [f"{q.name}[{g}]" for g in self.groups]
+            parameters += [replace(q, name=name, unit={}, linear=False, grid=(1.0,)) for name in names]
+        self.parameters = tuple(parameters)
+
+    def _expanded(self, p: Values, x: Columns) -> tuple[dict[str, Array], NDArray[np.int64]]:
+        index = x.value("group").astype(np.int64) - 1
+        out = {}
+        for q in self.base.parameters:
+            if q.name in self.shared:
+                out[q.name] = p[q.name]
+            else:
+                out[q.name] = np.concatenate([p[f"{q.name}[{g}]"] for g in self.groups], axis=1)[:, index]
+        return out, index
+
+    def predict(self, p: Values, x: Columns) -> Array:
+        return self.base.predict(self._expanded(p, x)[0], x)
+
+    def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
+        expanded, index = self._expanded(p, x)
+        value, slopes = self.base.evaluate(expanded, x)
+        out = []
+        for q, slope in zip(self.base.parameters, slopes, strict=True):
+            if q.name in self.shared:
+                out.append(slope)
+            else:
+                out += [slope * (index == g) for g in range(len(self.groups))]
+        return value, out
+
+
+@dataclass(frozen=True)
+class GroupTest:
+    """Whether groups need parameters of their own: `statistic` against chi-squared with `freedom` degrees.
+
+    p_value: from the statistic's F distribution, corrected for the noise; bootstrap_p_value: the share of data sets
+    drawn from the shared law (residuals with random signs) with a larger statistic. `separate` by group, `shared` the
+    values of the common parameters where they are common.
+    """
+
+    shared_names: tuple[str, ...]
+    statistic: float
+    freedom: int
+    p_value: float
+    bootstrap_p_value: float
+    separate: dict[str, FitResult]
+    shared: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+def compare_groups(
+    law: Law | str,
+    data: Points | Mapping[str, Any],
+    *,
+    shared: Sequence[str] | None = None,
+    replicates: int = 400,
+    seed: int = 0,
+    residual: str = "log",
+    loss: Loss | str = "huber",
+    delta: float = 1e-3,
+) -> GroupTest:
+    """Test whether the groups (points.groups) have the same `shared` parameters (default: all exponents).
+
+    Every group is fitted alone and all together with common exponents; the rise of the objective, in units of the
+    noise (E[psi^2] / E[psi']), is the likelihood-ratio statistic. Clusters move whole in the bootstrap.
+
+    Raises UsageError without groups, DataError with fewer than 2, FitError where a group does not identify them.
+    """
+    from scipy.special import fdtrc
+
+    law = law_named(law) if isinstance(law, str) else law
+    loss = Loss(loss, delta) if isinstance(loss, str) else loss
+    points = as_points(law, data, residual)
+    if points.groups is None:
+        raise UsageError("compare groups: no group column is named")
+    names = [str(g) for g in dict.fromkeys(points.groups.tolist())]
+    if len(names) < 2:
+        raise DataError(f"compare groups: there is one group only, {names[0]!r}")
+    labels = np.array([str(g) for g in points.groups.tolist()])
+    common = tuple(shared) if shared is not None else tuple(q.name for q in law.parameters if not q.unit)
+    by_name = {name: points.select(labels == name) for name in names}
+    separate = fit_groups(law, by_name, residual=residual, loss=loss)
+    for name, result in separate.items():
+        lost = set(result.not_identified) & set(common)
+        if lost:
+            raise FitError(f"group {name!r} does not identify {', '.join(sorted(lost))}: nothing to compare")
+    grouped, split = GroupedLaw(law, names, common), GroupedLaw(law, names, ())
+    index = np.array([names.index(label) + 1 for label in labels], dtype=float)
+    together = replace(points, columns={**points.columns, "group": index})
+    scaled_fit = fit(law, points, residual=residual, loss=loss)  # one set of units for all groups
+    free, start_free = _grouped_problem(scaled_fit, split, together, separate, names)
+    tied, start_tied = _grouped_problem(scaled_fit, grouped, together, separate, names)
+    apart = polish(free, start_free[None, :], 400)
+    joint = polish(tied, start_tied[None, :], 400)
+    theta_free, theta_tied = apart.coordinates[0], joint.coordinates[0]
+    square, slope = spread_of(free, theta_free)
+    rise = float(joint.objective[0] - apart.objective[0])
+    freedom = len(common) * (len(names) - 1)
+    statistic = max(2.0 * rise * slope / square, 0.0)
+    units = len(points) if points.clusters is None else len(np.unique(points.clusters))
+    spare = max(units - len(split.parameters), 1)
+    # the null distribution: the shared law, with its residuals' signs (whole clusters') at random
+    rng = np.random.default_rng(seed)
+    r, jacobian = residuals(tied, theta_tied[None, :])
+    q, _ = np.linalg.qr((jacobian[0] * np.sqrt(tied.weights)).T)
+    leverage = np.clip(np.sum(q**2, axis=1), 0, 0.9)
+    second = spread_of(tied, theta_tied)[1]
+    push = r[0] + leverage / (1 - leverage) * tied.loss.terms(r[0])[1] / second
+    clusters = np.arange(len(points)) if points.clusters is None else np.unique(points.clusters, return_inverse=True)[1]
+    sign = rng.choice([-1.0, 1.0], size=(replicates, int(clusters.max()) + 1))[:, clusters]
+    target = tied.target + r[0] + push * sign
+    rises = []
+    for begin in range(0, replicates, 200):
+        part = target[begin : begin + 200]
+        count = len(part)
+        low = minimise(replace(free, target=part), np.repeat(theta_free[None, :], count, 0), tolerance=1e-6)
+        from_tied = _spread_to_groups(grouped, split, theta_tied)
+        again = minimise(replace(free, target=part), np.repeat(from_tied[None, :], count, 0), tolerance=1e-6)
+        high = minimise(replace(tied, target=part), np.repeat(theta_tied[None, :], count, 0), tolerance=1e-6)
+        rises.append(high.objective - np.minimum(low.objective, again.objective))
+    null = np.concatenate(rises)
+    warnings = []
+    if points.clusters is None:
+        warnings.append("rows count as independent: name the runs' column as clusters if several rows share a run")
+    if units < 6 * len(names):
+        warnings.append(f"{units} units in {len(names)} groups: the test has little power and rough p-values")
+    tied_values = {
+        q.name: float(np.exp(theta_tied[k]) if q.log else theta_tied[k])
+        for k, q in enumerate(grouped.parameters)
+        if q.name in common
+    }
+    return GroupTest(
+        common,
+        statistic,
+        freedom,
+        float(fdtrc(freedom, spare, statistic / freedom)),
+        float((1 + np.sum(null >= rise)) / (1 + replicates)),
+        separate,
+        tied_values,
+        tuple(warnings),
+    )
+
+
+def _spread_to_groups(grouped: GroupedLaw, split: GroupedLaw, theta: Array) -> Array:
+    """Coordinates of the split law that equal those of the law with shared parameters."""
+    at = dict(zip(grouped.names, theta, strict=True))
+    return np.array([at.get(name, at.get(name.split("[")[0])) for name in split.names], dtype=float)
+
+
+def _grouped_problem(
+    scaled_fit: FitResult, law: GroupedLaw, points: Points, separate: Mapping[str, FitResult], names: Sequence[str]
+) -> tuple[Problem, Array]:
+    """The minimisation problem of a grouped law in the units of `scaled_fit`, and where to start: the single fits."""
+    base = problem_of(scaled_fit)
+    columns = {
+        name: points.columns[name] / scale
+        for name, scale in scaled_fit.scales.columns.items()
+        if name in points.columns
+    }
+    for name, value in law.constant_columns.items():
+        columns[name] = np.full(len(points), value) / scaled_fit.scales.columns[name]
+    values: dict[str, list[float]] = {}
+    lower, upper, start = [], [], []
+    base_index = {q.name: k for k, q in enumerate(law.base.parameters)}
+    for g in names:
+        natural = {k: np.asarray(v) for k, v in natural_values(separate[g]).items()}
+        for k, v in scaled_fit.scales.scaled(law.base, natural).items():
+            values.setdefault(k, []).append(float(v))
+    for q in law.parameters:
+        root = q.name.split("[")[0]
+        at = values[root]
+        value = float(np.mean(at)) if root == q.name else at[names.index(q.name[len(root) + 1 : -1])]
+        low, high = base.lower[base_index[root]], base.upper[base_index[root]]
+        start.append(np.clip(np.log(max(value, 1e-300)) if q.log else value, low, high))
+        lower.append(low)
+        upper.append(high)
+    problem = replace(
+        base,
+        law=law,
+        columns=Columns({**columns, "group": points.columns["group"]}),
+        lower=np.array(lower),
+        upper=np.array(upper),
+        free=np.ones(len(start), dtype=bool),
+    )
+    return problem, np.array(start, dtype=float)

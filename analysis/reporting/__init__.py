@@ -1,0 +1,1 @@
+"""What people read: the answer in sentences, tables, figures and the report."""

@@ -1,0 +1,163 @@
+"""The figure of one fit: data, law, interval band, and residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.fitting.law import Array
+from analysis.fitting.points import Points
+from analysis.fitting.problem import residuals
+from analysis.fitting.result import FitResult, predict_with
+from analysis.inference.sandwich import problem_of
+from analysis.reporting import wording
+from results.errors import UsageError
+
+from . import style as look
+
+LABELS = {
+    "params": "parameters N",
+    "tokens": "training tokens D",
+    "flops": "training FLOPs C",
+    "unique_tokens": "unique tokens",
+    "params_vocabulary": "vocabulary parameters",
+    "params_non_vocabulary": "non-vocabulary parameters",
+}
+SYMBOLS = {"params": "N", "tokens": "D", "flops": "C", "params_non_vocabulary": "Nnv", "params_vocabulary": "Nv"}
+CURVES = 5
+WIDEST_TITLE = 80  # characters of the text width
+STEPS = 120
+
+
+def fit_figure(result: FitResult, style: str = "report", *, metric: str | None = None) -> Figure:
+    """Points, the fitted curve with its interval band, and the residuals below.
+
+    A law of several columns is drawn against the one that varies most, with curves at CURVES values of the next (of a
+    floor given by a column, where that is all that differs). Raises UsageError for a fit without points (read from a
+    file).
+    """
+    points = result.points
+    if points is None:
+        raise UsageError("this fit carries no points to draw: fit the data again")
+    along, by = _drawn_columns(result, points)
+    with look.applied(style) as settings:
+        figure, axes = look.new_figure(settings, 0.75, nrows=2, sharex=True, height_ratios=[3, 1])
+        top, bottom = axes
+        metric = metric or points.names.get("metric", "metric")
+        shade = _shades(points, by)
+        used = points.weights > 0
+        top.scatter(points.columns[along][used], points.metric[used], s=11, c=shade[used], lw=0, alpha=0.85, zorder=3)
+        handles = []
+        banded = result.draws is not None and not result.not_identified
+        for value, columns_at in _curves(result, points, along, by):
+            colour = look.COLOURS[0] if value is None else _colour(value, points, by)
+            top.plot(columns_at[along], result.predict(columns_at), color=colour, lw=1.2)
+            if value is not None and by is not None:
+                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {wording.number(value)}"
+                handles.append(Line2D([], [], color=colour, label=text))
+            if banded:
+                low, high = _band(result, columns_at)
+                top.fill_between(columns_at[along], low, high, color=colour, alpha=0.18, lw=0)
+        top.set_xscale("log")
+        if np.all(points.metric > 0):
+            look.log_value_axis(top, metric, points.metric)
+        else:
+            top.set_ylabel(metric)
+        words = f"({result.status.value.replace('_', ' ')}, {result.rows} rows)"
+        between = "   " if len(result.law.formula) + len(words) < WIDEST_TITLE else "\n"
+        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=settings.font_size)
+        r = residuals(problem_of(result), result.coordinates[None, :])[0][0]
+        r = -r if result.residual == "log" else -r * result.scales.metric
+        bottom.axhline(0, color=look.MUTED, lw=0.8)
+        bottom.scatter(points.columns[along][used], r[used], s=9, c=shade[used], lw=0, alpha=0.85)
+        far = {flag.row for flag in result.flagged if flag.used}
+        marked = np.isin(points.rows, list(far)) & used
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look.COLOURS[1], "markeredgewidth": 0.9}
+        bottom.plot(points.columns[along][marked], r[marked], ls="", marker="o", markersize=5.1, **ring)
+        bottom.set_ylabel("log residual" if result.residual == "log" else "residual")
+        bottom.set_xlabel(_label(points, along))
+        if banded:
+            level = f"{100 * (result.interval or 0.95):.4g} % interval of the curve"
+            handles.append(Line2D([], [], color=look.MUTED, lw=7, alpha=0.3, label=level))
+        if marked.any():
+            handles.append(Line2D([], [], ls="", marker="o", markersize=5.1, label="flagged: far from the law", **ring))
+        for other in result.law.columns:
+            if other not in (along, by, *result.law.metric_columns):
+                middle = wording.number(float(np.median(points.columns[other])))
+                text = f"curves at the median {points.names.get(other, other)} = {middle}"
+                handles.append(Line2D([], [], ls="", label=text))
+        if handles:
+            look.legend_below(figure, handles, settings)
+        return figure
+
+
+def _drawn_columns(result: FitResult, points: Points) -> tuple[str, str | None]:
+    """The column along the axis, and the one that tells the curves apart (None where one curve says it all)."""
+    law = result.law
+    columns = [c for c in law.columns if c not in law.metric_columns]
+    spread = {c: float(np.ptp(np.log(points.columns[c]))) for c in columns}
+    along = max(columns, key=lambda c: spread[c])
+    others = [c for c in columns if c != along]
+    if others:
+        return along, max(others, key=lambda c: spread[c])
+    floors = [c for c in law.metric_columns if c not in law.constant_columns and np.ptp(points.columns[c]) > 0]
+    return along, floors[0] if floors else None
+
+
+def _label(points: Points, along: str) -> str:
+    """The axis: what it is, and how the data call it."""
+    name, known = points.names.get(along, along), LABELS.get(along)
+    if known is None or name in (along, SYMBOLS.get(along)):
+        return known or name
+    return f"{known} = {name}" if " / (6 " in name else f"{known} ({name})"
+
+
+def _band(result: FitResult, columns_at: Mapping[str, Array]) -> tuple[Array, Array]:
+    """The interval of the curve at each of the places."""
+    assert result.draws is not None
+    some = result.draws[:: max(1, len(result.draws) // 400)]
+    tail = 50 * (1 - (result.interval or 0.95))
+    drawn = predict_with(result.law, result.scales, some, columns_at)
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def _shades(points: Points, by: str | None) -> Array:
+    colours = [look.COLOURS[0]] * len(points) if by is None else [_colour(v, points, by) for v in points.columns[by]]
+    from matplotlib.colors import to_rgba_array
+
+    return np.asarray(to_rgba_array(colours))
+
+
+def _colour(value: float, points: Points, by: str | None) -> tuple[float, float, float, float]:
+    from matplotlib import colormaps
+
+    assert by is not None
+    column = points.columns[by]
+    if column.min() > 0:
+        column, value = np.log(column), float(np.log(value))
+    share = (value - column.min()) / max(float(np.ptp(column)), 1e-12)
+    return colormaps["viridis_r"](0.08 + 0.9 * float(np.clip(share, 0, 1)))
+
+
+def _curves(
+    result: FitResult, points: Points, along: str, by: str | None
+) -> list[tuple[float | None, Mapping[str, Array]]]:
+    """Columns to draw curves at: `along` over its range, `by` at quantiles, everything else at its middle."""
+    low, high = points.columns[along].min(), points.columns[along].max()
+    line = np.geomspace(low / (high / low) ** 0.03, high * (high / low) ** 0.03, STEPS)
+    middle = {
+        name: np.full(STEPS, float(np.median(points.columns[name])))
+        for name in result.law.columns
+        if name not in (along, by) and name not in result.law.constant_columns
+    }
+    if by is None:
+        return [(None, {**middle, along: line})]
+    values = np.unique(points.columns[by])
+    if len(values) > CURVES:
+        values = np.quantile(points.columns[by], np.linspace(0.03, 0.97, CURVES), method="nearest")
+    return [(float(v), {**middle, along: line, by: np.full(STEPS, float(v))}) for v in dict.fromkeys(values.tolist())]

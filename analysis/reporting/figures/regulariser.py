@@ -1,0 +1,97 @@
+"""The causal regulariser at equal compute: its effect on gFID and cross-entropy, budget by budget, with intervals.
+
+As the paper's Fig. 7 (arXiv 2412.16326), but paired by seed and with intervals.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.reporting import wording
+from analysis.reporting.answer import Answer
+from analysis.tokenizers.contrasts import Contrast
+from analysis.tokenizers.frames import StudyFrames
+from analysis.tokenizers.rows import geometric_means, groups
+
+from . import style as look
+from .style import INK, MUTED, Palette
+
+
+def regulariser_effect(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
+    """gFID with and without, then the paired effect per budget and pooled on gFID, rFID and nats per image."""
+    if not answer.contrasts:
+        return None
+    palette = Palette.of(frames.families, frames.points)
+    with look.applied(style) as chosen:
+        figure, axes = look.new_figure(chosen, 0.46, ncols=3, width_ratios=[1.0, 1.25, 1.05])
+        _curves(axes[0], frames, answer.contrasts, palette)
+        _effects(axes[1], answer.contrasts, "gfid", palette)
+        _effects(axes[2], answer.contrasts, "nats_per_image", palette)
+        families = list(dict.fromkeys(f for c in answer.contrasts for f in (c.base, c.treatment)))
+        handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2, label=f) for f in families]
+        look.legend_below(figure, handles, chosen)
+    return figure
+
+
+def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], palette: Palette) -> None:
+    sizes = list(dict.fromkeys(s for c in contrasts for e in c.pooled for s in e.sizes))
+    points = frames.points[frames.points["gfid"].notna() & frames.points["size"].isin(sizes)]
+    families = list(dict.fromkeys(f for c in contrasts for f in (c.base, c.treatment)))
+    for family in families:
+        rows = points[points["family"] == family]
+        for size, group in groups(rows, "size"):
+            for _, run in groups(group.sort_values("images"), "run_id"):
+                axis.plot(run["path_flops"], run["gfid"], color=palette.colours[family], lw=0.6, alpha=0.5)
+            mean = geometric_means(group, ["path_flops", "gfid"], "images")
+            axis.plot(
+                mean["path_flops"],
+                mean["gfid"],
+                palette.dashes[family],
+                color=palette.colours[family],
+                marker=palette.markers[str(size)],
+                ms=4.5,
+            )
+    look.flops_axis(axis, "training FLOPs")
+    look.log_value_axis(axis, "gFID, no guidance", points["gfid"])
+    axis.set_title(f"gFID, {', '.join(sizes)}")
+
+
+def _effects(axis: Axes, contrasts: tuple[Contrast, ...], metric: str, palette: Palette) -> None:
+    """Point and interval at each budget, then the pooled effect and, for gFID, the ratio of rFID."""
+    budgets = sorted({e.budget for c in contrasts for e in c.per_budget if e.metric == metric and e.budget})
+    labels = [wording.images(b) for b in budgets] + ["all"] + (["rFID"] if metric == "gfid" else [])
+    for i, c in enumerate(contrasts):
+        offset = (i - (len(contrasts) - 1) / 2) * 0.18
+        colour = palette.colours[c.treatment]
+        placed = [(budgets.index(e.budget), e) for e in c.per_budget if e.metric == metric and e.budget]
+        pooled = c.effect(metric)
+        if pooled is not None:
+            placed.append((len(budgets), pooled))
+        rfid = c.effect("rfid")
+        if metric == "gfid" and rfid is not None:
+            placed.append((len(budgets) + 1, rfid))
+        for position, effect in placed:
+            e, x = effect.estimate, position + offset
+            if e.low is not None and e.high is not None:
+                axis.plot([x, x], [e.low, e.high], color=colour, lw=1.4)
+            spread = np.linspace(-0.06, 0.06, len(e.per_seed)) if len(e.per_seed) > 1 else [0.0]
+            axis.plot(x + np.asarray(spread), e.per_seed, ".", color=colour, ms=3.5, alpha=0.6)
+            main = position >= len(budgets)
+            axis.plot(x, e.value, "D" if main else "o", color=colour, ms=5.5 if main else 4.5)
+    neutral = 1.0 if metric == "gfid" else 0.0
+    axis.axhline(neutral, color=INK, lw=0.9)
+    axis.axvline(len(budgets) - 0.5, color=MUTED, lw=0.6)
+    axis.set_xticks(range(len(labels)), labels, fontsize="x-small")
+    axis.set_xlim(-0.6, len(labels) - 0.4)
+    axis.grid(axis="x", visible=False)
+    axis.set_xlabel("training images")
+    if metric == "gfid":
+        values = [v for line in axis.lines for v in np.asarray(line.get_ydata(), dtype=float)]
+        look.log_value_axis(axis, "ratio, with / without (< 1 helps)", [*values, 1.0])
+        axis.set_title("gFID (and rFID)")
+    else:
+        axis.set_ylabel("with − without (< 0 helps)")
+        axis.set_title("nats per image")

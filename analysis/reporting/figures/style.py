@@ -1,0 +1,250 @@
+"""How every figure looks: widths and fonts by style, colour-blind safe colours, axes, and savers with stable bytes.
+
+Figures are made without pyplot, so nothing global changes. Colours are Okabe and Ito's; a tokenizer has a colour, a
+generator size a marker, a seed a thin line. Text and axes are drawn in INK, which a page can turn into its own colour.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
+
+from results.errors import UsageError
+from results.store import atomic
+
+INK = "#1f2328"
+MUTED = "#7d8590"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BUDGET_SHADES = ("#9aa4b0", "#626d7a", INK)
+"""From the smallest budget to the largest."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A look: text width in inches, base font size in points, font family and maths font set, resolution of PNGs."""
+
+    width: float
+    font_size: float
+    family: str
+    maths: str
+    dpi: int
+
+
+STYLES = {
+    "report": Style(7.2, 9.0, "DejaVu Sans", "dejavusans", 160),
+    "neurips": Style(5.5, 8.0, "DejaVu Serif", "dejavuserif", 300),
+    "slides": Style(10.0, 14.0, "DejaVu Sans", "dejavusans", 160),
+}
+"""`neurips`: the 5.5 inch text width of that template. Fonts are those that matplotlib itself ships."""
+
+OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
+"""Families for characters that matplotlib's own fonts lack, taken where they are installed."""
+
+FORMATS = ("pdf", "png", "svg")
+
+
+def style_named(name: str) -> Style:
+    """A style by name. Raises UsageError, listing what is allowed."""
+    if name not in STYLES:
+        raise UsageError(f"style = {name!r} is unknown; allowed: {', '.join(STYLES)}")
+    return STYLES[name]
+
+
+@contextmanager
+def applied(name: str) -> Iterator[Style]:
+    """matplotlib's settings of a style, within the block only."""
+    style = style_named(name)
+    others = [family for family in OTHER_SCRIPTS if family in {font.name for font in fontManager.ttflist}]
+    settings: Any = {
+        "figure.constrained_layout.h_pad": 0.05,
+        "font.family": [style.family, *others],
+        "font.size": style.font_size,
+        "mathtext.fontset": style.maths,
+        "axes.titlesize": style.font_size * 1.05,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": style.font_size,
+        "xtick.labelsize": style.font_size * 0.9,
+        "ytick.labelsize": style.font_size * 0.9,
+        "legend.fontsize": style.font_size * 0.88,
+        "legend.frameon": False,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.7,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": MUTED,
+        "grid.alpha": 0.22,
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+        "lines.markersize": style.font_size * 0.5,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "figure.dpi": 100,
+        "svg.hashsalt": "tokenlaw",
+        "svg.fonttype": "path",
+        "pdf.fonttype": 42,
+        "path.simplify": True,
+    }
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # a column may be named in a script that no font here has: its name is drawn as boxes, without a message each
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield style
+
+
+def new_figure(style: Style, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """A figure of the style's width, `height` as a share of it, with the axes that `Figure.subplots` makes."""
+    figure = Figure(figsize=(style.width, style.width * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(**grid)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Which colour each tokenizer family and which marker each generator size has, throughout a study."""
+
+    colours: dict[str, str]
+    markers: dict[str, str]
+    dashes: dict[str, str]
+
+    @staticmethod
+    def of(families: pd.DataFrame, points: pd.DataFrame) -> Palette:
+        """Families in order of rate; sizes in order of parameters; regularised families are dashed."""
+        names = list(families["family"])
+        order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
+        regularised = dict(zip(families["family"], families["regulariser"].notna(), strict=True))
+        return Palette(
+            {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(names)},
+            {str(s): MARKERS[i % len(MARKERS)] for i, s in enumerate(order.index)},
+            {f: "--" if regularised[f] else "-" for f in names},
+        )
+
+
+def flops_axis(axis: Axes, label: str = "training FLOPs of the generator") -> None:
+    """Logarithmic compute axis; powers of ten as labels, and 2 and 5 times them where the axis spans few of them."""
+    axis.set_xscale("log")
+    axis.set_xlabel(label)
+    low, high = axis.get_xlim()
+    few = low > 0 and math.log10(high / low) < 1.6
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0) if few else (1.0,), numticks=20))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], style: Style) -> None:
+    """A legend under all panels, in as many columns as the width of the style holds."""
+    # A character is about 0.6 em wide; the handle with its gaps takes about 5 em.
+    widths = [0.6 * len(str(handle.get_label())) + 5.0 for handle in handles]
+    room = style.width * 72 / (0.88 * style.font_size)
+    columns = next((n for n in range(len(handles), 1, -1) if _row_width(widths, n) <= room), 1)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def _row_width(widths: Sequence[float], columns: int) -> float:
+    """Width of a legend whose columns are filled one after the other, the first ones with one entry more."""
+    least, longer = divmod(len(widths), columns)
+    ends = [least * i + min(i, longer) for i in range(columns + 1)]
+    return sum(max(widths[low:high]) for low, high in pairwise(ends))
+
+
+def power_of_ten(value: float) -> str:
+    """3e12 as mathematics: 3 x 10^12."""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    factor = "" if mantissa == "1" else rf"{mantissa}\!\times\!"
+    return rf"${factor}10^{{{int(exponent)}}}$"
+
+
+def images_axis(axis: Axes, label: str = "training images") -> None:
+    """Logarithmic axis of image counts: 16k, 1M."""
+    from analysis.reporting import wording
+
+    axis.set_xscale("log")
+    axis.set_xlabel(label)
+    low, high = axis.get_xlim()
+    few = low > 0 and math.log10(high / low) < 1.6
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if few else (1, 3), numticks=20))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: wording.images(v)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: str = "y") -> None:
+    """Logarithmic value axis with plain numbers, more of them the narrower the range."""
+    finite = np.array([v for v in values if np.isfinite(v) and v > 0])
+    decades = float(np.log10(finite.max() / finite.min())) if len(finite) else 1.0
+    if decades < 0.3:
+        locator: Locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+    else:
+        subs: tuple[float, ...] = (
+            (1.0, 3.0) if decades > 2 else (1.0, 2.0, 5.0) if decades > 1.1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+        )
+        if decades < 0.6:
+            subs = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+        locator = LogLocator(base=10, subs=subs, numticks=20)
+    getattr(axis, f"set_{direction}scale")("log")
+    getattr(axis, f"set_{direction}label")(label)
+    ticks = axis.yaxis if direction == "y" else axis.xaxis
+    ticks.set_major_locator(locator)
+    ticks.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))
+    ticks.set_minor_formatter(NullFormatter())
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once; otherwise every save lays it out twice, which is most of a save's time."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def svg(figure: Figure, style: str = "report") -> str:
+    """The figure as SVG text without XML declaration; the same figure gives the same text."""
+    buffer = io.BytesIO()
+    with applied(style):
+        _settle(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode()
+    return text[text.index("<svg") :]
+
+
+def image_bytes(figure: Figure, form: str, style: str = "report") -> bytes:
+    """The figure as bytes of one of FORMATS, on a white ground but for SVG; no dates inside."""
+    if form not in FORMATS:
+        raise UsageError(f"format = {form!r} is unknown; allowed: {', '.join(FORMATS)}")
+    if form == "svg":
+        return ('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, style)).encode()
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"CreationDate": None} if form == "pdf" else {"Software": None}
+    with applied(style) as look:
+        _settle(figure)
+        figure.savefig(buffer, format=form, dpi=look.dpi, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path, style: str = "report") -> Path:
+    """Write the figure in the format of the path's suffix, atomically. Raises UsageError, StoreError."""
+    atomic.write(path, image_bytes(figure, path.suffix.removeprefix(".").lower(), style), durable=False)
+    return path

@@ -1,0 +1,154 @@
+"""Reconstruction against generation: at small compute the tokenizer that reconstructs worse can be the better one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.reporting import wording
+from analysis.reporting.answer import Answer
+from analysis.tokenizers.frames import StudyFrames
+from analysis.tokenizers.fronts import family_fronts
+from analysis.tokenizers.rows import by_seed, groups
+from analysis.tokenizers.seed_intervals import SeedEstimate, over_seeds
+
+from . import style as look
+from .style import BUDGET_SHADES, Palette
+
+
+@dataclass(frozen=True)
+class _Spot:
+    family: str
+    rfid: SeedEstimate
+    gfid: SeedEstimate
+
+
+def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
+    """rFID of each tokenizer against the gFID of its Pareto front, one line for each compute budget of the answer.
+
+    A line that falls to the right says that at this budget the worse tokenizer gives the better images. Bars are 95 %
+    intervals over tokenizer seeds; families with one seed have none. Regularised tokenizers are drawn, not joined.
+    """
+    points = frames.points[frames.points["gfid"].notna()]
+    rfid = _rfid(frames)
+    plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
+    if len(rfid) < 2 or not answer.budgets:
+        return None
+    palette = Palette.of(frames.families, points)
+    lines = []
+    for best in answer.budgets:
+        spots = []
+        for family, estimate in rfid.items():
+            logs = {
+                seed: float(f.log_gfid(np.array([math.log(best.flops)]))[0])
+                for seed, f in family_fronts(points, family).items()
+            }
+            usable = {seed: math.exp(value) for seed, value in logs.items() if math.isfinite(value)}
+            if usable:
+                spots.append(_Spot(family, estimate, over_seeds(usable, scale="level", paired=False)))
+        if spots:
+            lines.append((best.flops, sorted(spots, key=lambda s: s.rfid.value)))
+    if not any(len(spots) > 1 for _, spots in lines):
+        return None
+    with look.applied(style) as chosen:
+        figure, axis = look.new_figure(chosen, 0.6)
+        for i, (flops, spots) in enumerate(lines):
+            shade = BUDGET_SHADES[min(i + max(0, 3 - len(lines)), 2)]
+            _line(axis, flops, spots, shade, palette, plain)
+        shown = [s.gfid.value for _, spots in lines for s in spots]
+        widths = [e.value for e in rfid.values()]
+        look.log_value_axis(axis, "rFID of the tokenizer   (reconstructs worse →)", widths, "x")
+        look.log_value_axis(axis, "gFID of the best generator   (generates worse →)", shown)
+        _headroom(axis, lines, rfid, shown, palette)
+        axis.set_title(_title(lines, plain))
+    return figure
+
+
+def _rfid(frames: StudyFrames) -> dict[str, SeedEstimate]:
+    table = frames.tokenizers
+    if "rfid" not in table:
+        return {}
+    measured = set(frames.points.loc[frames.points["gfid"].notna(), "family"])
+    table = table[table["rfid"].notna() & table["family"].isin(measured)]
+    return {
+        str(family): over_seeds(
+            by_seed(rows.groupby("tokenizer_seed")["rfid"].mean()),
+            scale="level",
+            paired=False,
+        )
+        for family, rows in groups(table, "family")
+    }
+
+
+def _line(axis: Axes, flops: float, spots: list[_Spot], shade: str, palette: Palette, plain: set[str]) -> None:
+    joined = [s for s in spots if s.family in plain]
+    axis.plot([s.rfid.value for s in joined], [s.gfid.value for s in joined], color=shade, lw=1.6, zorder=2)
+    best = min(spots, key=lambda s: s.gfid.value)
+    for s in spots:
+        colour = palette.colours[s.family]
+        if s.gfid.low is not None and s.gfid.high is not None:
+            axis.plot([s.rfid.value] * 2, [s.gfid.low, s.gfid.high], color=colour, lw=1.1, alpha=0.8, zorder=3)
+        filled = s.family in plain
+        axis.plot(
+            s.rfid.value, s.gfid.value, "o", ms=7.5, color=colour, mfc=colour if filled else "white", mew=1.5, zorder=4
+        )
+        if s is best:
+            axis.plot(s.rfid.value, s.gfid.value, "o", ms=13, mfc="none", mec=shade, mew=1.4, zorder=5)
+    end = joined[0] if joined else spots[0]
+    axis.annotate(
+        f"{wording.flops(flops)} FLOPs",
+        (min(s.rfid.value for s in spots), end.gfid.value),
+        xytext=(-13, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize="small",
+        color=shade,
+        weight="bold",
+    )
+
+
+def _headroom(
+    axis: Axes,
+    lines: list[tuple[float, list[_Spot]]],
+    rfid: dict[str, SeedEstimate],
+    shown: list[float],
+    palette: Palette,
+) -> None:
+    """Family names above the highest point, each over its own rFID, and room for the budget labels on the left."""
+    low, high = min(shown), max(shown)
+    span = math.log(high / low)
+    present = sorted({s.family for _, spots in lines for s in spots}, key=lambda f: rfid[f].value)
+    xs = [rfid[f].value for f in present]
+    width = math.log(xs[-1] / xs[0]) or 0.3
+    axis.set_xlim(xs[0] * math.exp(-0.24 * width - 0.02), xs[-1] * math.exp(0.12 * width + 0.02))
+    previous, level = -math.inf, 0
+    for family in present:
+        x = math.log(rfid[family].value)
+        level = (level + 1) % 3 if x - previous < 0.22 * width else 0
+        previous = x
+        y = high * math.exp(span * (0.10 + 0.085 * level))
+        axis.plot([rfid[family].value] * 2, [low, y], color=palette.colours[family], lw=0.7, alpha=0.35, zorder=1)
+        axis.annotate(
+            family, (rfid[family].value, y), ha="center", va="bottom", fontsize="small", color=palette.colours[family]
+        )
+    axis.set_ylim(low * math.exp(-0.10 * span), high * math.exp(0.38 * span))
+
+
+def _title(lines: list[tuple[float, list[_Spot]]], plain: set[str]) -> str:
+    """What the two outer budgets say about the plain tokenizers that both have; neutral where they agree."""
+    ends = [{s.family: s for s in spots if s.family in plain} for _, spots in (lines[0], lines[-1])]
+    common = sorted(ends[0].keys() & ends[1].keys(), key=lambda f: ends[0][f].rfid.value)
+    if len(common) >= 2:
+        a, b = common[0], common[-1]
+        small = ends[0][b].gfid.value < ends[0][a].gfid.value
+        large = ends[1][b].gfid.value < ends[1][a].gfid.value
+        if small and not large:
+            return "At small compute the worse tokenizer is the better one"
+        if small and large:
+            return "The tokenizer that reconstructs worse is the better one here"
+    return "Reconstruction against generation"

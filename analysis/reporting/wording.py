@@ -1,0 +1,94 @@
+"""Numbers, intervals and lists as people read them: one way of writing each, for sentences, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from analysis.tokenizers.seed_intervals import SeedEstimate
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, without an exponent between 0.001 and 100,000; a dash for no number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    if not 1e-3 <= abs(rounded) < 1e5:
+        return f"{rounded:.{digits - 1}e}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:.{decimals}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A number with its sign, a true minus included."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = number(abs(value), digits)
+    return ("−" if value < 0 else "+") + text
+
+
+def flops(value: float | None) -> str:
+    """A compute amount with two significant digits: 6.1e12."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def images(value: float) -> str:
+    """A number of images, rounded: 64k, 1.3M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{float(f'{value / unit:.3g}'):g}{name}"
+    return f"{value:.0f}"
+
+
+def percent(value: float | None) -> str:
+    """A probability in percent, never rounded to certainty by the draws that estimated it."""
+    if value is None:
+        return "–"
+    if 0 < value < 0.005:
+        return "< 1 %"
+    if value > 0.995:
+        return "> 99 %"
+    return f"{100 * value:.0f} %"
+
+
+def seeds(estimate: SeedEstimate) -> str:
+    """On what an estimate stands: "3 paired tokenizer seeds, df 2" or "conditional on this tokenizer"."""
+    if estimate.conditional:
+        return "one seed: conditional on this tokenizer"
+    over = "paired tokenizer seeds" if "paired" in estimate.method else "tokenizer seeds"
+    return f"{len(estimate.seeds)} {over}, df {estimate.df}"
+
+
+def interval(estimate: SeedEstimate, digits: int = 3) -> str:
+    """`low to high`, or that there is none."""
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    write = signed if estimate.scale == "difference" else number
+    return f"{write(estimate.low, digits)} to {write(estimate.high, digits)}"
+
+
+def with_interval(estimate: SeedEstimate, digits: int = 3, *, basis: bool = True) -> str:
+    """`1.42 (95 % interval 1.21 to 1.66; 3 paired tokenizer seeds, df 2)`, said honestly where there is none."""
+    write = signed if estimate.scale == "difference" else number
+    inside = []
+    if estimate.low is not None and estimate.high is not None:
+        inside.append(f"{100 * estimate.confidence:.0f} % interval {interval(estimate, digits)}")
+        if estimate.conditional:
+            inside.append("measurement noise only, conditional on this tokenizer")
+        elif basis:
+            inside.append(seeds(estimate))
+    else:
+        inside.append("one seed: no interval, conditional on this tokenizer")
+    return f"{write(estimate.value, digits)} ({'; '.join(inside)})"
+
+
+def listing(items: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    if len(items) <= 1:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {last} {items[-1]}"

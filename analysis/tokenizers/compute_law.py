@@ -1,0 +1,173 @@
+"""The parametric route: a law gFID = E + A C^-alpha through each front, and where two tokenizers' laws cross.
+
+A cross-check of the fronts' own crossover, which uses no law. E is either free or held at the tokenizer's rfid_floor
+(the paper's L_min, arXiv 2412.16326 Sec. 3.3). Fitted to the Pareto-optimal points of each seed separately; the
+seeds give the interval. This file holds the package's only call of the fitting engine for compute laws.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from results.errors import DataError, FitError
+
+from .fronts import Design, pareto_points
+from .seed_intervals import SeedEstimate, over_seeds
+
+Array = np.ndarray
+FloorKind = Literal["free", "rfid_floor"]
+
+MIN_POINTS = {"free": 4, "rfid_floor": 3}
+"""Fewest front points for a fit: one more than the parameters."""
+HUBER_DELTA = 0.1
+"""Residuals of log gFID beyond this count linearly: about the noise of one gFID, so that no point dominates."""
+
+
+@dataclass(frozen=True)
+class SeedLaw:
+    """The law of one tokenizer: gFID = floor + amplitude (C / pivot)^-alpha, how its fit ended, on how many points."""
+
+    seed: int
+    floor: float
+    amplitude: float
+    alpha: float
+    pivot: float
+    status: str
+    points: int
+    r_squared: float
+
+    def gfid(self, flops: Array) -> Array:
+        """gFID at compute `flops`."""
+        return self.floor + self.amplitude * (np.asarray(flops, dtype=float) / self.pivot) ** -self.alpha
+
+
+@dataclass(frozen=True)
+class ComputeLaw:
+    """A family's laws, one a tokenizer seed, and the exponent over seeds. `skipped`: seeds without a fit, and why."""
+
+    family: str
+    floor_kind: FloorKind
+    laws: tuple[SeedLaw, ...]
+    alpha: SeedEstimate | None
+    floor: SeedEstimate | None
+    skipped: tuple[tuple[int, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "family": self.family,
+            "floor": self.floor_kind,
+            "laws": [vars(law) for law in self.laws],
+            "alpha": None if self.alpha is None else self.alpha.to_dict(),
+            "skipped": [{"seed": s, "reason": r} for s, r in self.skipped],
+        }
+
+
+def _fit(flops: Array, gfid: Array, floor: float | None) -> tuple[float, float, float, float, str]:
+    """(floor, amplitude at the pivot, alpha, pivot, status) of a law through points. Raises FitError, DataError."""
+    from analysis.fitting.fit import fit
+    from analysis.fitting.known_laws import PowerLaw
+
+    pivot = math.exp(float(np.log(flops).mean()))
+    law = PowerLaw("free" if floor is None else floor)
+    result = fit(law, {"x": flops / pivot, "metric": gfid}, loss="huber", delta=HUBER_DELTA)
+    values = result.values
+    unknown = [name for name in ("A", "alpha") if not math.isfinite(values[name])]
+    if unknown:
+        raise FitError(f"the front does not determine {' and '.join(unknown)}")
+    return values["E"] if floor is None else floor, values["A"], values["alpha"], pivot, str(result.status)
+
+
+def compute_law(
+    points: pd.DataFrame, family: str, floor_kind: FloorKind = "free", design: Design | None = None
+) -> ComputeLaw:
+    """Fit the law to each seed's front. Seeds whose front is too short or determines no law are listed, not dropped."""
+    laws: list[SeedLaw] = []
+    skipped: list[tuple[int, str]] = []
+    rows = points[points["family"] == family]
+    for seed, (flops, gfid) in pareto_points(points, family, design).items():
+        floor = None
+        if floor_kind == "rfid_floor":
+            own = rows[rows["tokenizer_seed"] == seed]
+            floors = own["rfid_floor"].dropna() if "rfid_floor" in own else own["gfid"].iloc[:0]
+            if floors.empty:
+                skipped.append((seed, "its tokenizer has no rfid_floor"))
+                continue
+            floor = float(floors.iloc[0])
+        if len(flops) < MIN_POINTS[floor_kind]:
+            skipped.append((seed, f"its front has {len(flops)} points, {MIN_POINTS[floor_kind]} are needed"))
+            continue
+        try:
+            fitted_floor, amplitude, alpha, pivot, status = _fit(flops, gfid, floor)
+        except (FitError, DataError) as error:
+            skipped.append((seed, str(error)))
+            continue
+        law = SeedLaw(seed, fitted_floor, amplitude, alpha, pivot, status, len(flops), math.nan)
+        logs = np.log(gfid)
+        spread = float(((logs - logs.mean()) ** 2).sum())
+        missed = float(((logs - np.log(law.gfid(flops))) ** 2).sum())
+        laws.append(replace(law, r_squared=1 - missed / spread if spread > 0 else math.nan))
+    usable = {law.seed: law for law in laws if law.alpha > 0}
+    return ComputeLaw(
+        family=family,
+        floor_kind=floor_kind,
+        laws=tuple(laws),
+        alpha=over_seeds({s: law.alpha for s, law in usable.items()}, scale="level", paired=False) if usable else None,
+        floor=over_seeds({s: law.floor for s, law in usable.items()}, scale="difference", paired=False)
+        if usable
+        else None,
+        skipped=tuple(skipped),
+    )
+
+
+@dataclass(frozen=True)
+class LawCrossover:
+    """Where two families' fitted laws cross, per paired seed (None: not within 100 times the measured range)."""
+
+    first: str
+    second: str
+    floor_kind: FloorKind
+    per_seed: tuple[tuple[int, float | None], ...]
+    estimate: SeedEstimate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "floor": self.floor_kind,
+            "per_seed": [{"seed": s, "flops": c} for s, c in self.per_seed],
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
+        }
+
+
+def law_crossover(first: ComputeLaw, second: ComputeLaw, low: float, high: float) -> LawCrossover | None:
+    """Crossing of the laws of each seed that both have; searched from low / 100 to high x 100.
+
+    The estimate needs a crossing on every paired seed; None instead of a result if no seed has both laws.
+    """
+    others = {law.seed: law for law in second.laws}
+    grid = np.exp(np.linspace(math.log(low / 100), math.log(high * 100), 4001))
+    per_seed: list[tuple[int, float | None]] = []
+    for law in first.laws:
+        if law.seed not in others:
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            d = np.log(law.gfid(grid)) - np.log(others[law.seed].gfid(grid))
+        flips = np.flatnonzero((d[:-1] < 0) & (d[1:] >= 0))
+        if len(flips) == 0:
+            per_seed.append((law.seed, None))
+            continue
+        i = int(flips[0])
+        share = d[i] / (d[i] - d[i + 1])
+        per_seed.append((law.seed, float(np.exp(np.log(grid[i]) + share * np.log(grid[i + 1] / grid[i])))))
+    if not per_seed:
+        return None
+    found = {s: c for s, c in per_seed if c is not None}
+    estimate = over_seeds(found, scale="level") if len(found) == len(per_seed) else None
+    return LawCrossover(first.family, second.family, first.floor_kind, tuple(per_seed), estimate)

@@ -1,0 +1,240 @@
+"""What one change of the tokenizer does at equal compute: paired by seed, per budget and pooled, with t intervals.
+
+Two families are contrasted at the same generator size, generator seed, tokenizer seed and budget, hence at the same
+stage-2 FLOPs; what differs is the tokenizer alone. Pooling averages over budgets within a seed first, then over seeds:
+the seed is the statistical unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.errors import FitError
+
+from .frames import StudyFrames
+from .fronts import in_order
+from .rows import by_seed, groups
+from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
+
+GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
+TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "codebook_utilisation": "difference"}
+
+UNIMPORTANT = ("seed", "evaluation")
+"""Fields of a tokenizer's specification in which two families may differ and still be one facet apart."""
+
+FLOPS_TOLERANCE = 1e-3
+"""Largest relative difference of stage-2 FLOPs that still counts as equal compute."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The effect of `treatment` over `base` on one metric: a ratio or a difference. `budget` None: pooled or none."""
+
+    metric: str
+    budget: int | None
+    sizes: tuple[str, ...]
+    estimate: SeedEstimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "metric": self.metric,
+            "budget": self.budget,
+            "sizes": list(self.sizes),
+            "estimate": self.estimate.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """All effects of exchanging tokenizer `base` for `treatment`, which differ in `facets`.
+
+    `per_budget` holds gFID and nats per image at each budget, `pooled` the same over all budgets, `stage1` the metrics
+    of the tokenizers themselves. `tokenizer_flops` is the ratio of stage-1 training FLOPs, `stage2_flops` the largest
+    relative difference of stage-2 FLOPs between paired runs, `unpaired` counts runs left out for want of a partner.
+    """
+
+    base: str
+    treatment: str
+    facets: tuple[str, ...]
+    per_budget: tuple[Effect, ...]
+    pooled: tuple[Effect, ...]
+    stage1: tuple[Effect, ...]
+    tokenizer_flops: float
+    stage2_flops: float
+    unpaired: int
+
+    def effect(self, metric: str) -> Effect | None:
+        """The pooled (or stage-1) effect on a metric, or None if it was not measured."""
+        return next((e for e in (*self.pooled, *self.stage1) if e.metric == metric), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "base": self.base,
+            "treatment": self.treatment,
+            "facets": list(self.facets),
+            "per_budget": [e.to_dict() for e in self.per_budget],
+            "pooled": [e.to_dict() for e in self.pooled],
+            "stage1": [e.to_dict() for e in self.stage1],
+            "tokenizer_flops_ratio": self.tokenizer_flops,
+            "stage2_flops_difference": self.stage2_flops,
+            "unpaired_runs": self.unpaired,
+        }
+
+
+def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
+    """Dotted names of the fields in which two specifications differ; a part that one lacks is named as a whole."""
+    names: list[str] = []
+    for key in sorted(a.keys() | b.keys()):
+        left, right = a.get(key), b.get(key)
+        if left == right:
+            continue
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            names.extend(differing_fields(left, right, f"{prefix}{key}."))
+        else:
+            names.append(f"{prefix}{key}")
+    return tuple(names)
+
+
+def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
+    """In which facets two families differ, from their full specifications: such as ("regulariser",).
+
+    Facets are top-level fields of the specification; seeds and the evaluation do not count. Without specifications the
+    columns of `runs` decide. Number of training images rides along with a regulariser, whose cost it may compensate.
+    """
+    specs = frames.family_spec(a), frames.family_spec(b)
+    if specs[0] and specs[1]:
+        names = tuple(dict.fromkeys(n.split(".")[0] for n in differing_fields(specs[0], specs[1])))
+    else:
+        columns = [
+            "quantizer",
+            "codebook_size",
+            "tokens_per_image",
+            "downsampling",
+            "regulariser",
+            "regulariser_weight",
+        ]
+        rows = frames.families.set_index("family").loc[[a, b], columns]
+        differs = [c for c in columns if rows[c].iloc[0] != rows[c].iloc[1] and not rows[c].isna().all()]
+        names = tuple(dict.fromkeys("regulariser" if c.startswith("regulariser") else c for c in differs))
+    names = tuple(n for n in names if n not in UNIMPORTANT)
+    if "regulariser" in names:
+        names = tuple(n for n in names if n != "train_images")
+    return names
+
+
+def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
+    """Pairs (base, treatment) of families that differ in the regulariser alone, base being the one without."""
+    table = frames.families
+    plain = table[table["regulariser"].isna()]["family"]
+    treated = table[table["regulariser"].notna()]["family"]
+    return [(a, b) for a in plain for b in treated if facets(frames, a, b) == ("regulariser",)]
+
+
+def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | None = None) -> Contrast:
+    """The effect of `treatment` over `base` at equal compute. Raises FitError if no run of one has a partner."""
+    noise = noise or frames.noise
+    cell = ["tokenizer_seed", "seed", "size", "images"]
+    points = frames.points
+    sides = []
+    for family in (base, treatment):
+        rows = points[(points["family"] == family) & points["gfid"].notna()]
+        measured = [m for m in (*GENERATOR_METRICS, "path_flops") if m in rows]
+        # A fork and a from-scratch run of one cell repeat one measurement: their geometric mean stands for it.
+        sides.append(rows.groupby(cell)[measured].agg(_center).reset_index())
+    pairs = sides[0].merge(sides[1], on=cell, suffixes=("_a", "_b"))
+    pairs["parameters_other"] = pairs["size"].map(points.groupby("size")["parameters_other"].median())
+    if pairs.empty:
+        raise FitError(f"{base} and {treatment} have no pair of runs with equal seeds, size and budget")
+    unpaired = len(sides[0]) + len(sides[1]) - 2 * len(pairs)
+    flops = float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max())
+    per_budget, pooled = [], []
+    for metric, scale in GENERATOR_METRICS.items():
+        if f"{metric}_a" not in pairs:
+            continue
+        effect = _effect(pairs, metric, scale)
+        usable = pairs.assign(effect=effect)[np.isfinite(effect)]
+        if usable.empty:
+            continue
+        own = noise if metric == "gfid" else None
+        for budget, group in groups(usable, "images"):
+            per_budget.append(mean_effect(group, metric, scale, int(budget), own))
+        pooled.append(mean_effect(_balanced(usable), metric, scale, None, own))
+    rows = frames.tokenizers
+    return Contrast(
+        base=base,
+        treatment=treatment,
+        facets=facets(frames, base, treatment),
+        per_budget=tuple(per_budget),
+        pooled=tuple(pooled),
+        stage1=tuple(tokenizer_effects(rows, base, treatment)),
+        tokenizer_flops=_stage1_flops(points, base, treatment),
+        stage2_flops=flops,
+        unpaired=unpaired,
+    )
+
+
+def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> list[Effect]:
+    """Effects on the tokenizers' own metrics, paired by tokenizer seed; metrics that one side lacks are left out."""
+    found = []
+    for metric, scale in TOKENIZER_METRICS.items():
+        if metric not in tokenizers:
+            continue
+        sides = [
+            tokenizers[tokenizers["family"] == family].groupby("tokenizer_seed")[metric].mean().dropna()
+            for family in (base, treatment)
+        ]
+        seeds = sides[0].index.intersection(sides[1].index)
+        if len(seeds) == 0:
+            continue
+        a, b = sides[0].loc[seeds], sides[1].loc[seeds]
+        values = b / a if scale == "ratio" else b - a
+        estimate = over_seeds(by_seed(values), scale=scale)
+        found.append(Effect(metric, None, (), estimate))
+    return found
+
+
+def _center(values: pd.Series) -> float:
+    """Geometric mean of positive values, so that repetitions of one cell count once."""
+    array = values.to_numpy(dtype=float)
+    return float(np.exp(np.log(array).mean())) if (array > 0).all() else float(array.mean())
+
+
+def _effect(pairs: pd.DataFrame, metric: str, scale: Scale) -> np.ndarray:
+    a, b = pairs[f"{metric}_a"].to_numpy(dtype=float), pairs[f"{metric}_b"].to_numpy(dtype=float)
+    return b / a if scale == "ratio" else b - a
+
+
+def _balanced(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Only the (size, budget) cells that every paired tokenizer seed has, so that all seeds average over the same."""
+    cell = ["size", "images"]
+    seeds = pairs["tokenizer_seed"].nunique()
+    full = pairs.groupby(cell)["tokenizer_seed"].nunique() == seeds
+    keep = pd.MultiIndex.from_frame(pairs[cell]).isin(full.index[full])
+    return pairs[keep] if keep.any() else pairs
+
+
+def mean_effect(rows: pd.DataFrame, metric: str, scale: Scale, budget: int | None, noise: Noise | None) -> Effect:
+    """Mean of paired effects within each tokenizer seed (over budgets, sizes, generator seeds), then over seeds.
+
+    `rows`: one row a pair of runs and budget, with columns effect, tokenizer_seed, size, images, parameters_other.
+    """
+    balanced = _balanced(rows)
+    values = balanced["effect"].to_numpy(dtype=float)
+    inner = np.log(values) if scale == "ratio" else values
+    means = pd.Series(inner).groupby(balanced["tokenizer_seed"].to_numpy()).mean()
+    per_seed = {s: math.exp(v) if scale == "ratio" else v for s, v in by_seed(means).items()}
+    estimate = over_seeds(per_seed, scale=scale, noise=noise)
+    return Effect(metric, budget, tuple(in_order(balanced, set(balanced["size"]))), estimate)
+
+
+def _stage1_flops(points: pd.DataFrame, base: str, treatment: str) -> float:
+    spent = points.groupby("family")["tokenizer_flops"].median()
+    return float(spent[treatment] / spent[base]) if spent[base] > 0 else float("nan")

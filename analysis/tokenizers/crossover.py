@@ -1,0 +1,293 @@
+"""Where the Pareto fronts of two tokenizers cross, with an interval over tokenizer seeds and censored seeds kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from results.errors import FitError
+
+from .fronts import Array, Design, Front, compared_fronts, first_design
+from .seed_intervals import (
+    BOOTSTRAP_CLUSTERS,
+    CONFIDENCE,
+    Noise,
+    SeedEstimate,
+    cluster_bootstrap_weights,
+    over_seeds,
+    t_factor,
+)
+
+SCAN_POINTS = 801
+"""Compute values, log-spaced, at which the test behind a confidence set is evaluated."""
+BOOTSTRAP_DRAWS = 1000
+
+
+def split_point(x: Array, d: Array) -> tuple[float | None, int]:
+    """Where a piecewise-linear difference curve changes sign for good; None if it does not. Shapes (k,) and (k,).
+
+    Noise can make fronts cross several times. The estimate is the zero that best separates the two signs: it minimises
+    the area |d| dx on the wrong side, which for a single crossing is that crossing. The second value is the sign of d
+    before it (or throughout). Zeros of each linear piece are exact.
+    """
+    x, d = np.asarray(x, dtype=float), np.asarray(d, dtype=float)
+    if len(x) < 2:
+        return None, int(np.sign(d[0])) if len(d) else 0
+    left, right = d[:-1], d[1:]
+    crossing = np.flatnonzero(left * right < 0)
+    zeros = x[crossing] + (x[crossing + 1] - x[crossing]) * left[crossing] / (left[crossing] - right[crossing])
+    zeros = np.sort(np.concatenate([zeros, x[1:-1][d[1:-1] == 0]]))
+    knots = np.concatenate([x, zeros])
+    order = np.argsort(knots, kind="stable")
+    values = np.concatenate([d, np.zeros(len(zeros))])[order]
+    knots = knots[order]
+    area = np.concatenate([[0.0], np.cumsum(np.diff(knots) * (values[1:] + values[:-1]) / 2)])
+    total = area[-1]
+    if len(zeros) == 0:
+        return None, int(np.sign(total))
+    separation = 2 * np.interp(zeros, knots, area) - total
+    best = int(np.argmax(np.abs(separation)))
+    if abs(separation[best]) <= abs(total):
+        return None, int(np.sign(total))
+    return float(zeros[best]), int(np.sign(separation[best]))
+
+
+Placement = Literal["within", "above", "below", "reversed"]
+
+
+@dataclass(frozen=True)
+class SeedCrossing:
+    """The crossover of one paired seed: at `flops` within the range, or censored at the end of the range.
+
+    above: `first` is still lower at the largest common compute; below: `second` is lower from the smallest on;
+    reversed: they cross the other way round.
+    """
+
+    seed: int
+    placement: Placement
+    flops: float
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where two tokenizers' fronts cross. `first` is the one expected to have the lower gFID at small compute.
+
+    `flops` is where the mean over seeds of the log ratio changes sign; None without a crossing in [low, high], the
+    compute range common to all fronts. `interval_low` and `interval_high` bound the 95 % confidence set: all compute
+    values at which the paired t-test over seeds cannot tell the two apart. A bound of None means that the set reaches
+    that end of the range, so the crossover may lie beyond; `excluded` means that the set is empty: no crossover in the
+    range at this confidence. `lower_before` and `lower_after` name the better family on either side of the crossing (of
+    the whole range without one). `bootstrap` is the percentile interval over seeds, from six seeds on.
+    """
+
+    first: str
+    second: str
+    design: Design
+    low: float
+    high: float
+    flops: float | None
+    interval_low: float | None
+    interval_high: float | None
+    excluded: bool
+    lower_before: str
+    lower_after: str
+    per_seed: tuple[SeedCrossing, ...]
+    method: str
+    at_low: SeedEstimate
+    at_high: SeedEstimate
+    grid: Array
+    log_ratio: Array
+    band: tuple[Array, Array] | None
+    bootstrap: tuple[float | None, float | None] | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Tokenizer seeds it stands on."""
+        return self.design.seeds
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it stands on one tokenizer of each kind."""
+        return len(self.seeds) == 1
+
+    @property
+    def established(self) -> bool:
+        """Whether both sides of the crossing are beyond the noise: the interval ends inside the measured range."""
+        return self.flops is not None and self.interval_low is not None and self.interval_high is not None
+
+    @property
+    def expected_direction(self) -> bool:
+        """Whether `first` is the better one at small compute and `second` at large."""
+        return self.flops is not None and self.lower_before == self.first
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields, without the curves."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "seeds": list(self.seeds),
+            "sizes": list(self.design.sizes),
+            "range_flops": [self.low, self.high],
+            "flops": self.flops,
+            "interval": [self.interval_low, self.interval_high],
+            "established": self.established,
+            "excluded": self.excluded,
+            "lower_before": self.lower_before,
+            "lower_after": self.lower_after,
+            "per_seed": [vars(s) for s in self.per_seed],
+            "method": self.method,
+            "bootstrap_interval": None if self.bootstrap is None else list(self.bootstrap),
+            "gfid_ratio_at_low": self.at_low.to_dict(),
+            "gfid_ratio_at_high": self.at_high.to_dict(),
+        }
+
+
+def crossover(
+    points: pd.DataFrame,
+    first: str,
+    second: str,
+    *,
+    design: Design | None = None,
+    noise: Noise | None = None,
+    confidence: float = CONFIDENCE,
+) -> Crossover:
+    """Where the fronts of two families cross, over the design's seeds and sizes (by default most paired seeds).
+
+    `noise` gives the interval of a single-seed comparison. Raises FitError if no tokenizer seed has both families at a
+    common size, or if their measured compute ranges do not overlap.
+    """
+    design = design or first_design(points, first, second)
+    sides = (compared_fronts(points, first, design), compared_fronts(points, second, design))
+    return crossover_of(first, second, design, sides, noise=noise, confidence=confidence)
+
+
+def crossover_of(
+    first: str,
+    second: str,
+    design: Design,
+    sides: tuple[Mapping[int, Front], Mapping[int, Front]],
+    *,
+    noise: Noise | None = None,
+    confidence: float = CONFIDENCE,
+) -> Crossover:
+    """The crossover of two families whose `sides` map each of the design's seeds to its front; as `crossover`."""
+    low = max(f.low for side in sides for f in side.values())
+    high = min(f.high for side in sides for f in side.values())
+    if not low < high:
+        raise FitError(f"{first} and {second} were measured at compute ranges that do not overlap")
+    knots = np.concatenate([np.log(f.flops) for side in sides for f in side.values()])
+    knots = knots[(knots > math.log(low)) & (knots < math.log(high))]
+    grid = np.unique(np.concatenate([knots, np.linspace(math.log(low), math.log(high), SCAN_POINTS)]))
+    d = np.stack([sides[0][s].log_gfid(grid) - sides[1][s].log_gfid(grid) for s in design.seeds])
+    mean = d.mean(axis=0)
+    at, sign = split_point(grid, mean)
+    half, method = _half_width(d, noise, confidence)
+    band = None if half is None else (mean - half, mean + half)
+    zone = (None, None) if band is None else confidence_set(grid, mean, *band)
+    names = (first, second) if sign < 0 else (second, first)
+    return Crossover(
+        first=first,
+        second=second,
+        design=design,
+        low=low,
+        high=high,
+        flops=None if at is None else math.exp(at),
+        interval_low=zone[0] if zone else None,
+        interval_high=zone[1] if zone else None,
+        excluded=zone is None,
+        lower_before=names[0],
+        lower_after=names[1] if at is not None else names[0],
+        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
+        method=method,
+        at_low=_ratio(design.seeds, d[:, 0], noise, confidence),
+        at_high=_ratio(design.seeds, d[:, -1], noise, confidence),
+        grid=np.exp(grid),
+        log_ratio=mean,
+        band=band,
+        bootstrap=_bootstrap(grid, d, confidence) if len(d) >= BOOTSTRAP_CLUSTERS else None,
+    )
+
+
+def _half_width(d: Array, noise: Noise | None, confidence: float) -> tuple[Array | None, str]:
+    """Half width at each compute of the interval of the mean difference, and what it is. d (seeds, k)."""
+    n = len(d)
+    if n >= 2:
+        half = t_factor(n - 1, confidence) * d.std(axis=0, ddof=1) / math.sqrt(n)
+        return half, f"paired t-test over {n} tokenizer seeds at each compute, inverted (df {n - 1})"
+    if noise is not None:
+        factor = t_factor(noise.df or 10**9, confidence)
+        half = np.full(d.shape[1], factor * noise.sd * math.sqrt(2.0))
+        return half, f"conditional on this tokenizer: measurement noise only ({noise.source})"
+    return None, "conditional on this tokenizer: one seed, no interval"
+
+
+def confidence_set(log_flops: Array, mean: Array, low: Array, high: Array) -> tuple[float | None, float | None] | None:
+    """Hull of the FLOPs where 0 lies within [low, high]; None for a side that reaches the range's end. Shapes (k,).
+
+    None instead of the pair if the set is empty. A sign change of the mean itself always belongs to the set.
+    """
+    excess = np.maximum(low, -high)
+    flips = np.flatnonzero(mean[:-1] * mean[1:] < 0)
+    inside = excess <= 0
+    inside[flips] = inside[flips + 1] = True
+    if not inside.any():
+        return None
+    i, j = int(np.argmax(inside)), len(inside) - 1 - int(np.argmax(inside[::-1]))
+
+    def edge(out: int, into: int) -> float:
+        share = excess[out] / (excess[out] - excess[into]) if excess[into] < 0 else 1.0
+        return math.exp(log_flops[out] + share * (log_flops[into] - log_flops[out]))
+
+    return (None if i == 0 else edge(i - 1, i)), (None if j == len(inside) - 1 else edge(j + 1, j))
+
+
+def _bootstrap(grid: Array, d: Array, confidence: float) -> tuple[float | None, float | None]:
+    """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range."""
+    weights = cluster_bootstrap_weights(len(d), BOOTSTRAP_DRAWS, seed=0) / len(d)
+    places = []
+    for row in weights @ d:
+        at, sign = split_point(grid, row)
+        places.append(at if at is not None else -math.inf if sign > 0 else math.inf)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(places, [tail, 1 - tail], method="nearest")
+    return (float(np.exp(low)) if np.isfinite(low) else None), (float(np.exp(high)) if np.isfinite(high) else None)
+
+
+def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
+    at, sign = split_point(grid, d)
+    if at is not None:
+        return SeedCrossing(seed, "within" if sign < 0 else "reversed", math.exp(at))
+    return SeedCrossing(seed, "above" if sign < 0 else "below", math.exp(grid[-1] if sign < 0 else grid[0]))
+
+
+def _ratio(seeds: Sequence[int], log_ratio: Array, noise: Noise | None, confidence: float) -> SeedEstimate:
+    values = dict(zip(seeds, np.exp(log_ratio).tolist(), strict=True))
+    return over_seeds(values, scale="ratio", noise=noise, confidence=confidence)
+
+
+def crossing_over_seeds(result: Crossover) -> SeedEstimate | None:
+    """Geometric mean of the seeds' own crossings with its t interval; None as soon as one is censored or reversed."""
+    if not result.per_seed or any(s.placement != "within" for s in result.per_seed):
+        return None
+    return over_seeds({s.seed: s.flops for s in result.per_seed}, scale="level")
+
+
+def median_bound(result: Crossover) -> tuple[Literal["above", "below"], float, float] | None:
+    """One-sided statement that needs no distribution: (side, FLOPs, confidence) for the median over tokenizer seeds.
+
+    With n seeds the smallest of their crossings (a seed censored above counts with the end of the range) bounds the
+    median from below with confidence 1 - 2^-n; likewise the largest from above. None if seeds are censored on both
+    sides, some reversed, or none censored (then there is an interval).
+    """
+    placements = {s.placement for s in result.per_seed}
+    if not placements or "reversed" in placements or placements == {"within"} or {"above", "below"} <= placements:
+        return None
+    confidence = 1 - 0.5 ** len(result.per_seed)
+    if "above" in placements:
+        return "above", min(s.flops for s in result.per_seed), confidence
+    return "below", max(s.flops for s in result.per_seed), confidence

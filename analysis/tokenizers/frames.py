@@ -1,0 +1,365 @@
+"""The three tables as pandas frames ready for analysis: winners only, one protocol a metric, flagged rows set aside.
+
+`load` reads a store or a folder of exported tables; `from_tables` is the pure core. Facts of a run (its tokenizer,
+size, parameters, FLOPs) are joined to every evaluation, so nothing below ever parses a label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from results.errors import DataError
+from results.schema import COLUMNS, TABLES, TRUNK
+
+from .rows import groups
+from .seed_intervals import Noise
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FACTS = (
+    "stage",
+    "label",
+    "parent",
+    "seed",
+    "tokenizer_seed",
+    "tokenizer",
+    "tokenizer_family",
+    "generator",
+    "generator_family",
+    "data",
+    "image_size",
+    "downsampling",
+    "quantizer",
+    "codebook_size",
+    "tokens_per_image",
+    "regulariser",
+    "regulariser_weight",
+    "width",
+    "layers",
+    "learning_rate",
+    "batch_size",
+    "parameters_embedding",
+    "parameters_other",
+    "flops_per_image",
+    "tokenizer_flops",
+)
+"""Columns of `runs` that are joined to `evaluations`; `path_flops` is not among them: evaluations have their own."""
+
+DERIVED = ("family", "size")
+"""Display names, unique within a study: of a tokenizer configuration without seed, and of a generator."""
+
+TRAIN_REFERENCE = ("gfid", "rfid_floor", "real_fid")
+"""Metrics that are compared with training images where both splits were measured; all others with validation."""
+
+STRICTLY_POSITIVE = ("gfid", "rfid", "rfid_floor")
+"""Metrics whose logarithm is taken."""
+
+
+class Source(Protocol):
+    """What `load` needs of a store."""
+
+    def read(self, table: str, run_ids: Collection[str] | None = None) -> pyarrow.Table:
+        """All rows of one table, of all runs with a result or of `run_ids` alone."""
+
+
+@dataclass(frozen=True)
+class StudyFrames:
+    """A study's tables. `runs` has one row a run (its winning attempt, or its last failure with status failed);
+    `evaluations` has every row of the winners with their run's facts and a column `excluded`: null for rows in use,
+    else the reason. `curves` as stored, winners only. `failed` counts failed attempts by cause.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    evaluations: pd.DataFrame
+    failed: pd.DataFrame
+
+    @cached_property
+    def used(self) -> pd.DataFrame:
+        """Evaluations without those that were excluded."""
+        return self.evaluations[self.evaluations["excluded"].isna()]
+
+    @cached_property
+    def exclusions(self) -> pd.DataFrame:
+        """Excluded evaluations counted: columns metric, reason, rows."""
+        out = self.evaluations[self.evaluations["excluded"].notna()]
+        counted = out.groupby(["metric", "excluded"], sort=True).size().rename("rows").reset_index()
+        return counted.rename(columns={"excluded": "reason"})
+
+    @cached_property
+    def protocols(self) -> pd.DataFrame:
+        """The protocols in use: metric, guidance, split, protocol, protocol_json, n, rows."""
+        keys = ["metric", "guidance", "split", "protocol", "protocol_json", "n"]
+        return self.used.groupby(keys, dropna=False, sort=True).size().rename("rows").reset_index()
+
+    @cached_property
+    def tokenizers(self) -> pd.DataFrame:
+        """One row a tokenizer run: the run's columns and its metrics, one column each."""
+        runs = self.runs[(self.runs["stage"] == "tokenizer") & (self.runs["status"] == "done")]
+        rows = _preferred_split(self.used[self.used["stage"] == "tokenizer"])
+        rows = rows.sort_values("step").drop_duplicates(["run_id", "metric"], keep="last")
+        wide = rows.pivot(index="run_id", columns="metric", values="value")
+        return runs.merge(wide, left_on="run_id", right_index=True, how="left").reset_index(drop=True)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row a generator run and budget: run facts, `images`, `path_flops`, and each unguided metric as a column.
+
+        A point is the end of a decay branch; of a run without decays (cosine schedule) it is the end of the trunk.
+        Tokenizer metrics `rfid` and `rfid_floor` of the very tokenizer used are joined under these names.
+        """
+        rows = self.used[self.used["stage"] == "generator"]
+        rows = rows[rows["guidance"].isna() | (rows["guidance"] == 1.0)]
+        rows = _ends(_preferred_split(rows))
+        facts = ["run_id", "branch", *FACTS, *DERIVED]
+        wide = rows.pivot(index=["run_id", "branch"], columns="metric", values="value").reset_index()
+        where = rows.sort_values("step").drop_duplicates(["run_id", "branch"], keep="last")
+        points = where[[*facts, "images", "step", "path_flops"]].merge(wide, on=["run_id", "branch"], how="left")
+        tokenizers = self.tokenizers
+        known = [m for m in ("rfid", "rfid_floor") if m in tokenizers and m not in points]
+        if known:
+            points = points.merge(
+                tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"}), on="parent", how="left"
+            )
+        if "gfid" not in points:
+            points["gfid"] = np.nan
+        order = ["family", "size", "tokenizer_seed", "seed", "images", "run_id"]
+        return points.sort_values(order).reset_index(drop=True)
+
+    @cached_property
+    def guided(self) -> pd.DataFrame:
+        """gFID at every guidance scale, long: run facts, images, path_flops, guidance, gfid."""
+        rows = self.used[(self.used["stage"] == "generator") & (self.used["metric"] == "gfid")]
+        rows = _ends(_preferred_split(rows))
+        columns = ["run_id", "branch", *FACTS, *DERIVED, "images", "path_flops", "guidance", "value"]
+        return rows[columns].rename(columns={"value": "gfid"}).reset_index(drop=True)
+
+    @cached_property
+    def families(self) -> pd.DataFrame:
+        """One row a tokenizer configuration, most compressed first: family, the facets, seeds, rate in bits an image.
+
+        `bits_per_image` is tokens x log2(codebook size); `tokenizer_seeds` counts tokenizer runs.
+        """
+        columns = [
+            "family",
+            "tokenizer_family",
+            "tokenizer",
+            "quantizer",
+            "codebook_size",
+            "tokens_per_image",
+            "downsampling",
+            "regulariser",
+            "regulariser_weight",
+            "image_size",
+        ]
+        # Runs of no stage have no tokenizer.
+        done = self.runs[(self.runs["status"] == "done") & self.runs["tokenizer_family"].notna()]
+        table = done[columns].drop_duplicates("tokenizer_family").copy()
+        table["bits_per_image"] = table["tokens_per_image"] * np.log2(table["codebook_size"].astype(float))
+        seeds = done.groupby("tokenizer_family")["tokenizer_seed"].nunique()
+        table["tokenizer_seeds"] = table["tokenizer_family"].map(seeds)
+        order = ["bits_per_image", "regulariser_weight", "family"]
+        return table.sort_values(order).reset_index(drop=True)
+
+    def family_spec(self, family: str) -> dict[str, Any] | None:
+        """Full specification of a tokenizer configuration (of its first seed), or None if the study holds none."""
+        rows = self.runs[(self.runs["family"] == family) & (self.runs["stage"] == "tokenizer")]
+        if rows.empty:
+            return None
+        try:
+            spec = json.loads(rows.sort_values("seed").iloc[0]["spec"])
+        except ValueError:
+            return None
+        return spec if isinstance(spec, dict) else None
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """Noise of log gFID between generator seeds on one tokenizer at one size and budget; None without repeats."""
+        points = self.points[self.points["gfid"].notna()]
+        cell = ["tokenizer_family", "tokenizer_seed", "size", "images"]
+        logs = np.log(points["gfid"].to_numpy(dtype=float))
+        groups = points.assign(_log=logs).groupby(cell)["_log"]
+        counts, variances = groups.count(), groups.var(ddof=1)
+        df = int((counts[counts > 1] - 1).sum())
+        if df == 0:
+            return None
+        total = float((variances[counts > 1] * (counts[counts > 1] - 1)).sum())
+        return Noise(float(np.sqrt(total / df)), df, f"repeated generator runs on one tokenizer, df {df}")
+
+    @cached_property
+    def floor_is_comparable(self) -> bool:
+        """Whether rfid_floor was measured against the same reference, n and network as gfid."""
+        facts: dict[str, set[tuple[Any, ...]]] = {"gfid": set(), "rfid_floor": set()}
+        for metric, text in zip(self.protocols["metric"], self.protocols["protocol_json"], strict=True):
+            if metric in facts:
+                fields = json.loads(text)
+                facts[metric].add(tuple(fields.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")))
+        return bool(facts["rfid_floor"]) and facts["rfid_floor"] == facts["gfid"]
+
+
+def load(
+    source: Source | Path | str, run_ids: Collection[str] | None = None, *, protocols: Collection[str] | None = None
+) -> StudyFrames:
+    """The study in a store, or in a folder that holds runs, curves and evaluations.parquet.
+
+    `run_ids` keeps these runs only. `protocols` names (by short hash) which protocol to use where a metric was measured
+    under several. Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
+    """
+    if isinstance(source, str | Path):
+        from results.store.store import Store
+
+        path = Path(source)
+        source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
+    tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
+    return from_tables(tables["runs"], tables["curves"], tables["evaluations"], run_ids, protocols=protocols)
+
+
+def from_tables(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    run_ids: Collection[str] | None = None,
+    *,
+    protocols: Collection[str] | None = None,
+) -> StudyFrames:
+    """StudyFrames of three frames with the columns of results.schema; see `load` for arguments and errors."""
+    tables = {"runs": runs, "curves": curves, "evaluations": evaluations}
+    for name, frame in tables.items():
+        missing = [column.name for column in COLUMNS[name] if column.name not in frame.columns]
+        if missing:
+            raise DataError(
+                f"table {name} has no column {', '.join(missing)}; it is not a tokenlaw table of this schema"
+            )
+        if run_ids is not None:
+            tables[name] = frame[frame["run_id"].isin(list(run_ids))]
+    runs, curves, evaluations = tables["runs"], tables["curves"], tables["evaluations"]
+    if runs.empty:
+        asked = "" if run_ids is None else f" among the {len(run_ids)} runs asked for"
+        raise DataError(f"the study has no finished run{asked}: nothing to analyse yet; `tokenlaw status` shows why")
+
+    winners, failed = _winners(runs)
+    if winners.empty:
+        causes = ", ".join(sorted(set(failed["cause"].dropna()))) or "unknown"
+        raise DataError(f"all {len(failed)} attempts of the study failed (causes: {causes}): nothing to analyse")
+    _one_data_set(winners)
+    winners = winners.assign(family=_family_names(winners), size=_size_names(winners))
+
+    key = ["run_id", "attempt"]
+    facts = winners[[*key, *FACTS, *DERIVED, "status"]]
+    joined = evaluations.merge(facts, on=key, how="inner")
+    joined["excluded"] = _exclusion(joined)
+    joined = joined.drop(columns="status")
+    joined = _one_protocol(joined, protocols)
+    return StudyFrames(
+        runs=winners.reset_index(drop=True),
+        curves=curves.merge(facts[key], on=key, how="inner").reset_index(drop=True),
+        evaluations=joined.reset_index(drop=True),
+        failed=failed.reset_index(drop=True),
+    )
+
+
+def _winners(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The finished attempt of every run (the earliest, should a merged folder hold two), and the failed attempts."""
+    failed = runs[runs["status"] == "failed"]
+    finished = runs[runs["status"] != "failed"].sort_values(["finished_at", "attempt"])
+    return finished.drop_duplicates("run_id", keep="first").sort_values("run_id"), failed
+
+
+def _one_data_set(runs: pd.DataFrame) -> None:
+    """Raises DataError for runs of several data sets. Rows measured elsewhere have no fingerprint: the name counts."""
+    staged = runs[runs["stage"] != "run"]
+    known = staged[staged["data_fingerprint"].notna()]
+    found = {(str(n), str(f)[:8]) for n, f in zip(known["data"], known["data_fingerprint"], strict=True)}
+    elsewhere = staged.loc[staged["data_fingerprint"].isna(), "data"]
+    names = {"unknown" if pd.isna(name) else str(name) for name in elsewhere} - {name for name, _ in found}
+    if len(found) + len(names) > 1:
+        texts = sorted([f"{name} {fingerprint}" for name, fingerprint in found] + list(names))
+        raise DataError(f"the study mixes data sets ({', '.join(texts)}); choose the runs of one with run_ids")
+
+
+def _family_names(runs: pd.DataFrame) -> pd.Series:
+    """The tokenizer's label; with the first digits of its family where one label names several configurations."""
+    shared = runs.groupby("tokenizer")["tokenizer_family"].nunique()
+    ambiguous = runs["tokenizer"].map(shared) > 1
+    return runs["tokenizer"].where(~ambiguous, runs["tokenizer"] + "#" + runs["tokenizer_family"].str[:4])
+
+
+def _size_names(runs: pd.DataFrame) -> pd.Series:
+    """The generator's label, with the facts that tell apart several generators of one label within the study."""
+    names = runs["generator"].copy()
+    for _, group in groups(runs[runs["generator"].notna()], "generator"):
+        for fact, text in (("width", "d"), ("layers", "x"), ("learning_rate", "lr"), ("batch_size", "b")):
+            if group[fact].nunique() > 1:
+                suffix = group[fact].map(lambda value, text=text: f" {text}{value:g}")
+                names.loc[group.index] = names.loc[group.index] + suffix
+    return names
+
+
+def _exclusion(rows: pd.DataFrame) -> pd.Series:
+    """Why a row is set aside, or null: its flag, a diverged run, a value without a logarithm where one is needed."""
+    reason = rows["flag"].astype(object).where(rows["flag"].notna(), None)
+    diverged = rows["status"] == "diverged"
+    reason = reason.mask(diverged & reason.isna(), "the run diverged")
+    value = pd.to_numeric(rows["value"], errors="coerce")
+    unusable = ~np.isfinite(value.to_numpy(dtype=float, na_value=np.nan))
+    unusable |= rows["metric"].isin(STRICTLY_POSITIVE).to_numpy() & ~(value.to_numpy(dtype=float, na_value=np.nan) > 0)
+    return reason.mask(unusable & reason.isna(), "not a positive finite number")
+
+
+def _one_protocol(rows: pd.DataFrame, chosen: Collection[str] | None) -> pd.DataFrame:
+    """Sets rows of protocols not chosen aside; raises DataError where a metric is left with several protocols."""
+    used = rows[rows["excluded"].isna()]
+    for (metric, guidance, split), group in groups(used, ["metric", "guidance", "split"]):
+        present = sorted(set(group["protocol"]))
+        if len(present) == 1:
+            continue
+        kept = [p for p in present if chosen is not None and p in chosen]
+        if len(kept) != 1:
+            scale = "" if pd.isna(guidance) else f" at guidance {guidance:g}"
+            raise DataError(
+                f"{metric}{scale} ({split}) was measured under {len(present)} protocols that must not be compared: "
+                f"{_describe(group, present)}; choose one with protocols=[...]"
+            )
+        other = group.index[group["protocol"] != kept[0]]
+        rows.loc[other, "excluded"] = f"protocol not chosen ({kept[0]} was)"
+    return rows
+
+
+def _describe(group: pd.DataFrame, protocols: Sequence[str]) -> str:
+    """Each protocol with its rows and those fields in which they differ."""
+    texts = group.drop_duplicates("protocol").set_index("protocol")["protocol_json"]
+    fields = {p: json.loads(texts[p]) for p in protocols}
+    names = sorted(set().union(*fields.values()))
+    differing = [name for name in names if len({json.dumps(fields[p].get(name)) for p in protocols}) > 1]
+    counts = group["protocol"].value_counts()
+    parts = []
+    for p in protocols:
+        shown = ", ".join(f"{name} = {str(fields[p].get(name))[:20]}" for name in differing)
+        parts.append(f"{p} ({counts[p]} rows; {shown})")
+    return " and ".join(parts)
+
+
+def _preferred_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """One split a metric: training images for gFID and its floor, validation for the rest, whichever exists else."""
+    wanted = np.where(rows["metric"].isin(TRAIN_REFERENCE), "train", "validation")
+    hit = rows["split"].to_numpy() == wanted
+    has = rows.assign(_hit=hit).groupby("metric")["_hit"].transform("any").to_numpy(dtype=bool)
+    return rows[hit | ~has]
+
+
+def _ends(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last row of each metric on each decay branch; of runs without decays, on the trunk."""
+    forked = rows["run_id"].isin(rows.loc[rows["branch"] != TRUNK, "run_id"])
+    rows = rows[(rows["branch"] != TRUNK) | ~forked]
+    # Rows measured elsewhere may have images alone.
+    rows = rows.sort_values(["step", "images"])
+    return rows.drop_duplicates(["run_id", "branch", "metric", "guidance"], keep="last")

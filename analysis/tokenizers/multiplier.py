@@ -1,0 +1,85 @@
+"""The compute multiplier between two tokenizers: how much less compute one needs than the other for the same gFID."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .fronts import Array, Design, first_design, fronts
+from .seed_intervals import Noise, SeedEstimate, over_seeds
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """Compute multiplier of `treatment` over `base` at equal gFID: base FLOPs / treatment FLOPs, above 1 a saving.
+
+    The horizontal gap of the fronts, averaged in log over the gFID range both reach, per seed. `gfid_range` is the
+    range common to all seeds' overlaps, or None. `curve_gfid` (k,) and `curve` (seeds, k): the multiplier by gFID
+    level. `without_overlap` lists seeds left out because their fronts share no gFID range, with which family is lower.
+    """
+
+    base: str
+    treatment: str
+    design: Design
+    estimate: SeedEstimate | None
+    without_overlap: tuple[tuple[int, str], ...]
+    curve_gfid: Array
+    curve: Array
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields, without the curves."""
+        return {
+            "base": self.base,
+            "treatment": self.treatment,
+            "sizes": list(self.design.sizes),
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
+            "without_overlap": [{"seed": s, "lower": family} for s, family in self.without_overlap],
+        }
+
+
+def multiplier(
+    points: pd.DataFrame, base: str, treatment: str, *, design: Design | None = None, noise: Noise | None = None
+) -> Multiplier:
+    """The compute multiplier of `treatment` over `base`. Raises FitError as `crossover` does.
+
+    For one seed the noise of log gFID is turned into noise of log FLOPs by the fronts' mean slope in the overlap.
+    """
+    design = design or first_design(points, base, treatment)
+    sides = {family: fronts(points, family, design) for family in (base, treatment)}
+    values, without, spans, slopes = {}, [], {}, {}
+    for seed in design.seeds:
+        a, b = sides[base][seed], sides[treatment][seed]
+        span = (math.log(max(a.gfid[-1], b.gfid[-1])), math.log(min(a.gfid[0], b.gfid[0])))
+        if not span[0] < span[1]:
+            without.append((seed, base if a.gfid[0] < b.gfid[0] else treatment))
+            continue
+        levels = np.concatenate([np.log(a.gfid), np.log(b.gfid), span])
+        # A flat piece of a front is a step of its inverse: a level just below its own has the step behind it.
+        levels = np.concatenate([levels, levels - 1e-9])
+        levels = np.unique(levels[(levels >= span[0]) & (levels <= span[1])])
+        gap = a.log_flops_at(levels) - b.log_flops_at(levels)
+        area = float(((gap[1:] + gap[:-1]) / 2 * np.diff(levels)).sum())
+        values[seed] = math.exp(area / (span[1] - span[0]))
+        spans[seed] = span
+        reach = [f.log_flops_at(np.array(span)) for f in (a, b)]
+        slopes[seed] = float(np.mean([(r[0] - r[1]) / (span[1] - span[0]) for r in reach]))
+    estimate = None
+    if values:
+        scaled = None
+        if noise is not None and len(values) == 1:
+            steepness = next(iter(slopes.values()))
+            scaled = Noise(noise.sd * steepness, noise.df, noise.source)
+        estimate = over_seeds(values, scale="ratio", noise=scaled)
+    if spans:
+        low, high = min(s[0] for s in spans.values()), max(s[1] for s in spans.values())
+        levels = np.linspace(low, high, 61)
+        curve = np.stack(
+            [sides[base][s].log_flops_at(levels) - sides[treatment][s].log_flops_at(levels) for s in spans]
+        )
+    else:
+        levels, curve = np.empty(0), np.empty((0, 0))
+    return Multiplier(base, treatment, design, estimate, tuple(without), np.exp(levels), np.exp(curve))

@@ -1,0 +1,161 @@
+"""An estimate over tokenizer seeds: its value, its interval, and how many independent units the interval stands on.
+
+The statistical unit is the tokenizer seed. Forks of one trunk, and trunks on one tokenizer, share that tokenizer's
+luck, so an interval over rows or trunks would be far too narrow. Hence: Student t over two or more seeds (in log space
+for ratios and levels), a percentile bootstrap over seeds from six on where a caller asks for it, and with one seed no
+interval but the measurement noise where that is known, said to be conditional on this tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from results.errors import FitError
+
+Scale = Literal["ratio", "level", "difference"]
+"""ratio and level: averaged as logarithms (geometric mean); difference: averaged as they are."""
+
+CONFIDENCE = 0.95
+BOOTSTRAP_CLUSTERS = 6
+"""A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Measurement noise of log gFID on one tokenizer: standard deviation, and its degrees of freedom.
+
+    `df` is None where the standard deviation is given rather than estimated. `source` says where it comes from.
+    """
+
+    sd: float
+    df: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class SeedEstimate:
+    """A value with its interval. `low` and `high` are None where the data give no interval on that side.
+
+    `seeds` are the tokenizer seeds it stands on and `per_seed` their values, in the same order; `df` the degrees of
+    freedom of a t interval; `method` says in words what the interval is.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    method: str
+    scale: Scale
+    seeds: tuple[int, ...]
+    per_seed: tuple[float, ...]
+    df: int | None = None
+    confidence: float = CONFIDENCE
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it holds for one tokenizer only: nothing is known about what another seed would give."""
+        return len(self.seeds) == 1
+
+    @property
+    def neutral(self) -> float:
+        """The value that means no effect: 1 for ratios, 0 for differences."""
+        return 0.0 if self.scale == "difference" else 1.0
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval excludes no effect."""
+        return (self.low is not None and self.low > self.neutral) or (
+            self.high is not None and self.high < self.neutral
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "confidence": self.confidence,
+            "method": self.method,
+            "scale": self.scale,
+            "df": self.df,
+            "seeds": list(self.seeds),
+            "per_seed": list(self.per_seed),
+        }
+
+
+def t_factor(df: int, confidence: float = CONFIDENCE) -> float:
+    """Two-sided Student t quantile."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 0.5 + confidence / 2))
+
+
+def over_seeds(
+    values: Mapping[int, float],
+    *,
+    scale: Scale,
+    noise: Noise | None = None,
+    noise_terms: float = 2.0,
+    confidence: float = CONFIDENCE,
+    paired: bool = True,
+) -> SeedEstimate:
+    """Mean over tokenizer seeds with its t interval; ratios and levels are averaged as logarithms.
+
+    `values` maps seed -> value. With one seed the interval comes from `noise` alone, if given: its variance is
+    `noise_terms` x noise.sd^2 (2 for the difference of two measurements), in log space. Raises FitError for no values,
+    values that are not finite, or ratios that are not positive, naming the seed.
+    """
+    if not values:
+        raise FitError("no tokenizer seed has both measurements, so there is nothing to average")
+    seeds = tuple(sorted(values))
+    raw = np.array([float(values[seed]) for seed in seeds])
+    logarithmic = scale != "difference"
+    for seed, value in zip(seeds, raw, strict=True):
+        if not math.isfinite(value) or (logarithmic and value <= 0):
+            allowed = "a positive number" if logarithmic else "a finite number"
+            raise FitError(f"tokenizer seed {seed} has the value {value}; allowed: {allowed}")
+    x = np.log(raw) if logarithmic else raw
+    back = np.exp if logarithmic else (lambda y: y)
+    center, n = float(x.mean()), len(seeds)
+    half: float | None = None
+    df: int | None = None
+    if n >= 2:
+        df = n - 1
+        half = t_factor(df, confidence) * float(x.std(ddof=1)) / math.sqrt(n)
+        over = "paired tokenizer seeds" if paired else "tokenizer seeds"
+        method = f"Student t over {n} {over}{' in log space' if logarithmic else ''}, df {df}"
+    elif noise is not None and logarithmic:
+        df = noise.df
+        factor = t_factor(df, confidence) if df else t_factor(10**9, confidence)
+        half = factor * noise.sd * math.sqrt(noise_terms)
+        method = f"conditional on this tokenizer: measurement noise only ({noise.source})"
+    else:
+        method = "conditional on this tokenizer: one seed, no interval"
+    return SeedEstimate(
+        value=float(back(center)),
+        low=None if half is None else float(back(center - half)),
+        high=None if half is None else float(back(center + half)),
+        method=method,
+        scale=scale,
+        seeds=seeds,
+        per_seed=tuple(float(v) for v in raw),
+        df=df,
+        confidence=confidence,
+    )
+
+
+def cluster_bootstrap_weights(clusters: int, draws: int, seed: int) -> np.ndarray:
+    """Multiplicities (draws, clusters) of a bootstrap that resamples whole clusters.
+
+    Raises FitError for fewer than BOOTSTRAP_CLUSTERS clusters: its percentiles would be far too narrow.
+    """
+    if clusters < BOOTSTRAP_CLUSTERS:
+        raise FitError(
+            f"{clusters} tokenizer seeds are too few for a percentile bootstrap; allowed: {BOOTSTRAP_CLUSTERS} or more"
+        )
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)

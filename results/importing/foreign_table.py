@@ -1,0 +1,255 @@
+"""Reading a CSV or Parquet file of somebody else's measurements: columns mapped to ours, every value checked.
+
+Wide form: a row a run (or a run and budget) with a column a metric. Long form: columns `metric` and `value`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from results.errors import DataError, UsageError
+from results.schema import COLUMNS, METRICS, OWN_METRIC, STAGES, Column
+
+RUN = "run"
+"""Column that names a run, so that several rows are of one run, and its id does not depend on its other columns."""
+_OURS = ("run_id", "attempt", "status", "cause", "message", "spec", "provenance", "source", "started_at", "finished_at")
+FACTS: dict[str, Column] = {column.name: column for column in COLUMNS["runs"] if column.name not in _OURS}
+"""Columns of `runs` that a file may have."""
+POSITION = {
+    column.name: column
+    for column in COLUMNS["evaluations"]
+    if column.name in ("branch", "step", "images", "path_flops", "standard_error", "n", "guidance", "split", "flag")
+}
+"""Columns of `evaluations` that a file may have beside metric and value."""
+PROTOCOL = ("reference", "reference_hash", "crop", "extractor", "extractor_hash", "microbatch")
+_ROUNDED_FROM = 1000.0
+"""Counts that were read off a figure are no whole numbers; from here on they are rounded, smaller ones are refused."""
+
+
+@dataclass
+class Row:
+    """A row of the file: its number from 1, the facts of its run, where it was measured, and what (by metric).
+
+    `long` is the metric and value of the long form; `others` are columns without a meaning here.
+    """
+
+    number: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    position: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    long: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForeignTable:
+    """A file's rows; `others` are columns that mean nothing here, `rounded` counts values that were not whole."""
+
+    rows: tuple[Row, ...]
+    others: tuple[str, ...]
+    rounded: Mapping[str, int]
+
+
+def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep: bool = False) -> ForeignTable:
+    """The rows of a file with this content; `columns` maps its column names to ours, `keep` takes others along.
+
+    Names of metrics are found whatever their capitals (gFID). Raises DataError that names row and column for a value
+    that cannot be, UsageError for a mapping that cannot, and without `keep` for a column without a meaning here.
+    """
+    names, records = _records(path, content)
+    targets = _targets(path, names, columns)
+    own = [name for name, target in targets.items() if target is None]
+    if own and not keep:
+        near = {name: found for name in own if (found := suggestion(name))}
+        hint = "".join(f" Is {name} {found}? --map {name}={found}." for name, found in near.items())
+        raise UsageError(
+            f"{path.name} has columns without a meaning here: {', '.join(own)}; --map COLUMN=NAME says what one is "
+            f"({', '.join(_allowed())}), --keep-others stores them with the runs as they are.{hint}"
+        )
+    rounded: dict[str, int] = {}
+    rows = []
+    for number, record in enumerate(records, 1):
+        row = Row(number)
+        for name, value in record.items():
+            text = value.strip() if isinstance(value, str) else value
+            if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
+                continue
+            _place(path, row, name, targets[name], text, rounded)
+        _finish(path, row, "metric" in targets.values())
+        rows.append(row)
+    if not any(row.values for row in rows):
+        raise DataError(f"{path.name} has no measured value in any row")
+    return ForeignTable(tuple(rows), tuple(own), rounded)
+
+
+def suggestion(name: str) -> str | None:
+    """The name of ours that a column's name resembles; None if there is none."""
+    known = [RUN, *FACTS, *POSITION, *PROTOCOL, *METRICS, "metric", "value"]
+    plain = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
+    found = difflib.get_close_matches(plain, known, n=1, cutoff=0.75) if len(plain) > 2 else []
+    return found[0] if found else None
+
+
+def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, Any]]]:
+    """Column names and rows of a CSV, TSV or Parquet file."""
+    suffix = path.suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path.name} is no Parquet file: {str(error).splitlines()[0]}") from error
+        names, found = [str(name) for name in table.column_names], table.to_pylist()
+    elif suffix in (".csv", ".tsv"):
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path.name} is not UTF-8 text: byte {error.start} is {content[error.start]:#x}"
+            ) from error
+        try:
+            lines = list(csv.reader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ","))
+        except csv.Error as error:
+            raise DataError(f"{path.name} is no CSV file: {error}") from error
+        lines = [line for line in lines if line]
+        names = [name.strip() for name in lines[0]] if lines else []
+        found = []
+        for number, line in enumerate(lines[1:], 1):
+            if len(line) != len(names):
+                raise DataError(f"{path.name} row {number} has {len(line)} values, the header {len(names)}")
+            found.append(dict(zip(names, line, strict=True)))
+    else:
+        raise UsageError(f"file = {path.name!r} is not allowed; allowed: .csv, .tsv, .parquet")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path.name} has the column {twice[0]!r} more than once")
+    if not found:
+        raise DataError(f"{path.name} has no rows")
+    return names, found
+
+
+def _targets(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[str, str | None]:
+    """What each column of the file is to us; None for one without a meaning here."""
+    for name, target in columns.items():
+        if name not in names:
+            raise UsageError(
+                f"--map {name}={target}: {path.name} has no column {name!r}; its columns: {', '.join(names)}"
+            )
+        if not _known(target):
+            near = suggestion(target)
+            hint = f" (did you mean {near}?)" if near else ""
+            raise UsageError(
+                f"--map {name}={target}: {target} is no name here{hint}; allowed: {', '.join(_allowed())}, "
+                "or a metric of your own such as own_clip_score"
+            )
+    targets: dict[str, str | None] = {name: columns.get(name) or _meaning(name) for name in names}
+    given = [target for target in targets.values() if target is not None]
+    twice = sorted({target for target in given if given.count(target) > 1})
+    if twice:
+        both = [name for name, target in targets.items() if target == twice[0]]
+        raise UsageError(f"columns {' and '.join(both)} are both {twice[0]}; allowed: one")
+    metrics = [target for target in given if target in METRICS or OWN_METRIC.fullmatch(target)]
+    long = {"metric", "value"} & set(given)
+    if len(long) == 1:
+        raise DataError(f"{path.name} has {long.pop()} without the other; the long form needs metric and value")
+    if long and metrics:
+        raise DataError(f"{path.name} has metric and value, and also {metrics[0]}; allowed: one of the two forms")
+    if not long and not metrics:
+        raise DataError(
+            f"{path.name} has no measurement: it needs a column of a metric ({', '.join(METRICS)} or own_...), or both "
+            f"metric and value; its columns are {', '.join(names)}; --map COLUMN=NAME says what one is"
+        )
+    return targets
+
+
+def _allowed() -> list[str]:
+    return list(dict.fromkeys([RUN, *FACTS, *POSITION, *PROTOCOL, "metric", "value", *METRICS]))
+
+
+def _meaning(name: str) -> str | None:
+    if _known(name):
+        return name
+    return name.lower() if name.lower() in METRICS else None
+
+
+def _known(name: str) -> bool:
+    return name in _allowed() or OWN_METRIC.fullmatch(name) is not None
+
+
+def _place(path: Path, row: Row, name: str, target: str | None, value: Any, rounded: dict[str, int]) -> None:
+    """Put one value where it belongs."""
+
+    def number() -> float:
+        return _number(path, row.number, name, value)
+
+    if target is None:
+        row.others[name] = value if isinstance(value, str | int | float | bool) else str(value)
+    elif target == RUN:
+        row.facts[RUN] = str(value)
+    elif target == "metric":
+        row.long[target] = str(value)
+    elif target == "value":
+        row.long[target] = number()
+    elif target in POSITION or target in FACTS:
+        column = POSITION.get(target) or FACTS[target]
+        place = row.position if target in POSITION else row.facts
+        place[target] = _typed(path, row.number, name, column, value, rounded)
+    elif target in PROTOCOL:
+        row.protocol[target] = int(number()) if target == "microbatch" else str(value)
+    else:
+        row.values[target] = number()
+
+
+def _finish(path: Path, row: Row, long: bool) -> None:
+    """Check what concerns several columns of a row."""
+    if long:
+        metric, value = row.long.get("metric"), row.long.get("value")
+        if metric is None or value is None:
+            raise DataError(f"{path.name} row {row.number} lacks metric or value")
+        if metric not in METRICS and not OWN_METRIC.fullmatch(metric):
+            raise DataError(
+                f"{path.name} row {row.number}: metric = {metric!r} is unknown; allowed: {', '.join(METRICS)}, or a "
+                "name of your own such as own_clip_score"
+            )
+        row.values[metric] = value
+    checks = {"stage": (row.facts, STAGES), "split": (row.position, ("train", "validation"))}
+    for name, (place, allowed) in checks.items():
+        if place.get(name, allowed[0]) not in allowed:
+            raise DataError(f"{path.name} row {row.number}: {name} = {place[name]!r}; allowed: {', '.join(allowed)}")
+
+
+def _typed(path: Path, number: int, name: str, column: Column, value: Any, rounded: dict[str, int]) -> Any:
+    if column.type == "string":
+        return str(value)
+    found = _number(path, number, name, value)
+    if column.type == "float64":
+        return found
+    if not found.is_integer():
+        if found < _ROUNDED_FROM:
+            raise DataError(
+                f"{path.name} row {number}, column {name}: {value!r} is no whole number; {column.name} is one"
+            )
+        rounded[name] = rounded.get(name, 0) + 1
+    whole = round(found)
+    if whole < 0:
+        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is negative; {column.name} cannot be")
+    return whole
+
+
+def _number(path: Path, number: int, name: str, value: Any) -> float:
+    try:
+        found = float("x") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a number") from None
+    if not math.isfinite(found):
+        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a finite number")
+    return found

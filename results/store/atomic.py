@@ -1,0 +1,97 @@
+"""Writing files so that a crash, a kill or a full disk leaves either the old file or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from results.errors import StoreError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+def storage_error(error: OSError, path: Path) -> StoreError:
+    """The StoreError that says in one line which path could not be written and why."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    advice = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return StoreError(f"cannot write {path}: {reason}{advice}")
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns any OSError of the block into a StoreError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents if need be. Raises StoreError if that is not possible."""
+    with storage(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable. Some network file systems refuse this for folders; that is no failure."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet and flush it to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Replace `path` by a file with this content, in one step as readers see it.
+
+    With `durable` the content is on disk before the name changes; without, a power cut (not a kill) may lose it.
+    Raises StoreError, and then leaves what was there before.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    with storage(path):
+        try:
+            if durable:
+                write_synced(temporary, content)
+            else:
+                temporary.write_bytes(content)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def rename_exclusively(source: Path, target: Path) -> bool:
+    """Rename a folder; False, and nothing changes, if `target` is there and not empty. Raises OSError."""
+    # Renaming onto a folder that is not empty fails, on every POSIX system: that makes it exclusive.
+    try:
+        source.rename(target)
+    except OSError:
+        if target.is_dir():
+            return False
+        raise
+    return True

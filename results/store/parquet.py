@@ -1,0 +1,98 @@
+"""Tables as Parquet and CSV in memory: what is written, and the checks with which every file is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from results.errors import StoreError
+from results.schema import SCHEMA_VERSION, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_SMALL_ROWS = 1000
+_ADVICE = "`tokenlaw store check` moves it aside so that it can run again"
+
+
+class NewerSchema(StoreError):
+    """Written by a newer tokenlaw: not damaged, so never moved aside."""
+
+
+def damage(path: Path, reason: str) -> StoreError:
+    """The error for a damaged file of the store."""
+    return StoreError(f"{path} is damaged: {reason}; {_ADVICE}")
+
+
+def parquet_bytes(table: pyarrow.Table, *, row_group_size: int | None = None) -> bytes:
+    """A table as Parquet. Every page carries a CRC, so that the undamaged parts of a damaged file can be told."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    # Of a table with few rows reading is all overhead, of a decompressor and a dictionary for each column.
+    small = len(table) < _SMALL_ROWS
+    pq.write_table(
+        table,
+        sink,
+        compression="snappy" if small else "zstd",
+        use_dictionary=not small,
+        write_statistics=not small,
+        row_group_size=row_group_size,
+        write_page_checksum=True,
+    )
+    return bytes(sink.getvalue())
+
+
+def csv_bytes(table: pyarrow.Table) -> bytes:
+    """A table as CSV, with a header."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    sink = pa.BufferOutputStream()
+    csv.write_csv(table, sink)
+    return bytes(sink.getvalue())
+
+
+def read_parquet(content: bytes, table: str, path: Path) -> pyarrow.Table:
+    """One of TABLES from the content of the file `path`, in the columns of this schema.
+
+    Raises StoreError for damage, or for a schema newer than this package.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # One thread: a reader inside a run must not take the cores of others.
+        found = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise damage(path, str(error).splitlines()[0]) from error
+    return current_form(found, table, path)
+
+
+def current_form(found: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
+    """A table of this or an earlier schema version in the columns of this one; `path` is for messages.
+
+    Raises StoreError for other columns, or for a schema newer than this package.
+    """
+    import pyarrow as pa
+
+    version = schema_version(found.schema, path)
+    wanted = arrow_schema(table)
+    if version == 1 and table == "runs" and "source" not in found.schema.names:
+        found = found.append_column(wanted.field("source"), pa.nulls(len(found), pa.string()))
+    present = {field.name: field.type for field in found.schema}
+    if list(present.items()) != [(field.name, field.type) for field in wanted]:
+        raise damage(path, f"its columns are not those of table {table} in schema {version}")
+    for field in wanted:
+        if not field.nullable and found[field.name].null_count:
+            raise damage(path, f"column {field.name} has empty values, but is required in table {table}")
+    return pa.Table.from_arrays(found.columns, schema=wanted)
+
+
+def schema_version(schema: pyarrow.Schema, path: Path) -> int:
+    """The version in a schema's metadata. Raises StoreError if it is newer than SCHEMA_VERSION."""
+    version = int((schema.metadata or {}).get(b"tokenlaw_schema", b"0"))
+    if version > SCHEMA_VERSION:
+        raise NewerSchema(f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads")
+    return version

@@ -1,0 +1,387 @@
+"""Compacted sets: many sets in a few large Parquet files, with an index that names them and checksums of every part.
+
+    segment-<hex>/  runs, curves, evaluations (.parquet), failed-runs, ... (.parquet) for failed attempts
+                    index.json    which sets, their summaries and row counts; byte ranges and checksums of row groups
+                    footers.json  copies of the Parquet footers, so that a file cut short still gives its first rows
+
+A segment never changes. Its rows are ordered by run id; of a damaged one every set whose row groups are sound survives.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.errors import StoreError
+from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
+
+from . import atomic, run_set
+from .parquet import NewerSchema, current_form, damage, parquet_bytes, read_parquet
+from .pieces import Piece, gather
+from .run_set import LooseSet, SetName, StoredRun
+
+if TYPE_CHECKING:
+    import pyarrow
+
+INDEX = "index.json"
+FOOTERS = "footers.json"
+ROW_GROUP = {"runs": 512, "curves": 32_768, "evaluations": 8_192}
+"""Rows that are lost together when a file is damaged; larger groups read a little faster."""
+
+_SUMMARY_WIDTH = len(StoredRun.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A set in a segment: its summary, its rows by table, and the hash of the manifest that it had as a folder."""
+
+    summary: StoredRun
+    rows: Mapping[str, int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class IndexBlock:
+    """Sets in memory: tables by (failed, table), and the entries in the order of their rows."""
+
+    tables: Mapping[tuple[bool, str], pyarrow.Table]
+    entries: tuple[IndexEntry, ...]
+
+    @classmethod
+    def of(cls, pieces: Mapping[tuple[bool, str], Sequence[Piece]], entries: Iterable[IndexEntry]) -> IndexBlock:
+        """The given sets out of pieces that may hold more."""
+        kept = sorted(entries, key=lambda entry: entry.summary.name.order)
+        names = {entry.summary.name for entry in kept}
+        tables = {
+            (failed, table): gather(table, pieces.get((failed, table), ()), names)
+            for failed in (False, True)
+            for table in TABLES
+        }
+        return cls(tables, tuple(kept))
+
+    def only(self, entries: Sequence[IndexEntry]) -> IndexBlock:
+        """Some of its sets."""
+        pieces = {key: [(rows, _counts(self.entries, *key))] for key, rows in self.tables.items()}
+        return IndexBlock.of(pieces, entries)
+
+
+def file_name(failed: bool, table: str) -> str:
+    """The file of a segment with the rows of one table, of results or of failed attempts."""
+    return f"{'failed-' if failed else ''}{table}.parquet"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment by its folder; `files` lists size and checksum of its files, as the version that names it does.
+
+    Every reading method raises StoreError for damage or a newer schema.
+    """
+
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(int(file["bytes"]) for file in self.files.values())
+
+    def content(self, name: str) -> bytes:
+        """A file's content, verified."""
+        path = self.path / name
+        try:
+            content = path.read_bytes()
+            expected = self.files[name]
+        except (OSError, LookupError) as error:
+            raise damage(path, repr(error)) from error
+        run_set.verify(content, expected, path)
+        return content
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The content of index.json."""
+        return parse_index(self.content(INDEX), self.path / INDEX)
+
+    @cached_property
+    def names(self) -> dict[SetName, list[Any]]:
+        """What it holds, in the order of the rows, as lines of the index; much cheaper than `entries`."""
+        return {SetName(row[0], row[1] if row[2] == "failed" else None): row for row in self.index["sets"]}
+
+    def entry(self, name: SetName) -> IndexEntry | None:
+        """A set of it; None if it is not here."""
+        row = self.names.get(name)
+        return None if row is None else _entry(row, self.path / INDEX)
+
+    @cached_property
+    def entries(self) -> dict[SetName, IndexEntry]:
+        """What it holds, in the order of the rows."""
+        return {name: _entry(row, self.path / INDEX) for name, row in self.names.items()}
+
+    def results(self) -> set[str]:
+        """Ids of the runs whose results it holds; cheaper than `entries`."""
+        return {row[0] for row in self.index["sets"] if row[2] != "failed"}
+
+    def counts(self, failed: bool, table: str) -> list[tuple[SetName, int]]:
+        """Whose rows a file holds, in order."""
+        column = _SUMMARY_WIDTH + TABLES.index(table)
+        return [(name, row[column]) for name, row in self.names.items() if (name.failed is not None) is failed]
+
+    def piece(self, failed: bool, table: str) -> Piece:
+        """The rows of one file."""
+        counts = self.counts(failed, table)
+        name = file_name(failed, table)
+        if failed and name not in self.files:
+            return arrow_schema(table).empty_table(), []
+        found = read_parquet(self.content(name), table, self.path / name)
+        if len(found) != sum(count for _, count in counts):
+            raise damage(self.path / name, f"{len(found)} rows instead of {sum(count for _, count in counts)}")
+        return found, counts
+
+    def block(self) -> IndexBlock:
+        """All that it holds."""
+        pieces = {(failed, table): [self.piece(failed, table)] for failed in (False, True) for table in TABLES}
+        return IndexBlock.of(pieces, self.entries.values())
+
+    def damaged_file(self) -> tuple[str, str] | None:
+        """The first file that is damaged, and the reason; None for a sound segment. Raises NewerSchema."""
+        for name in (INDEX, *sorted(set(self.files) - {INDEX})):
+            try:
+                if name == INDEX:
+                    _ = self.entries
+                elif name == FOOTERS:
+                    self.content(name)
+                else:
+                    self.piece(name.startswith("failed-"), Path(name.removeprefix("failed-")).stem)
+            except NewerSchema:
+                raise
+            except StoreError as error:
+                return name, str(error)
+        return None
+
+    def salvage(self) -> tuple[IndexBlock, list[SetName]]:
+        """The sets that can be read in full although files are damaged, and the names of those that cannot.
+
+        A damaged index is made anew from the tables if these are sound. Without index and tables nothing is left.
+        """
+        try:
+            index = self.index
+        except NewerSchema:
+            raise
+        except StoreError:
+            return self._without_index(), []
+        footers = self._footers()
+        pieces: dict[tuple[bool, str], list[Piece]] = {}
+        lost: set[SetName] = set()
+        for failed in (False, True):
+            for table in TABLES:
+                name = file_name(failed, table)
+                if name in index["files"]:
+                    path, listing = self.path / name, index["files"][name]
+                    found, bad = _sound_rows(path, table, listing, footers.get(name))
+                    counts = self.counts(failed, table)
+                    sound = _sound_counts(counts, bad)
+                    lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
+                    pieces[failed, table] = [(found, sound)]
+        kept = [entry for name, entry in self.entries.items() if name not in lost]
+        return IndexBlock.of(pieces, kept), sorted(lost, key=lambda name: name.order)
+
+    def _footers(self) -> dict[str, bytes]:
+        try:
+            return {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
+        except (StoreError, ValueError):
+            return {}
+
+    def _without_index(self) -> IndexBlock:
+        """The block, with entries made from the rows. Raises StoreError if any table is damaged as well."""
+        pieces: dict[tuple[bool, str], list[Piece]] = {}
+        entries: list[IndexEntry] = []
+        for failed in (False, True):
+            if file_name(failed, "runs") not in self.files:
+                continue
+            tables = {
+                table: read_parquet(self.content(file_name(failed, table)), table, self.path / file_name(failed, table))
+                for table in TABLES
+            }
+            summaries = [StoredRun.of_row(row) for row in tables["runs"].to_pylist()]
+            rows = {table: _row_counts(tables[table]) for table in TABLES}
+            found = [
+                IndexEntry(
+                    summary, {table: rows[table].get((summary.run_id, summary.attempt), 0) for table in TABLES}, ""
+                )
+                for summary in summaries
+            ]
+            pieces |= {(failed, table): [(tables[table], _counts(found, failed, table))] for table in TABLES}
+            entries += found
+        return IndexBlock.of(pieces, entries)
+
+
+def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:
+    """Sets in folders of their own as one block, and those that are damaged. Raises NewerSchema."""
+    pieces: dict[tuple[bool, str], list[Piece]] = {}
+    entries, damaged = [], []
+    for name, one in loose.items():
+        try:
+            summary, files = one.manifest()
+            tables = {table: one.table(table, files) for table in TABLES}
+            digest = sha256(one.manifest_bytes()).hexdigest()
+        except NewerSchema:
+            raise
+        except StoreError:
+            damaged.append(name)
+            continue
+        entries.append(IndexEntry(summary, {table: len(found) for table, found in tables.items()}, digest))
+        for table, found in tables.items():
+            pieces.setdefault((name.failed is not None, table), []).append((found, [(name, len(found))]))
+    return IndexBlock.of(pieces, entries), damaged
+
+
+def merge(blocks: Sequence[IndexBlock]) -> IndexBlock:
+    """Several blocks as one."""
+    pieces: dict[tuple[bool, str], list[Piece]] = {}
+    for block in blocks:
+        for (failed, table), found in block.tables.items():
+            pieces.setdefault((failed, table), []).append((found, _counts(block.entries, failed, table)))
+    return IndexBlock.of(pieces, [entry for block in blocks for entry in block.entries])
+
+
+def write_segment(folder: Path, block: IndexBlock) -> Segment:
+    """Write a new segment below `folder`, flushed to disk; nobody reads it before a version names it.
+
+    Raises StoreError, and then leaves nothing behind.
+    """
+    files: dict[str, bytes] = {}
+    listing: dict[str, dict[str, Any]] = {}
+    footers: dict[str, str] = {}
+    for (failed, table), rows in block.tables.items():
+        if failed and not len(block.tables[True, "runs"]):
+            continue
+        name = file_name(failed, table)
+        content = parquet_bytes(rows, row_group_size=ROW_GROUP[table])
+        groups = _row_groups(content)
+        end = groups[-1][1] if groups else 4
+        files[name] = content
+        footers[name] = base64.b64encode(content[end:]).decode()
+        listing[name] = _listed(content) | {"rows": len(rows), "groups": groups}
+    files[FOOTERS] = json.dumps(footers).encode()
+    rows_of = [
+        [*(getattr(e.summary, name) for name in StoredRun.__dataclass_fields__), *(e.rows[t] for t in TABLES), e.digest]
+        for e in block.entries
+    ]
+    index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": rows_of}
+    files[INDEX] = json.dumps(index, separators=(",", ":")).encode()
+    path = folder / f"segment-{secrets.token_hex(8)}"
+    temporary = atomic.make_folder(folder) / f".writing-{path.name}"
+    with atomic.storage(path):
+        try:
+            run_set.write(temporary, files)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    atomic.sync_folder(folder)
+    return Segment(path, {name: _listed(content) for name, content in files.items()})
+
+
+def parse_index(content: bytes, path: Path) -> dict[str, Any]:
+    """An index from its text. Raises StoreError for damage or a newer schema."""
+    try:
+        index = json.loads(content)
+        version = index["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise NewerSchema(f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads")
+        _ = index["files"], index["sets"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise damage(path, repr(error)) from error
+    return index
+
+
+def _entry(row: list[Any], path: Path) -> IndexEntry:
+    """The entry that a line of an index says."""
+    try:
+        rows = dict(zip(TABLES, row[_SUMMARY_WIDTH:-1], strict=True))
+        return IndexEntry(StoredRun(*row[:_SUMMARY_WIDTH]), rows, row[-1])
+    except (TypeError, ValueError, LookupError) as error:
+        raise damage(path, repr(error)) from error
+
+
+def _counts(entries: Iterable[IndexEntry], failed: bool, table: str) -> list[tuple[SetName, int]]:
+    return [(e.summary.name, e.rows[table]) for e in entries if (e.summary.status == "failed") is failed]
+
+
+def _listed(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+
+
+def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
+    """First byte, end, rows and checksum of each row group of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = pq.ParquetFile(pa.BufferReader(content)).metadata
+    groups = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        begin = min(min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns)
+        end = max(
+            min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) + c.total_compressed_size
+            for c in columns
+        )
+        groups.append((begin, end, group.num_rows, sha256(content[begin:end]).hexdigest()))
+    return groups
+
+
+def _sound_rows(
+    path: Path, table: str, listing: Mapping[str, Any], footer: bytes | None
+) -> tuple[pyarrow.Table, list[tuple[int, int]]]:
+    """The rows of a file without those of damaged row groups, and the row ranges of these."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = path.read_bytes()[: listing["bytes"]]
+    except OSError:
+        content = b""
+    found = bytearray(content.ljust(listing["bytes"], b"\0"))
+    if footer is not None:
+        found[len(found) - len(footer) :] = footer
+    parts, bad, begin = [arrow_schema(table).empty_table()], [], 0
+    for number, (first, end, rows, checksum) in enumerate(listing["groups"]):
+        try:
+            if sha256(found[first:end]).hexdigest() != checksum:
+                raise damage(path, f"row group {number}")
+            part = pq.ParquetFile(pa.BufferReader(bytes(found))).read_row_group(number, use_threads=False)
+            parts.append(current_form(part, table, path))
+        except NewerSchema:
+            raise
+        except (pa.ArrowException, OSError, StoreError):
+            bad.append((begin, begin + rows))
+        begin += rows
+    return pa.concat_tables(parts), bad
+
+
+def _sound_counts(counts: Sequence[tuple[SetName, int]], bad: Sequence[tuple[int, int]]) -> list[tuple[SetName, int]]:
+    """How many rows of each set lie outside the damaged ranges."""
+    found, begin = [], 0
+    for name, count in counts:
+        end = begin + count
+        inside = sum(max(0, min(end, last) - max(begin, first)) for first, last in bad)
+        found.append((name, count - inside))
+        begin = end
+    return found
+
+
+def _row_counts(table: pyarrow.Table) -> dict[tuple[str, int], int]:
+    counted = table.group_by(["run_id", "attempt"]).aggregate([([], "count_all")]).to_pylist()
+    return {(row["run_id"], row["attempt"]): row["count_all"] for row in counted}

@@ -1,0 +1,268 @@
+"""The parts of a specification: data, autoencoder, quantizer, regulariser, losses, optimiser, transformer, evaluation.
+
+Each is frozen and validated on its own; scaling.specification.spec puts them together into runs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .catalogue import DATASETS, FEATURE_NETWORKS
+
+PositiveInt = Annotated[int, Field(gt=0, le=10**15)]
+"""Counts and sizes: more than any machine holds is a slip, and would not fit into a column of the store."""
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Frozen(BaseModel):
+    """Base of all specifications: immutable, unknown keys refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSpec(Frozen):
+    """Which images: a catalogue name, pinned by the SHA-256 of its contents, and the side that metrics see."""
+
+    name: str = "fashion-mnist"
+    image_size: PositiveInt = 32
+    fingerprint: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pin(cls, values: Any) -> Any:
+        """Fill in the fingerprint of the catalogue, so that it is part of the identity."""
+        if isinstance(values, dict):
+            name = values.get("name", "fashion-mnist")
+            if name not in DATASETS:
+                raise ValueError(f"data.name = {name!r} is unknown; allowed: {', '.join(sorted(DATASETS))}")
+            values = {"fingerprint": DATASETS[name].fingerprint, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> DataSpec:
+        entry = DATASETS[self.name]
+        if self.fingerprint != entry.fingerprint:
+            raise ValueError(f"data.fingerprint = {self.fingerprint!r} is not {self.name}'s {entry.fingerprint!r}")
+        if self.image_size < entry.native_size:
+            raise ValueError(
+                f"data.image_size = {self.image_size} is below the {entry.native_size} pixels of {self.name}; "
+                "images are padded to image_size, never cropped"
+            )
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return DATASETS[self.name].channels
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels."""
+        return DATASETS[self.name].classes
+
+
+class AutoencoderSpec(Frozen):
+    """Convolutional encoder and decoder: log2(downsampling) levels of residual blocks, GroupNorm and SiLU.
+
+    `width` channels times `channel_multipliers[i]`, and `residual_blocks[i]` blocks, at level i; the first entry is the
+    finest level, at half the image's side.
+    """
+
+    kind: Literal["convolutional"] = "convolutional"
+    downsampling: Literal[2, 4, 8, 16] = 8
+    width: PositiveInt = 16
+    channel_multipliers: tuple[PositiveInt, ...] = (1, 2, 4)
+    residual_blocks: tuple[NonNegativeInt, ...] = (1, 1, 1)
+
+    @field_validator("channel_multipliers", "residual_blocks", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _levels(self) -> AutoencoderSpec:
+        for field in ("channel_multipliers", "residual_blocks"):
+            entries = getattr(self, field)
+            if len(entries) != self.levels:
+                raise ValueError(
+                    f"autoencoder.{field} = {list(entries)} must have {self.levels} entries, one a level, for "
+                    f"downsampling = {self.downsampling}"
+                )
+        return self
+
+    @property
+    def levels(self) -> int:
+        """Number of times the side is halved."""
+        return int(math.log2(self.downsampling))
+
+
+class VectorQuantizerSpec(Frozen):
+    """Nearest-code quantisation in a low-dimensional, optionally l2-normalised space (ViT-VQGAN; paper App. A.1)."""
+
+    kind: Literal["vq"] = "vq"
+    codebook_size: Annotated[int, Field(ge=2, le=2**20)] = 256
+    code_dim: PositiveInt = 8
+    l2_normalised: bool = True
+    codebook_weight: NonNegativeFloat = 1.0
+    commitment_weight: NonNegativeFloat = 0.25
+    revive_every: NonNegativeInt = 50
+    """Steps between revivals of codes that no latent chose since the last one; 0 never revives."""
+    revive_until: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Share of training after which dead codes are left alone, so that the codebook settles."""
+
+
+class FiniteScalarQuantizerSpec(Frozen):
+    """Finite scalar quantisation (arXiv 2309.15505): each latent dimension is rounded to one of levels[i] values."""
+
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[Annotated[int, Field(ge=2, le=64)], ...] = (8, 6, 5)
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _size(self) -> FiniteScalarQuantizerSpec:
+        if not 2 <= self.codebook_size <= 2**20:
+            raise ValueError(
+                f"quantizer.levels = {list(self.levels)} give {self.codebook_size} codes; allowed: 2 to 2^20"
+            )
+        return self
+
+    @property
+    def codebook_size(self) -> int:
+        """Product of the levels."""
+        return math.prod(self.levels)
+
+    @property
+    def code_dim(self) -> int:
+        """One dimension a level."""
+        return len(self.levels)
+
+
+QuantizerSpec = Annotated[VectorQuantizerSpec | FiniteScalarQuantizerSpec, Field(discriminator="kind")]
+
+
+class CausalRegulariserSpec(Frozen):
+    """The causal regulariser CRT (paper Sec. 3.6, App. A.1): l2 next-token prediction by a small causal transformer.
+
+    The paper leaves open which latents, whether normalised, whether targets are detached and whether dimensions are
+    summed or averaged; each is a field here. `weight` is annealed linearly from 0 over `anneal_images`.
+    """
+
+    kind: Literal["causal"] = "causal"
+    weight: PositiveFloat = 4.0
+    anneal_images: NonNegativeInt = 4000
+    latents: Literal["projected", "encoder", "quantised"] = "projected"
+    """projected: pre-quantised, after the projection to code_dim; encoder: before it; quantised: after the lookup."""
+    normalised: bool = True
+    """Apply the loss to unit-norm latents, so that shrinking them cannot lower it."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over dimensions; over positions and images it is always the mean."""
+    detach_targets: bool = False
+    layers: PositiveInt = 2
+    width: PositiveInt = 64
+    head_dim: PositiveInt = 32
+    learning_rate: PositiveFloat | None = None
+    """Of the causal model's own AdamW; None takes the tokenizer's."""
+    weight_decay: NonNegativeFloat = 0.1
+
+    @model_validator(mode="after")
+    def _heads(self) -> CausalRegulariserSpec:
+        _check_heads("regulariser", self.width, self.head_dim)
+        return self
+
+
+class ReconstructionLossSpec(Frozen):
+    """Weights of squared error and perceptual loss, and the hash of the frozen network behind the latter."""
+
+    squared_error_weight: NonNegativeFloat = 1.0
+    perceptual_weight: NonNegativeFloat = 1.0
+    perceptual_network: str = FEATURE_NETWORKS["perceptual"].sha256
+
+    @field_validator("perceptual_network")
+    @classmethod
+    def _shipped(cls, value: str) -> str:
+        return _check_network("losses.perceptual_network", "perceptual", value)
+
+
+class OptimiserSpec(Frozen):
+    """AdamW with linear warm-up; after it the stage's schedule."""
+
+    learning_rate: PositiveFloat
+    warmup_images: NonNegativeInt
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clip: NonNegativeFloat = 1.0
+    """Largest global gradient norm; 0 does not clip."""
+
+
+class EvaluationSpec(Frozen):
+    """The metric protocol's part that a study may choose; the feature network is pinned by its hash."""
+
+    samples: Annotated[int, Field(ge=128)] = 10_000
+    """Images generated for gFID, and images reconstructed for rfid_floor."""
+    guidance: tuple[Annotated[float, Field(ge=1, allow_inf_nan=False)], ...] = (1.0,)
+    """Classifier-free guidance scales at which gFID is measured; 1 is no guidance and always included."""
+    fid_network: str = FEATURE_NETWORKS["fid"].sha256
+    seed: NonNegativeInt = 0
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _with_unguided(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(sorted({1.0, *(float(v) for v in value)}))
+        return value
+
+    @field_validator("fid_network")
+    @classmethod
+    def _shipped(cls, value: str) -> str:
+        return _check_network("evaluation.fid_network", "fid", value)
+
+
+class TransformerSpec(Frozen):
+    """Llama-style class-conditional transformer: RMSNorm, SwiGLU, 2-D rotary positions, QK-norm (paper App. A.2)."""
+
+    width: PositiveInt
+    layers: PositiveInt
+    head_dim: PositiveInt = 32
+    hidden_multiple: PositiveInt = 32
+    """The SwiGLU width is 8/3 of the width, rounded up to a multiple of this."""
+    class_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    tied_embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _heads(self) -> TransformerSpec:
+        _check_heads("transformer", self.width, self.head_dim)
+        return self
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.width // self.head_dim
+
+    @property
+    def hidden(self) -> int:
+        """Width of the SwiGLU."""
+        return -(-(8 * self.width) // (3 * self.hidden_multiple)) * self.hidden_multiple
+
+
+def _check_heads(owner: str, width: int, head_dim: int) -> None:
+    """Rotary positions in 2-D rotate pairs of half a head for each axis, so a head's dimension is a multiple of 4."""
+    if head_dim % 4 or width % head_dim:
+        raise ValueError(f"{owner}.head_dim = {head_dim} must be a multiple of 4 that divides {owner}.width = {width}")
+
+
+def _check_network(field: str, role: str, value: str) -> str:
+    network = FEATURE_NETWORKS[role]
+    if value != network.sha256:
+        raise ValueError(f"{field} = {value!r} is not a shipped network; allowed: {network.sha256!r} ({network.name})")
+    return value

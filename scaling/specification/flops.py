@@ -1,0 +1,199 @@
+"""Closed forms for parameters and training FLOPs of both stages. No torch.
+
+Conventions. A multiply-add is 2 FLOPs. Counted are matrix products, convolutions and attention; left out are norms,
+activations, softmax, embedding look-ups, optimiser steps and sampling: the conventions of torch's FlopCounterMode, to
+which the tests hold every form exactly. Backward costs each product twice its forward (one for the input's gradient,
+one for the weight's), once where one of the two is not needed. Attention is counted in full, T x T; with
+`halve_causal` its masked half is left out, which FlopCounterMode does not do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import feature_networks
+from .spec import (
+    AutoencoderSpec,
+    CausalRegulariserSpec,
+    GeneratorRun,
+    TokenizerRun,
+    TransformerSpec,
+    VectorQuantizerSpec,
+)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters of a run: `embedding` grow with the vocabulary, `other` do not, `frozen` are used but not trained."""
+
+    embedding: int
+    other: int
+    frozen: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that is trained."""
+        return self.embedding + self.other
+
+
+# --- transformer blocks, shared by stage 2 and the causal regulariser ---
+
+
+def block_parameters(shape: TransformerSpec) -> int:
+    """Parameters of one block: attention 4 d^2, SwiGLU 3 d h, norms."""
+    norms = 2 * shape.width + 2 * shape.head_dim
+    return 4 * shape.width**2 + 3 * shape.width * shape.hidden + norms
+
+
+def blocks_forward_flops(shape: TransformerSpec, length: int, halve_causal: bool = False) -> float:
+    """Forward FLOPs of all blocks on one sequence: 2 x weights a position, and 4 T^2 d for the attention scores."""
+    weights = 4 * shape.width**2 + 3 * shape.width * shape.hidden
+    attention = 4 * length**2 * shape.width * (0.5 if halve_causal else 1.0)
+    return shape.layers * (2 * weights * length + attention)
+
+
+# --- stage 2 ---
+
+
+def generator_parameters(run: GeneratorRun) -> Parameters:
+    """Token embedding and head (one matrix if tied) as `embedding`; classes, blocks and norms as `other`."""
+    shape, vocabulary = run.transformer, run.tokenizer.codebook_size
+    embedding = vocabulary * shape.width * (1 if shape.tied_embeddings else 2)
+    classes = (run.tokenizer.data.classes + 1) * shape.width
+    return Parameters(embedding, classes + shape.layers * block_parameters(shape) + shape.width)
+
+
+def generator_forward_flops(run: GeneratorRun, halve_causal: bool = False) -> float:
+    """Forward FLOPs of one image: T positions (the class token replaces the last image token) and the head."""
+    length = run.tokenizer.tokens_per_image
+    head = 2 * length * run.transformer.width * run.tokenizer.codebook_size
+    return blocks_forward_flops(run.transformer, length, halve_causal) + head
+
+
+def generator_training_flops(run: GeneratorRun, images: int = 1, halve_causal: bool = False) -> float:
+    """Forward and backward FLOPs of `images` training images: three times the forward."""
+    return 3 * generator_forward_flops(run, halve_causal) * images
+
+
+def paper_axis_flops(run: GeneratorRun, images: int) -> float:
+    """The paper's plotted axis: 6 N T iterations, without the batch; N with embeddings (paper Figs. 4-7, as the
+    printed fits imply). For overlays only."""
+    iterations = images / run.batch_size
+    return 6 * generator_parameters(run).total * run.tokenizer.tokens_per_image * iterations
+
+
+# --- stage 1 ---
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """Input and output channels, kernel side, output side."""
+
+    incoming: int
+    outgoing: int
+    kernel: int
+    side: int
+
+    @property
+    def parameters(self) -> int:
+        return self.incoming * self.outgoing * self.kernel**2 + self.outgoing
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.incoming * self.outgoing * self.kernel**2 * self.side**2
+
+
+def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Convolution]:
+    found = []
+    for multiplier, blocks in zip(spec.channel_multipliers, spec.residual_blocks, strict=True):
+        width, side = spec.width * multiplier, side // 2
+        found.append(_Convolution(channels, width, 4, side))
+        found += [_Convolution(width, width, 3, side)] * (2 * blocks)
+        channels = width
+    return found
+
+
+def _decoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Convolution]:
+    found = []
+    widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
+    for level in reversed(range(spec.levels)):
+        here = side // 2 ** (level + 1)
+        found += [_Convolution(widths[level], widths[level], 3, here)] * (2 * spec.residual_blocks[level])
+        if level:
+            found.append(_Convolution(widths[level], 4 * widths[level - 1], 1, here))
+        else:
+            found.append(_Convolution(widths[0], 4 * channels, 3, here))
+    return found
+
+
+def _norm_parameters(spec: AutoencoderSpec) -> int:
+    widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
+    blocks = sum(4 * width * count for width, count in zip(widths, spec.residual_blocks, strict=True))
+    return 2 * blocks + 2 * widths[-1] + 2 * widths[0]
+
+
+def _convolutions(run: TokenizerRun) -> tuple[list[_Convolution], list[_Convolution]]:
+    """Encoder and decoder, the projections to and from the code dimension included."""
+    spec, dim, grid = run.autoencoder, run.quantizer.code_dim, run.grid_size
+    top = spec.width * spec.channel_multipliers[-1]
+    encoder = [*_encoder_convolutions(spec, run.data.channels, run.encoded_size), _Convolution(top, dim, 1, grid)]
+    decoder = [_Convolution(dim, top, 1, grid), *_decoder_convolutions(spec, run.data.channels, run.encoded_size)]
+    return encoder, decoder
+
+
+def regulariser_latent_dim(run: TokenizerRun) -> int:
+    """Dimension of the latents that the causal regulariser predicts."""
+    if run.regulariser is not None and run.regulariser.latents == "encoder":
+        return run.autoencoder.width * run.autoencoder.channel_multipliers[-1]
+    return run.quantizer.code_dim
+
+
+def _causal_shape(spec: CausalRegulariserSpec) -> TransformerSpec:
+    return TransformerSpec(width=spec.width, layers=spec.layers, head_dim=spec.head_dim)
+
+
+def tokenizer_parameters(run: TokenizerRun) -> Parameters:
+    """Codebook as `embedding`, autoencoder as `other`; the causal model and the loss network as `frozen`, since
+    neither is part of the tokenizer that results."""
+    encoder, decoder = _convolutions(run)
+    embedding = run.codebook_size * run.quantizer.code_dim if isinstance(run.quantizer, VectorQuantizerSpec) else 0
+    helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
+    if run.regulariser is not None:
+        shape, dim = _causal_shape(run.regulariser), regulariser_latent_dim(run)
+        helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
+    other = sum(c.parameters for c in encoder + decoder) + _norm_parameters(run.autoencoder)
+    return Parameters(embedding, other, helpers)
+
+
+def causal_forward_flops(run: TokenizerRun) -> float:
+    """Forward FLOPs of the causal regulariser on one image; 0 without one."""
+    if run.regulariser is None:
+        return 0.0
+    shape, length, dim = _causal_shape(run.regulariser), run.tokens_per_image, regulariser_latent_dim(run)
+    embed, predict = 2 * (length - 1) * dim * shape.width, 2 * length * dim * shape.width
+    return blocks_forward_flops(shape, length) + embed + predict
+
+
+def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
+    """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser.
+
+    The images need no gradient (the first convolution costs 2, not 3), the lookup none at all, and the frozen loss
+    network sees the target forward, the reconstruction forward and back to its input.
+    """
+    encoder, decoder = _convolutions(run)
+    autoencoder = 3 * sum(c.flops for c in encoder + decoder) - encoder[0].flops
+    lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim
+    if not isinstance(run.quantizer, VectorQuantizerSpec):
+        lookup = 0
+    loss = 3 * feature_networks.forward_flops("perceptual", run.encoded_size) if run.losses.perceptual_weight else 0
+    return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
+
+
+def parameters(run: TokenizerRun | GeneratorRun) -> Parameters:
+    """Parameters of either stage."""
+    return tokenizer_parameters(run) if isinstance(run, TokenizerRun) else generator_parameters(run)
+
+
+def flops_per_image(run: TokenizerRun | GeneratorRun) -> float:
+    """Training FLOPs of one image, either stage."""
+    return tokenizer_training_flops(run) if isinstance(run, TokenizerRun) else generator_training_flops(run)

@@ -1,0 +1,332 @@
+"""What a run is: frozen, validated specifications of both stages, and their identity.
+
+A run's id is a hash of the canonical JSON of its *full* specification: every field, defaults included, the data's
+fingerprint and the metric protocol with the hashes of its feature networks. Paths and resources are not fields, so
+they cannot change an id. A generator's specification contains its tokenizer's, so plans stay pure: parameters, FLOPs
+and ids follow from the specification alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from results.errors import SpecError
+
+from .command_template import check_command
+from .components import (
+    AutoencoderSpec,
+    CausalRegulariserSpec,
+    DataSpec,
+    EvaluationSpec,
+    FiniteScalarQuantizerSpec,
+    Frozen,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OptimiserSpec,
+    PositiveInt,
+    Precision,
+    QuantizerSpec,
+    ReconstructionLossSpec,
+    TransformerSpec,
+    VectorQuantizerSpec,
+)
+from .ladder import size_name
+
+__all__ = [
+    "AutoencoderSpec",
+    "CausalRegulariserSpec",
+    "DataSpec",
+    "EvaluationSpec",
+    "FiniteScalarQuantizerSpec",
+    "GeneratorRun",
+    "OptimiserSpec",
+    "QuantizerSpec",
+    "ReconstructionLossSpec",
+    "RunSpec",
+    "TokenizerRun",
+    "TransformerSpec",
+    "VectorQuantizerSpec",
+    "canonical_json",
+    "explain",
+    "identity",
+    "parse_run",
+]
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_json(model: BaseModel) -> str:
+    """One text a specification: sorted keys, no spaces, every field. Raises SpecError for NaN or infinity."""
+    return model.canonical if isinstance(model, RunFields) else _text(model.model_dump(mode="json"))
+
+
+def _text(values: dict[str, Any]) -> str:
+    try:
+        return _ENCODER.encode(values)
+    except ValueError as error:
+        raise SpecError(f"specification has a value with no stable text form: {error}") from error
+
+
+def identity(text: str, length: int = 12) -> str:
+    """First `length` hexadecimal digits of the SHA-256 of a canonical text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class RunFields(Frozen):
+    """What both stages share: the command of a trainer of one's own, which is left out of the text while there is none
+    (so that the ids of runs trained by this package do not depend on the field's existence)."""
+
+    stage: str
+    trainer: tuple[str, ...] | None = None
+    """Program and arguments, executed in place of this package's training; see `command_template` for placeholders."""
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _command(self) -> Self:
+        if self.trainer is not None:
+            check_command(self.trainer, self.stage)
+        return self
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical JSON of the whole specification."""
+        return _text(self.model_dump(mode="json"))
+
+    @cached_property
+    def run_id(self) -> str:
+        """Identity: hash of the canonical JSON of the whole specification, a generator's tokenizer included."""
+        return identity(self.canonical)
+
+    @cached_property
+    def family(self) -> str:
+        """Identity of the configuration without its seed: runs of one family are repetitions."""
+        return identity(_text(self.model_dump(mode="json") | {"seed": 0}))
+
+    def __hash__(self) -> int:
+        """That of the identity, which is computed once."""
+        return hash(self.run_id)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but what was computed from the fields before is computed anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("canonical", "run_id", "family", "_own"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @model_serializer(mode="wrap")
+    def _without_absent_trainer(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if values.get("trainer", ...) is None:
+            del values["trainer"]
+        return values
+
+
+class TokenizerRun(RunFields):
+    """Stage 1: one tokenizer, trained once and shared by all generators that name it."""
+
+    stage: Literal["tokenizer"] = "tokenizer"
+    data: DataSpec = DataSpec()
+    input_size: PositiveInt | None = None
+    """Side to which images are resized before encoding (decoded images are resized back); None: data.image_size.
+    At a fixed downsampling this chooses the token count, the paper's own way (App. A.1)."""
+    autoencoder: AutoencoderSpec = AutoencoderSpec()
+    quantizer: QuantizerSpec = VectorQuantizerSpec()
+    regulariser: CausalRegulariserSpec | None = None
+    losses: ReconstructionLossSpec = ReconstructionLossSpec()
+    optimiser: OptimiserSpec = OptimiserSpec(learning_rate=2e-3, warmup_images=4_000)
+    decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Last share of training over which the learning rate falls to 0 (1 - sqrt); 0 keeps it constant, as the paper."""
+    train_images: PositiveInt = 48_000
+    batch_size: PositiveInt = 64
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay a step of the weight average that is evaluated and kept; 0 keeps the last weights."""
+    precision: Precision = "float32"
+    threads: PositiveInt = 1
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _grid(self) -> TokenizerRun:
+        side, factor = self.encoded_size, self.autoencoder.downsampling
+        if side % factor:
+            raise ValueError(
+                f"autoencoder.downsampling = {factor} does not divide the image side {side}; "
+                f"no whole number of tokens results. Allowed sides are multiples of {factor}"
+            )
+        return self
+
+    @property
+    def encoded_size(self) -> int:
+        """Side of the image that the encoder sees, in pixels."""
+        return self.input_size or self.data.image_size
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the token grid."""
+        return self.encoded_size // self.autoencoder.downsampling
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Length of an image's token sequence."""
+        return self.grid_size**2
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.quantizer.codebook_size
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Rate: tokens x log2(codebook size) / pixels (paper Fig. 3)."""
+        return self.tokens_per_image * math.log2(self.codebook_size) / self.data.image_size**2
+
+    @property
+    def configuration_label(self) -> str:
+        """Label without seed, for people: `K4096-T16`, with `-crt0.5` for a regulariser and `-fsq` for FSQ."""
+        label = f"K{self.codebook_size}-T{self.tokens_per_image}"
+        if self.quantizer.kind != "vq":
+            label += f"-{self.quantizer.kind}"
+        if self.regulariser is not None:
+            label += f"-crt{self.regulariser.weight:g}"
+            if self.regulariser.latents != "projected":
+                label += f"-{self.regulariser.latents}"
+        return label
+
+    @property
+    def label(self) -> str:
+        """Label for people, with the seed; never parsed."""
+        return f"{self.configuration_label}-s{self.seed}"
+
+
+class GeneratorRun(RunFields):
+    """Stage 2: one transformer trained on one tokenizer's tokens, evaluated at each budget.
+
+    With the `warmup-stable-decay` schedule one run serves all `train_images`: at (1 - decay_fraction) of each a decay
+    is forked and evaluated (arXiv 2405.18392). With `cosine` a run has exactly one budget.
+    """
+
+    stage: Literal["generator"] = "generator"
+    tokenizer: TokenizerRun
+    transformer: TransformerSpec
+    optimiser: OptimiserSpec
+    schedule: Literal["warmup-stable-decay", "cosine"] = "warmup-stable-decay"
+    decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    train_images: tuple[PositiveInt, ...]
+    """Training images, repeats counted, at which the run is evaluated."""
+    batch_size: PositiveInt = 64
+    z_loss_weight: NonNegativeFloat = 0.0
+    precision: Precision = "float32"
+    threads: PositiveInt = 1
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: NonNegativeInt = 0
+
+    @field_validator("train_images", mode="before")
+    @classmethod
+    def _sorted(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):  # one budget needs no brackets
+            return (value,)
+        return tuple(sorted(set(value))) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> GeneratorRun:
+        if not self.train_images:
+            raise ValueError("train_images = [] names no budget; give at least one number of training images")
+        uneven = [b for b in self.train_images if b % self.batch_size]
+        if uneven:
+            raise ValueError(f"train_images = {uneven} are not multiples of batch_size = {self.batch_size}")
+        if self.schedule == "cosine" and len(self.train_images) != 1:
+            raise ValueError(
+                f"train_images = {list(self.train_images)}: a cosine schedule ends at one budget; make a run a budget"
+            )
+        if self.schedule == "warmup-stable-decay":
+            first_fork = self.train_images[0] - self.decay_images(self.train_images[0])
+            if self.optimiser.warmup_images > first_fork:
+                raise ValueError(
+                    f"optimiser.warmup_images = {self.optimiser.warmup_images} reaches past {first_fork} images, where "
+                    f"the decay of the smallest budget, {self.train_images[0]}, forks"
+                )
+        return self
+
+    def decay_images(self, budget: int) -> int:
+        """Images of the decay that is forked for `budget`: decay_fraction of it, in whole steps."""
+        return round(self.decay_fraction * budget / self.batch_size) * self.batch_size
+
+    @property
+    def executed_images(self) -> int:
+        """Images trained on in all: the trunk up to the last fork, and every decay."""
+        if self.schedule == "cosine":
+            return self.train_images[0]
+        trunk = self.train_images[-1] - self.decay_images(self.train_images[-1])
+        return trunk + sum(self.decay_images(budget) for budget in self.train_images)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical JSON of the whole specification; the tokenizer's text, which many runs share, is made once."""
+        own = _text(self._own | {"tokenizer": None})
+        # Keys are sorted and no earlier part has a key of that name, so the first match is the field itself.
+        return own.replace('"tokenizer":null', f'"tokenizer":{self.tokenizer.canonical}', 1)
+
+    @cached_property
+    def family(self) -> str:
+        """Identity of the generator's own fields without seed and tokenizer."""
+        return identity(_text({name: value for name, value in self._own.items() if name != "seed"}))
+
+    @cached_property
+    def _own(self) -> dict[str, Any]:
+        """All fields but the tokenizer, as JSON values."""
+        return self.model_dump(mode="json", exclude={"tokenizer"})
+
+    @property
+    def label(self) -> str:
+        """Label for people; never parsed."""
+        return f"{self.tokenizer.configuration_label}-{size_name(self.transformer)}-s{self.tokenizer.seed}.{self.seed}"
+
+
+RunSpec = Annotated[TokenizerRun | GeneratorRun, Field(discriminator="stage")]
+_RUN_SPEC: TypeAdapter[TokenizerRun | GeneratorRun] = TypeAdapter(RunSpec)
+
+
+def parse_run(text: str | bytes) -> TokenizerRun | GeneratorRun:
+    """A run from its JSON text. Raises SpecError that names each offending field, its value and what is allowed."""
+    try:
+        return _RUN_SPEC.validate_json(text)
+    except ValidationError as error:
+        raise SpecError(explain(error)) from error
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line: field, value, what is allowed; several are separated by semicolons."""
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(s) for s in item["loc"] if s not in ("tokenizer-run", "generator-run")) or "run"
+        # a study file knows lists only
+        message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
+        shown = repr(item.get("input"))
+        if item["type"] == "value_error":
+            parts.append(message)
+        elif item["type"] == "extra_forbidden":
+            parts.append(f"{where} is not a field")
+        else:
+            parts.append(f"{where} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}")
+    return "; ".join(dict.fromkeys(parts))

@@ -1,0 +1,1 @@
+"""Where runs are executed: this machine, this process, or a SLURM cluster."""

@@ -1,0 +1,129 @@
+"""What becomes of a run that ended without a result, by cause; the same on a cluster and on this machine.
+
+preempted, node_lost, timeout    requeued in place, resumed, not counted
+out_of_memory                    tried again with more memory, or a smaller microbatch at the same global batch
+error, storage                   tried again; with out_of_memory and killed up to `limits.retries` times, then only by
+                                 `retry`
+killed                           begun again at once, where it was
+timeout without progress         recorded as a failure: more attempts of the same length would get no further
+diverged                         a result; never again
+
+"Tried again" is by the next `submit`, by `retry`, or by a submission that waits (`--wait`). The store's failed attempts
+are what counts, so that it makes no difference who made them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from results import Store
+from results.store.run_set import StoredRun
+from sweeps.record.attempts import Attempt, attempts_at
+from sweeps.record.ledger import submissions
+from sweeps.record.outcome import Outcome
+from sweeps.study.external_run import AnyRun
+from sweeps.study.resources import Resources
+
+FINAL = ("timeout",)
+"""Causes after which only `retry` tries again: the same would happen."""
+IN_PLACE = ("preempted", "node_lost", "timeout")
+"""Causes of an interruption after which a run is resumed where it was, uncounted."""
+
+
+class Failures:
+    """The failed attempts at runs, and what they mean for the next one."""
+
+    def __init__(self, root: Path, run_ids: Collection[str], retries: int) -> None:
+        """Reads the store, and the ledger where there are failures. Raises StoreError."""
+        self.root, self.retries = root, retries
+        self._store = Store(root)
+        self._all = self._store.failures(run_ids)
+        self._since = _retried_since(root) if self._all else {}
+
+    def look(self, run_id: str) -> int:
+        """Read again what the store has of a run; how many failed attempts there are. Raises StoreError."""
+        # In a store of thousands of runs a look costs a tenth of a second; a run without attempts needs none.
+        if attempts_at(self.root, run_id):
+            self._all[run_id] = self._store.failures([run_id]).get(run_id, [])
+        return len(self.of(run_id))
+
+    def of(self, run_id: str) -> list[StoredRun]:
+        """All failed attempts at a run, oldest first."""
+        return self._all.get(run_id, [])
+
+    def counted(self, run_id: str) -> list[StoredRun]:
+        """Those that count against its retries: since it was last tried again by `retry`."""
+        since = self._since.get(run_id)
+        return [failure for failure in self.of(run_id) if since is None or failure.finished_at > since]
+
+    def exhausted(self, run_id: str) -> str | None:
+        """The cause for which a run is left alone until somebody says `retry`; None if it may be tried again."""
+        found = self.counted(run_id)
+        final = next((failure.cause for failure in found if failure.cause in FINAL), None)
+        if final is not None:
+            return final
+        return (found[-1].cause or "failed") if len(found) > self.retries else None
+
+    def left_alone(self, run_id: str) -> Outcome | None:
+        """The outcome of a run that is not begun because it is exhausted; None if it is not."""
+        cause = self.exhausted(run_id)
+        if cause is None:
+            return None
+        found = self.counted(run_id)
+        message = f"{found[-1].message or cause}; left alone after {_times(len(found))}, `tokenlaw retry` tries again"
+        return Outcome(run_id, "failed", found[-1].attempt, cause, message)
+
+
+def unwritable(root: Path, run_id: str, retries: int) -> bool:
+    """Whether a run met a root that cannot be written in more attempts in a row than it is granted.
+
+    Such attempts leave no failure in the store, only their last heartbeat.
+    """
+    beats = [attempt.heartbeat for attempt in attempts_at(root, run_id)[: retries + 1]]
+    return sum(beat is not None and beat.cause == "storage" for beat in beats) > retries
+
+
+def grown(resources: Resources, run: AnyRun, failures: Iterable[StoredRun], growth: float) -> Resources:
+    """What a run gets after its failures: for each time that it ran out of memory more of it, or a smaller microbatch.
+
+    Memory of GPUs cannot be asked for, and neither can that of a job that leaves its memory to the partition, nor that
+    of this machine.
+    """
+    for failure in failures:
+        if failure.cause != "out_of_memory":
+            continue
+        on_gpu = resources.gpus_per_node > 0 and "OutOfMemoryError" in (failure.message or "")
+        if resources.memory_gb is not None and not on_gpu:
+            resources = resources.with_memory(growth)
+            continue
+        batch = getattr(run, "batch_size", None)
+        most = resources.microbatch or (math.ceil(batch / resources.tasks) if batch else None)
+        if most is not None:
+            resources = resources.model_copy(update={"microbatch": max(most // 2, 1)})
+    return resources
+
+
+def progressed(attempts: Sequence[Attempt]) -> int:
+    """How many of the newest attempts, in a row, got no further than those before them; `attempts` newest first."""
+    reached = [beat.done if (beat := attempt.heartbeat) else 0.0 for attempt in attempts]
+    stuck = 0
+    for number, done in enumerate(reached):
+        if done > max(reached[number + 1 :], default=0.0):
+            break
+        stuck += 1
+    return stuck
+
+
+def _retried_since(root: Path) -> dict[str, str]:
+    """For each run that was tried again by `retry` when that was last done, from which its failures count."""
+    found: dict[str, str] = {}
+    for submission in submissions(root):
+        if submission.retry:
+            found |= {run.run_id: submission.created for run in submission.runs(root)}
+    return found
+
+
+def _times(number: int) -> str:
+    return f"{number} failure{'s' * (number > 1)}"

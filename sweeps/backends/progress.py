@@ -1,0 +1,135 @@
+"""Showing a submission while it runs: a live view for terminals, plain lines for logs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from sweeps.backends.standing import Standing, Working
+from sweeps.text import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+
+PLAIN_SECONDS = 10.0
+"""Time between two plain lines."""
+SHOWN = 16
+"""Running runs that the live view shows at most."""
+
+
+def _headline(snapshot: Standing) -> str:
+    share = snapshot.seconds_done / snapshot.seconds_total if snapshot.seconds_total else 1.0
+    parts = [f"{snapshot.done} of {snapshot.total} runs done", f"{100 * share:.0f} %"]
+    if snapshot.failed:
+        parts.append(f"{snapshot.failed} failed")
+    if snapshot.blocked:
+        parts.append(f"{snapshot.blocked} blocked")
+    parts.append(f"{duration(snapshot.elapsed)} elapsed")
+    if snapshot.stopping:
+        parts.append("stopping: runs save checkpoints (again to kill them)")
+    elif snapshot.done + snapshot.failed + snapshot.blocked < snapshot.total:
+        parts.append(f"about {duration(snapshot.eta)} left")
+    return ", ".join(parts)
+
+
+def _speed(working: Working) -> str:
+    rate = working.heartbeat.images_per_second
+    return f"{rate:,.0f} images/s" if rate else ""
+
+
+class PlainView:
+    """One line at most every ten seconds, and news at once: for logs and files."""
+
+    def __init__(self, output: TextIO | None = None) -> None:
+        self._output = output or sys.stderr
+        self._last = float("-inf")
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        print(line, file=self._output, flush=True)
+
+    def __call__(self, snapshot: Standing) -> None:
+        for line in snapshot.news:
+            self.say(line)
+        now = time.monotonic()
+        ended = snapshot.done + snapshot.failed + snapshot.blocked == snapshot.total
+        if now - self._last < PLAIN_SECONDS and (not ended or self._ended):
+            return
+        self._last, self._ended = now, ended
+        shown = [f"{w.run.label} {w.heartbeat.phase} {100 * w.heartbeat.done:.0f} %" for w in snapshot.working]
+        self.say(_headline(snapshot) + (f" [{'; '.join(shown[:SHOWN])}]" if shown else ""))
+
+
+class LiveView:
+    """An overall bar with the time left, and a line for each running run: for terminals."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        from rich.live import Live
+
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, line: str) -> None:
+        """Print a line above the view."""
+        self._console.print(line, highlight=False, markup=False)
+
+    def __call__(self, snapshot: Standing) -> None:
+        for line in snapshot.news:
+            self.say(line)
+        if self._live is not None:
+            self._live.update(self._drawn(snapshot))
+
+    def _drawn(self, snapshot: Standing) -> Group:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for justify in ("left", "left", "left", "right", "right", "left"):
+            table.add_column(justify=justify, no_wrap=True)
+        for working in snapshot.working[:SHOWN]:
+            beat = working.heartbeat
+            table.add_row(
+                Text(working.run.label),
+                ProgressBar(total=1.0, completed=beat.done, width=16),
+                Text(f"{beat.phase} {beat.detail}".strip() + (" (elsewhere)" if working.elsewhere else "")),
+                Text(_speed(working)),
+                Text(f"{duration(working.seconds_left)} left"),
+            )
+        more = len(snapshot.working) - SHOWN
+        # In a grid, since a bar on its own does not end its line.
+        overall = Table.grid(padding=(0, 2))
+        share = ProgressBar(total=max(snapshot.seconds_total, 1e-9), completed=snapshot.seconds_done, width=24)
+        overall.add_row(share, Text(_headline(snapshot)))
+        rows: list[RenderableType] = [overall, table]
+        if more > 0:
+            rows.append(Text(f"and {more} more"))
+        return Group(*rows)
+
+
+def view() -> LiveView | PlainView:
+    """The live view if standard error is a terminal, else the plain one."""
+    return LiveView() if sys.stderr.isatty() else PlainView()

@@ -1,0 +1,1 @@
+"""A study as jobs of a SLURM cluster."""

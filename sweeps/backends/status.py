@@ -1,0 +1,274 @@
+"""How the runs of a plan stand: the store first, then claims and heartbeats, then the queue of the cluster."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from results import Store, TokenlawError, UsageError
+from results.store.run_set import StoredRun
+from sweeps.backends.slurm.untaken import Untaken, untaken
+from sweeps.planning.plan import Plan
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
+from sweeps.study.external_run import parse_any_run
+
+if TYPE_CHECKING:
+    from sweeps.record.slurm_client import QueuedJob
+
+Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
+STATUSES: tuple[Status, ...] = ("done", "running", "pending", "failed", "diverged", "missing")
+"""done and diverged are results. pending: not begun, in the queue, or stopped. failed: the newest attempt failed.
+missing: the newest attempt's process vanished (killed, machine lost). `submit` goes on with these three."""
+
+FRESH_SECONDS = 30.0
+"""A heartbeat of this age or less is believed although the queue does not know its job (it may be another user's)."""
+ENOUGH = 0.02
+"""Share of a run after which its own speed gives the time that is left."""
+TAIL_BYTES = 4096
+_ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")
+"""The worker's last line, see sweeps.worker.worker."""
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """The runs in the queue with their jobs, by run id; `complaint` where the queue could not be read."""
+
+    jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
+    known: bool = False
+    complaint: str | None = None
+
+
+def cluster_view(root: Path) -> ClusterView:
+    """What SLURM knows of the runs below a root; nothing is asked where nothing was submitted to it."""
+    from sweeps.backends.slurm.entries import open_submissions, queued
+    from sweeps.record.slurm_client import Queue, SlurmError
+
+    try:
+        if not any(open_submissions(root)):
+            return ClusterView()
+        return ClusterView(queued(root, Queue()), known=True)
+    except SlurmError as error:
+        return ClusterView(complaint=str(error))
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How one run stands.
+
+    heartbeat     that of the newest attempt, for running ones
+    job           its job in the queue, or the one of the attempt that runs
+    eta_seconds   time left of a running run
+    last_line     of the log, for runs that failed or vanished
+    """
+
+    run: PlannedRun
+    status: Status
+    attempts: int
+    cause: str | None = None
+    message: str | None = None
+    heartbeat: Heartbeat | None = None
+    wall_seconds: float | None = None
+    job: str | None = None
+    eta_seconds: float | None = None
+    last_line: str | None = None
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits in the queue of a cluster."""
+        return self.status == "pending" and self.job is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """The machine form."""
+        beat = self.heartbeat if self.status == "running" else None
+        return {
+            "id": self.run.run_id,
+            "label": self.run.label,
+            "stage": self.run.stage,
+            "parents": [self.run.parent] if self.run.parent else [],
+            "status": self.status,
+            "attempts": self.attempts,
+            "cause": self.cause,
+            "message": self.message,
+            "wall_seconds": self.wall_seconds,
+            "progress": beat.done if beat else None,
+            "phase": beat.phase if beat else None,
+            "images_per_second": beat.images_per_second if beat else None,
+            "eta_seconds": self.eta_seconds,
+            "job": self.job,
+            "last_line": self.last_line,
+        }
+
+
+def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[RunStatus]:
+    """The status of every run of a plan, in its order. Reads no Parquet. Raises StoreError for a damaged store.
+
+    Files of attempts are opened for runs without a result alone, so that it stays fast with thousands of runs.
+    """
+    store, cluster = Store(root), cluster or ClusterView()
+    finished = store.finished()
+    # The claims are read before the results: a run that ends in between is then seen as done, never as missing.
+    known = attempted(root)
+    newest = {
+        run_id: attempts
+        for run_id in plan.by_id
+        if run_id in known and run_id not in finished and (attempts := attempts_at(root, run_id))
+    }
+    states = {run_id: attempts[0].state for run_id, attempts in newest.items()}
+    results, failures = store.results(plan.by_id), store.failures(plan.by_id)
+    notes = untaken(root)
+    found = []
+    for run in plan.runs:
+        result = results.get(run.run_id)
+        if result is not None:
+            found.append(_finished(run, result))
+            continue
+        attempts, failed = newest.get(run.run_id, []), failures.get(run.run_id, [])
+        status = _unfinished(run, failed, attempts, states.get(run.run_id))
+        status = _placed(status, attempts, cluster)
+        if run.run_id in notes:
+            status = _noted(status, attempts, notes[run.run_id])
+        if status.status in ("failed", "missing") and attempts:
+            status = replace(status, last_line=last_line(attempts[0].log))
+        found.append(status)
+    by_id = {status.run.run_id: status for status in found}
+    return [_explained(status, by_id) for status in found]
+
+
+def _finished(run: PlannedRun, result: StoredRun) -> RunStatus:
+    status: Status = "diverged" if result.status == "diverged" else "done"
+    seconds = result.wall_seconds
+    return RunStatus(run, status, result.attempt, result.cause, result.message, wall_seconds=seconds)
+
+
+def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attempt], state: str | None) -> RunStatus:
+    """What attempts and the store tell of a run without a result."""
+    count = max(len(attempts), len(failures))
+    beat = attempts[0].heartbeat if attempts else None
+    if state == "running":
+        beat = beat or Heartbeat()
+        return RunStatus(run, "running", count, heartbeat=beat, eta_seconds=seconds_left(run, beat))
+    if state == "missing":
+        cause, message = "vanished", "its process ended without a word; submit resumes it"
+        return RunStatus(run, "missing", count, cause, message, beat)
+    if state == "interrupted":
+        by_cluster = beat is not None and beat.cause in ("preempted", "timeout", "node_lost")
+        why = (beat.cause if beat is not None and by_cluster else None) or "interrupted"
+        message = f"stopped ({why})" if by_cluster else "stopped on purpose"
+        return RunStatus(run, "pending", count, why, f"{message}; submit resumes it", beat)
+    if state == "failed" and beat is not None:
+        return RunStatus(run, "failed", count, beat.cause, beat.message, beat)
+    if state in ("done", "diverged"):
+        # Its set is gone from the store, such as one that `store check` moved aside.
+        return RunStatus(run, "pending", count, "removed", "its rows are no longer in the store; submit runs it again")
+    if failures:
+        return RunStatus(run, "failed", count, failures[-1].cause, failures[-1].message)
+    return RunStatus(run, "pending", count)
+
+
+def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView) -> RunStatus:
+    """The same, in view of the queue."""
+    job = cluster.jobs.get(status.run.run_id)
+    claim = attempts[0].claim if attempts else None
+    if job is not None:
+        if status.status == "running" and claim is not None and claim.restarts >= job.restarts and not job.waiting:
+            return replace(status, job=job.id)
+        cause = status.cause if status.status != "running" else "requeued"
+        waits = (
+            f"job {job.id} waits: {job.reason}" if job.waiting else f"job {job.id} {job.state.lower()} on {job.node}"
+        )
+        was = f" (before: {cause})" if cause else ""
+        return replace(
+            status, status="pending", cause="queued", message=f"{waits}{was}", job=job.id, eta_seconds=None
+        )  # fmt: skip
+    if claim is None or claim.job is None or status.status != "running":
+        return status
+    status = replace(status, job=claim.job)
+    beat = status.heartbeat
+    if not cluster.known or (beat is not None and time.time() - beat.time < FRESH_SECONDS):
+        return status
+    message = f"job {claim.job} left the queue without a word; submit resumes it"
+    return replace(status, status="missing", cause="vanished", message=message, eta_seconds=None)
+
+
+def _noted(status: RunStatus, attempts: list[Attempt], note: Untaken) -> RunStatus:
+    """The same, of a run that SLURM did not take at its last submission, unless an attempt was made at it since."""
+    newest = attempts[0].number if attempts else 0
+    if status.job is not None or status.status == "running" or newest != note.attempt:
+        return status
+    if status.status == "pending":
+        was = f" (before: {status.cause})" if status.cause else ""
+        return replace(status, cause=note.cause, message=f"{note}{was}")
+    return replace(status, message=f"{status.message}; then {note}" if status.message else str(note))
+
+
+def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
+    """Say of a pending generator that its tokenizer keeps it from starting."""
+    parent = by_id.get(status.run.parent or "")
+    if status.status != "pending" or status.cause or parent is None or parent.status not in ("failed", "diverged"):
+        return status
+    return RunStatus(
+        status.run, "pending", status.attempts, "blocked", f"its tokenizer {parent.run.label} {parent.status}"
+    )
+
+
+def seconds_left(run: PlannedRun, beat: Heartbeat) -> float:
+    """Time left of a running run: from the speed of this attempt, or by the plan's estimate at its begin."""
+    gained = beat.done - beat.done_before
+    if gained < ENOUGH:
+        return run.seconds * (1 - beat.done)
+    return (beat.elapsed - beat.begun) / gained * (1 - beat.done)
+
+
+def last_line(log: Path) -> str | None:
+    """The last line of a log that says something; None if there is none.
+
+    The worker's own word on the end of an attempt is left out: what it says is the message, and it hides what the run
+    itself printed last.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _ENDING.match(line)]
+    return lines[-1] if lines else None
+
+
+def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:
+    """Number of runs of each status, all of STATUSES present."""
+    found = Counter(status.status for status in statuses)
+    return {name: found[name] for name in STATUSES}
+
+
+def find_run(root: Path, text: str) -> list[Attempt]:
+    """The attempts, newest first, at the one run that was begun here whose id starts with `text` or whose label is it.
+
+    Raises UsageError if there is none, or more than one.
+    """
+    known = sorted(attempted(root))
+    matches = [run_id for run_id in known if text and run_id.startswith(text) and attempts_at(root, run_id)]
+    if not matches and text:
+        labels = {run_id: summary.label for run_id, summary in Store(root).results(known).items()}
+        for run_id in known:
+            if run_id not in labels and (attempts := attempts_at(root, run_id)):
+                labels[run_id] = _label(attempts[0])
+        matches = [run_id for run_id, label in labels.items() if label == text]
+    if len(matches) != 1:
+        found = f"matches {', '.join(matches[:8])}" if matches else "matches nothing that was begun"
+        raise UsageError(f"run = {text!r} {found} in {root}; allowed: the start of one run's id, or its label")
+    return attempts_at(root, matches[0])
+
+
+def _label(attempt: Attempt) -> str:
+    """The label of an attempt's run; nothing where its specification is gone or of another version."""
+    try:
+        return parse_any_run((attempt.path / "spec.json").read_bytes()).label
+    except (OSError, TokenlawError):
+        return ""

@@ -1,0 +1,1 @@
+"""The command tokenlaw: one file a family of commands, and no science."""

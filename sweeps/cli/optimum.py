@@ -1,0 +1,165 @@
+"""The command optimum: what to train for a budget, from a two-variable law or from a study's measured pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from results.errors import UsageError
+
+from .fit_files import read_fit, values
+from .fit_text import cell, level
+from .options import JsonOption, RootOption, SetOption
+from .points import OwnLawOption, assignments, one_thread
+
+if TYPE_CHECKING:
+    from analysis.allocation.optimum import Allocation
+    from analysis.fitting.costs import Cost
+    from analysis.fitting.result import FitResult
+    from analysis.tokenizers.pairs import BestPairs
+
+SHOWN = 5  # pairs of a budget in the table; --json has all
+FITTED_COST = "column"
+
+
+def optimum(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="A study, or a folder with the three tables.")
+    ] = None,
+    fit_file: Annotated[Path | None, typer.Option("--fit", help="A two-variable law that fit --out wrote.")] = None,
+    flops: Annotated[
+        str | None, typer.Option("--flops", help="Budgets C, separated by commas; of a study: default three.")
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            "--cost",
+            help="FLOPs as a formula of N and D (default 6*N*D), or 'column': as in the column that fit --flops named.",
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="ROLE=VALUE", help="Values of a law's further columns.")
+    ] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Which group of the file.")] = None,
+    law: OwnLawOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws behind a study's probabilities.")] = 0,
+    sets: SetOption = None,
+    root: RootOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """What to train at a budget of FLOPs: parameters and tokens (--fit), or tokenizer and generator (SOURCE)."""
+    if (source is None) == (fit_file is None):
+        got = "both" if source is not None else "neither"
+        raise UsageError(f"optimum takes SOURCE (a study) or --fit FIT.json (a two-variable law); it got {got}")
+    one_thread()
+    if source is not None:
+        for option, given in (("--cost", cost), ("--column", column), ("--group", group), ("--law", law)):
+            if given:
+                raise UsageError(f"{option} belongs to --fit; a study's budgets are its measured FLOPs")
+        _from_study(source, root, sets, None if flops is None else values("flops", flops), seed, as_json)
+        return
+    assert fit_file is not None
+    if flops is None:
+        raise UsageError("optimum --fit needs --flops, one or more budgets")
+    result = read_fit(fit_file, group, law)
+    extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
+    _from_fit(result, values("flops", flops), _cost(result, cost), extra, as_json)
+
+
+def _cost(result: FitResult, text: str | None) -> Cost | None:
+    if text is None:
+        return None
+    if text.strip().lower() == FITTED_COST:
+        if result.cost is None:
+            raise UsageError(
+                f"--cost {text}: the fit has no law of cost; fit with --params, --tokens and --flops, "
+                "where N and D vary independently"
+            )
+        return result.cost
+    from analysis.fitting.costs import FormulaCost
+
+    return FormulaCost(text)
+
+
+def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[str, float], as_json: bool) -> None:
+    from analysis.allocation.optimum import optimum as allocate
+
+    interval = result.interval or 0.95
+    found = [allocate(result, float(c), cost=cost, fixed_columns=extra, interval=interval) for c in budgets]
+    if as_json:
+        print(
+            json.dumps(
+                {"law": result.law.name, "interval": result.interval, "optima": [_allocation(a) for a in found]},
+                indent=1,
+            )
+        )
+        return
+    from sweeps.text import table
+
+    rows = []
+    for a in found:
+        rows += [
+            [f"{a.flops:.4g}", label, cell(e.value), cell(e.low), cell(e.high)]
+            for label, e in (
+                ("N*", a.params),
+                ("D*", a.tokens),
+                ("loss", a.loss),
+                ("d log N*/d log C", a.params_exponent),
+            )
+        ]
+    covers = level(result.interval)
+    print(table(["FLOPs", "quantity", "value", f"{covers} low".strip(), f"{covers} high".strip()], rows))
+    print(f"cost: {found[0].cost}; {'closed form' if found[0].closed_form else 'searched'}")
+    for warning in dict.fromkeys(w for a in found for w in a.warnings):
+        print(f"warning: {warning}")
+
+
+def _allocation(a: Allocation) -> dict[str, Any]:
+    return {
+        "flops": a.flops, "params": a.params.to_json(), "tokens": a.tokens.to_json(), "loss": a.loss.to_json(),
+        "params_exponent": a.params_exponent.to_json(), "tokens_exponent": a.tokens_exponent.to_json(),
+        "closed_form": a.closed_form, "cost": a.cost, "warnings": list(a.warnings),
+    }  # fmt: skip
+
+
+def _from_study(source: str, root: Path, sets: list[str] | None, budgets: Any, seed: int, as_json: bool) -> None:
+    from analysis.tokenizers.frames import load
+    from analysis.tokenizers.pairs import best_pairs, default_budgets
+
+    from .store import open_source
+
+    opened, run_ids, _ = open_source(source, root, sets)
+    points = load(opened, run_ids).points
+    if budgets is None:
+        budgets = default_budgets(points)
+    found = [best_pairs(points, float(c), seed=seed) for c in budgets]
+    if as_json:
+        print(json.dumps({"source": source, "optima": [one.to_dict() for one in found]}, indent=1))
+        return
+    _show_pairs(found)
+
+
+def _show_pairs(found: list[BestPairs]) -> None:
+    from sweeps.text import table
+
+    rows = []
+    for one in found:
+        for p in one.pairs[:SHOWN]:
+            chance = "-" if p.probability is None else f"{p.probability:.0%}"
+            images = f"{p.train_images:.3g}{' (held)' if p.held else ''}"
+            numbers = [cell(None if v is None else float(f"{v:.4g}")) for v in (p.gfid, p.low, p.high)]
+            rows.append([f"{one.flops:.3g}", p.family, p.size, images, str(len(p.seeds)), *numbers, chance])
+    header = ["FLOPs", "tokenizer", "generator", "training images", "seeds", "gFID", "95% low", "95% high", "best with"]
+    print(table(header, rows))
+    for one in found:
+        chance = "" if one.best.probability is None else f", best with probability {one.best.probability:.0%}"
+        print(f"at {one.flops:.3g} FLOPs: {one.best.name}{chance} (of {len(one.pairs)} pairs)")
+    if any(p.held for one in found for p in one.pairs[:SHOWN]):
+        print("held: the budget exceeds the pair's longest run, whose gFID is used as an upper bound")
+    if any(one.df == 0 for one in found):
+        print("warning: no pair was run twice, so there are no intervals and no probabilities")
+    elif any(len(p.seeds) == 1 for one in found for p in one.pairs[:SHOWN]):
+        print("warning: pairs with one seed borrow the variance of those with several")

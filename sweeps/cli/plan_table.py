@@ -1,0 +1,216 @@
+"""What `tokenlaw plan` shows: runs by stage and size with their costs, for people, as JSON, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sweeps import text
+from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
+from sweeps.planning.plan import Plan
+from sweeps.study.hardware import Hardware
+from sweeps.study.resources import STAGES
+
+if TYPE_CHECKING:
+    from results.store.run_set import StoredRun
+    from sweeps.backends.status import RunStatus
+
+NOTES_SHOWN = 8
+RESULTS = ("done", "diverged")
+COLUMNS = (
+    "id", "label", "stage", "size", "status", "parents", "params_total", "params_non_embedding", "train_images",
+    "flops", "path_flops", "hours", "hours_unit", "hours_from", "checkpoint_bytes", "artifact_bytes", "gpus", "nodes",
+    "cpus_per_task", "memory_gb", "hours_limit", "partition", "account", "qos", "constraint", "options", "microbatch",
+    "threads",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """Plans of one or several studies with costs and statuses; a run that several share is in it once.
+
+    statuses  of the runs of the united plan, in its order
+    results   what the store says of them
+    """
+
+    plans: Sequence[Plan]
+    united: Plan
+    statuses: Sequence[RunStatus]
+    results: Mapping[str, StoredRun]
+    hardware: Hardware | None
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """Hours by run id."""
+        return costs(self.united.runs, self.hardware, self.results)
+
+    @property
+    def unit(self) -> str:
+        """GPU or core: whose hours are counted."""
+        return unit_of(self.united.runs, self.hardware)
+
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """One row a stage and size, tokenizers first."""
+        members: dict[tuple[str, str], list[RunStatus]] = {}
+        for one in self.statuses:
+            members.setdefault((one.run.stage, one.run.size), []).append(one)
+        rows = [self._group(stage, size, found) for (stage, size), found in members.items()]
+        return sorted(rows, key=lambda row: STAGES.index(row["stage"]))
+
+    def _group(self, stage: str, size: str, members: Sequence[RunStatus]) -> dict[str, Any]:
+        parameters = [count for one in members if (count := one.run.parameters) is not None]
+        found = Counter(one.status for one in members)
+        hours = [self.costs[one.run.run_id] for one in members]
+        unfinished = [one.run for one in members if one.status not in RESULTS]
+        return {
+            "stage": stage,
+            "size": size,
+            "runs": len(members),
+            "done": found["done"] + found["diverged"],
+            "running": found["running"],
+            "failed": found["failed"] + found["missing"],
+            "params_total": [min(parameters), max(parameters)] if parameters else None,
+            "flops": sum(one.run.flops for one in members),
+            "hours": _sum(hours),
+            "hours_from": dict(Counter(cost.source for cost in hours)),
+            "checkpoint_bytes": sum(map(checkpoint_bytes, unfinished)),
+            "artifact_bytes": sum(artifact_bytes(one.run) for one in members),
+        }
+
+    @cached_property
+    def totals(self) -> dict[str, Any]:
+        """Sums over all runs, and over those without a result."""
+        finished = {one.run.run_id for one in self.statuses if one.status in RESULTS}
+        left = [cost for run_id, cost in self.costs.items() if run_id not in finished]
+        return self.united.totals(finished) | {
+            "hours": _sum(self.costs.values()),
+            "hours_left": _sum(left),
+            "hours_unit": self.unit,
+            "checkpoint_bytes": sum(group["checkpoint_bytes"] for group in self.groups),
+            "artifact_bytes": sum(group["artifact_bytes"] for group in self.groups),
+            "runs_of_each": {plan.study.name: len(plan.runs) for plan in self.plans},
+        }
+
+    @property
+    def over_limits(self) -> list[str]:
+        """What `submit` would refuse, for each study."""
+        return [message for plan in self.plans if (message := plan.over_limit(self.results, self.hardware))]
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of the runs, such as points of an IsoFLOP grid left out."""
+        return list(dict.fromkeys(note for plan in self.plans for note in plan.study.notes))
+
+    def as_json(self) -> dict[str, Any]:
+        """The machine form."""
+        names = [plan.study.name for plan in self.plans]
+        return {
+            "study": names[0] if len(names) == 1 else None,
+            "studies": names,
+            "hardware": self.hardware.described if self.hardware else None,
+            "runs": [self._run(one) for one in self.statuses],
+            "groups": self.groups,
+            "totals": self.totals,
+            "over_limits": self.over_limits,
+            "notes": self.notes,
+        }
+
+    def _run(self, one: RunStatus) -> dict[str, Any]:
+        cost = self.costs[one.run.run_id]
+        return one.run.as_json() | {
+            "status": one.status,
+            "hours": cost.hours,
+            "hours_unit": self.unit,
+            "hours_from": cost.source,
+            "checkpoint_bytes": checkpoint_bytes(one.run),
+            "artifact_bytes": artifact_bytes(one.run),
+        }
+
+    def as_csv(self) -> str:
+        """One line a run, with a header; lists are separated by spaces."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in self.statuses:
+            asked = one.run.resources
+            options = " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in asked.options)
+            values = self._run(one) | asked.model_dump() | {"gpus": asked.gpus, "options": options}
+            # The time limit; the run's own hours are what it costs.
+            values |= {"hours": self.costs[one.run.run_id].hours, "hours_limit": asked.hours}
+            writer.writerow([_cell(values[name]) for name in COLUMNS])
+        return out.getvalue()
+
+    def in_words(self) -> str:
+        """The table for people, and the sums."""
+        rows = []
+        for group in self.groups:
+            low, high = map(text.count, group["params_total"] or (0, 0))
+            rows.append([
+                group["stage"], group["size"], *(str(group[name]) for name in ("runs", "done", "running", "failed")),
+                "-" if group["params_total"] is None else low if low == high else f"{low} - {high}",
+                text.flops(group["flops"]) if group["flops"] else "-", _hours(group["hours"]),
+                text.size(group["checkpoint_bytes"]), text.size(group["artifact_bytes"]),
+            ])  # fmt: skip
+        header = ["stage", "size", "runs", "done", "running", "failed", "parameters", "FLOPs", f"{self.unit}-hours",
+                  "checkpoints", "kept"]  # fmt: skip
+        lines = [self._headline(), text.table(header, rows), *self._sentences()]
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        if len(self.plans) == 1:
+            study = self.plans[0].study
+            return f"{study.name}: {study.about.description}".rstrip(": ")
+        listed = ", ".join(f"{plan.study.name} ({len(plan.runs):,})" for plan in self.plans)
+        shared = sum(len(plan.runs) for plan in self.plans) - len(self.united.runs)
+        return f"{listed}: {len(self.united.runs):,} runs, {shared:,} of them shared"
+
+    def _sentences(self) -> list[str]:
+        totals, unit = self.totals, f"{self.unit}-hours"
+        kinds = (("tokenizers", "tokenizer", ""), ("generators", "generator", ""), ("others", "run", " of no stage"))
+        counted = [f"{totals[key]:,} {name}{'s' * (totals[key] != 1)}{more}" for key, name, more in kinds
+                   if totals[key]]  # fmt: skip
+        # Of runs of no stage nothing is known but their time.
+        flops, left = (
+            f"{text.flops(totals[key])} FLOPs, " if totals["flops"] else "" for key in ("flops", "flops_left")
+        )
+        lines = [
+            f"{' and '.join(counted)}: {flops}{_hours(totals['hours'])} {unit};"
+            f" left: {totals['runs_left']:,} runs, {left}{_hours(totals['hours_left'])} {unit}"
+        ]
+        sources = Counter(cost.source for cost in self.costs.values())
+        said = {"profile": f"{self.hardware.described}, training alone" if self.hardware else ""}
+        shown = [f"{said.get(source) or SOURCES[source]} ({number:,} runs)" for source, number in sources.items()]
+        lines.append(f"{unit} from {'; '.join(shown)}")
+        lines.append(
+            f"disk: up to {text.size(totals['checkpoint_bytes'])} of checkpoints if all that is left ran at once, "
+            f"{text.size(totals['artifact_bytes'])} kept in the end"
+        )
+        notes = self.notes
+        lines += [f"note: {note}" for note in notes[:NOTES_SHOWN]]
+        lines += [f"note: and {len(notes) - NOTES_SHOWN:,} more like these"] if len(notes) > NOTES_SHOWN else []
+        lines += [f"over its limit: {message}" for message in self.over_limits]
+        return lines
+
+
+def _sum(found: Any) -> float | None:
+    """Sum of hours; None if one of them is not known."""
+    hours = [cost.hours for cost in found]
+    return None if None in hours else sum(hours)
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "-"
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else value

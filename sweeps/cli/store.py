@@ -1,0 +1,259 @@
+"""The commands on what was measured: store check, compact, export, import and prune, figures, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from results.errors import UsageError
+
+from .options import JsonOption, RootOption, SetOption, SourceArgument
+
+if TYPE_CHECKING:
+    from results import Store
+    from sweeps.record.pruning import Removable
+
+store = typer.Typer(no_args_is_help=True, help="Check, compact, export, import, prune what was measured.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(store, name="store")
+    app.command()(figures)
+    app.command()(report)
+
+
+def open_source(source: str, root: Path, sets: list[str] | None) -> tuple[Store, set[str] | None, Path | None]:
+    """Store, run ids and folder of artifacts of a source: a study, or a folder with the three tables (no artifacts).
+
+    Run ids are None for a folder: all of it. Raises UsageError for what is neither.
+    """
+    from results import Store
+
+    folder = Path(source)
+    if folder.is_dir():
+        artifacts = folder / "artifacts"
+        return Store.open_folder(folder), None, artifacts if artifacts.is_dir() else None
+    from sweeps.study.study import load_study
+
+    runs = load_study(source, list(sets or ()), root).runs()
+    return Store(root), {run.run_id for run in runs}, root / "artifacts"
+
+
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option("--source", metavar="TEXT", help="Also, or without STUDY only, what was imported under this source."),
+]
+
+
+@store.command()
+def check(root: RootOption = Path("runs")) -> None:
+    """Verify every file; move damaged ones aside, with the reason, so that their runs can run again."""
+    from results import Store
+    from sweeps.record.artifacts import publish_left
+
+    found = Store(root).check()
+    for damage in found.damaged:
+        print(f"damaged: {damage.reason}\n  moved to {damage.moved_to}")
+        if damage.lost:
+            shown = ", ".join(damage.lost[:8]) + (", ..." if len(damage.lost) > 8 else "")
+            print(f"  lost: the rows of {len(damage.lost)} runs; submit runs them again (import, if imported): {shown}")
+    for name in found.removed:
+        print(f"removed what a dead writer left: {name}")
+    for run_id in publish_left(root):
+        print(f"published the artifacts of {run_id}, whose job ended before it could")
+    print(f"{found.sets} sets checked, {len(found.damaged)} damaged")
+    raise typer.Exit(int(bool(found.damaged)))
+
+
+@store.command()
+def compact(
+    settle: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds before small files are removed; on NFS more than clients cache, such as 60."),
+    ] = 0.0,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Merge the files of all runs into a few large ones; jobs and readers may go on meanwhile."""
+    from results import Store
+    from sweeps.text import size
+
+    done = Store(root).compact(settle=settle)
+    for name in done.damaged:
+        print(f"left alone, it is damaged (tokenlaw store check): {name}")
+    print(
+        f"{done.merged} sets merged, {done.removed} folders removed; {done.sets} sets in {done.segments} segments, "
+        f"{size(done.bytes)}"
+    )
+
+
+@store.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder for the three files, created; with --joined, the one file.")],
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study; default: all runs.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="parquet or csv; default: parquet, with --joined what --out ends in.")
+    ] = None,
+    joined: Annotated[
+        bool, typer.Option("--joined", help="One file: a row a measurement, with its run's facts.")
+    ] = False,
+    sources: SourceOption = None,
+    sets: SetOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Write the runs of a study, or all, as one file a table; a folder of Parquet files serves as a SOURCE."""
+    from results import Store
+    from results.importing.importer import imported
+    from results.joined import joined as joined_table
+    from results.store.store import check_format, write_table
+
+    opened, run_ids, _ = open_source(study, root, sets) if study else (Store(root), None, None)
+    if sources:
+        run_ids = (run_ids or set()) | imported(opened, sources)
+    if joined:
+        kind = form or {".csv": "csv", ".parquet": "parquet"}.get(out.suffix)
+        if kind is None or out.is_dir():
+            raise UsageError(f"--out {out} with --joined is one file; allowed: a name that ends in .parquet or .csv")
+        check_format(kind)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        print(write_table(joined_table(opened, run_ids), out, kind))
+        return
+    for path in opened.export(out, run_ids, format=form or "parquet"):  # type: ignore[arg-type]
+        print(path)
+
+
+@store.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV or Parquet.")],
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="TEXT", help="Where the values come from; default: FILE's name.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="COLUMN=NAME", help="What a column of FILE is; repeatable.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="tokenizer, generator or run; default: as the columns say.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep-others", help="Store columns without a meaning here with the runs.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put changed values in the place of earlier ones.")
+    ] = False,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Take rows that were measured elsewhere; the same file again adds nothing."""
+    from results import Store
+    from results.importing.importer import import_file
+
+    mapping = {}
+    for text in columns or ():
+        name, sign, target = text.rpartition("=")
+        if not (name and sign and target):
+            raise UsageError(f"--map {text!r} is not allowed; allowed: COLUMN=NAME")
+        mapping[name] = target
+    done = import_file(Store(root), file, source=source, columns=mapping, stage=stage, replace=replace, keep=keep)
+    if done.others:
+        print(f"kept with the runs as they are: {', '.join(done.others)}")
+    for column, number in done.rounded.items():
+        print(f"column {column!r}: {number} values rounded to whole numbers")
+    print(f"{done.added} runs added, {done.replaced} replaced, {done.present} there before; {done.rows} rows added")
+
+
+@store.command()
+def prune(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study; default: all runs.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is only shown.")] = False,
+    as_json: JsonOption = False,
+    sets: SetOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Show, and with --yes remove, checkpoints that no run needs any more; results and living jobs stay untouched."""
+    from sweeps.record.pruning import removable, remove
+    from sweeps.text import size, table
+
+    run_ids = open_source(study, root, sets)[1] if study else None
+    items = removable(root, run_ids)
+    if yes:
+        items = remove(root, items)
+    if as_json:
+        rows = [
+            {"path": str(i.path), "why": i.why, "run": i.run_id, "bytes": i.bytes, "inodes": i.inodes} for i in items
+        ]
+        print(json.dumps({"removed": yes, "folders": rows}))
+        return
+    lines = []
+    for why in sorted({item.why for item in items}):
+        chosen = [item for item in items if item.why == why]
+        lines.append(_removable_line(why, chosen, size(sum(item.bytes for item in chosen))))
+    if len(lines) > 1:
+        lines.append(_removable_line("all", items, size(sum(item.bytes for item in items))))
+    if lines:
+        print(table(["what", "runs", "size", "inodes"], lines))
+    print("removed" if yes and items else "nothing was removed; --yes removes it" if items else "nothing to remove")
+
+
+def _removable_line(why: str, items: list[Removable], size: str) -> list[str]:
+    return [why, str(len({item.run_id for item in items})), size, str(sum(item.inodes for item in items))]
+
+
+def figures(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the figures; created.")],
+    style: Annotated[str, typer.Option(help="The look, such as neurips or report.")] = "neurips",
+    form: Annotated[str, typer.Option("--format", help="One or more formats, such as pdf,png,svg.")] = "pdf",
+    sets: SetOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Draw the figures of a study."""
+    from analysis.reporting.figures.gallery import write_figures
+    from analysis.tokenizers.frames import load
+
+    opened, run_ids, _ = open_source(source, root, sets)
+    formats = [name.strip() for name in form.split(",")]
+    for path in write_figures(load(opened, run_ids), out, style=style, formats=formats):
+        print(path)
+
+
+def report(
+    source: SourceArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: ROOT/reports/SOURCE.")] = None,
+    sets: SetOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Write the report of a study, one HTML page with its figures, and print its answer."""
+    write_report(source, root, out, sets)
+
+
+def write_report(source: str, root: Path, out: Path | None, sets: list[str] | None) -> None:
+    """Write the report of a source, and print its answer and where everything lies."""
+    from analysis.reporting.report import write_report as write
+    from analysis.tokenizers.frames import load
+
+    opened, run_ids, artifacts = open_source(source, root, sets)
+    name = Path(source).stem
+    frames = load(opened, run_ids)
+    pictures = _previews(artifacts, sorted(frames.runs["run_id"])) if artifacts else {}
+    command = {"Command": f"tokenlaw report {source}{''.join(f' --set {one}' for one in sets or ())}"}
+    folder = out or root / "reports" / name
+    print(f"writing the report to {folder}", file=sys.stderr)
+    written = write(frames, folder, title=f"Study {name}", previews=pictures, facts=command)
+    print(f"\n{written.answer.headline}\n")
+    for sentence in written.answer.sentences:
+        print(f"- {sentence}")
+    print(f"\nreport   {written.index}")
+    print(f"figures  {written.index.parent / 'figures'} ({len(written.figures)})")
+    print(f"tables   {written.index.parent / 'tables'} ({len(written.tables)})")
+
+
+def _previews(artifacts: Path, run_ids: list[str]) -> dict[str, Path]:
+    """The pictures that runs left: reconstructions or samples, and samples beside their nearest training images."""
+    found = {}
+    for run_id in run_ids:
+        for key, name in ((run_id, "preview.png"), (f"{run_id}/neighbours", "neighbours.png")):
+            path = artifacts / run_id / name
+            if path.is_file():
+                found[key] = path
+    return found

@@ -1,0 +1,130 @@
+"""The plan of a study: its runs with their dependencies and costs, and an order of execution. Pure; submits nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from results.errors import UsageError
+from sweeps.study.hardware import Hardware
+from sweeps.study.study import Study
+
+from .costs import SOURCES, costs
+from .planned_run import PlannedRun, planned
+
+if TYPE_CHECKING:
+    from results.store.run_set import StoredRun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a study, each once, every tokenizer before its generators."""
+
+    study: Study
+    runs: tuple[PlannedRun, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, PlannedRun]:
+        """The runs by id."""
+        return {run.run_id: run for run in self.runs}
+
+    @cached_property
+    def dependents(self) -> dict[str, list[PlannedRun]]:
+        """For each run id, the runs that need it."""
+        found: dict[str, list[PlannedRun]] = {run.run_id: [] for run in self.runs}
+        for run in self.runs:
+            if run.parent:
+                found[run.parent].append(run)
+        return found
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of all runs."""
+        return sum(run.flops for run in self.runs)
+
+    def over_limit(self, results: Mapping[str, StoredRun] | None = None, hardware: Hardware | None = None) -> str:
+        """By what the study exceeds its caps on FLOPs and GPU-hours; "" if it does not.
+
+        `results`, what the store says of its runs, makes the hours those that were measured; `hardware` replaces the
+        study's profile.
+        """
+        limits, name = self.study.limits, self.study.name
+        if limits.flops is not None and self.flops > limits.flops:
+            return f"study {name} costs {self.flops:.3g} training FLOPs; allowed by limits.flops: {limits.flops:.3g}"
+        if limits.gpu_hours is not None:
+            found = costs(self.runs, hardware or self.study.hardware, results).values()
+            hours = sum(cost.hours or 0.0 for cost in found)
+            if hours > limits.gpu_hours:
+                sources = ", ".join(sorted({SOURCES[cost.source] for cost in found}))
+                return (
+                    f"study {name} costs {hours:.4g} GPU-hours (from {sources}); "
+                    f"allowed by limits.gpu_hours: {limits.gpu_hours:g}"
+                )
+        return ""
+
+    def check_limits(self, results: Mapping[str, StoredRun] | None = None) -> None:
+        """Raise UsageError if the study exceeds a cap on FLOPs or GPU-hours; see `over_limit`."""
+        message = self.over_limit(results)
+        if message:
+            raise UsageError(f"{message} (--over-limit submits it all the same)")
+
+    def totals(self, finished: Collection[str] = ()) -> dict[str, Any]:
+        """Sums over the plan, and over what is left when the runs of `finished` have a result."""
+        left = [run for run in self.runs if run.run_id not in finished]
+        return {
+            "runs": len(self.runs),
+            "tokenizers": sum(run.stage == "tokenizer" for run in self.runs),
+            "generators": sum(run.stage == "generator" for run in self.runs),
+            "others": sum(run.stage == "run" for run in self.runs),
+            "flops": self.flops,
+            "estimated_seconds": sum(run.seconds for run in self.runs),
+            "runs_left": len(left),
+            "flops_left": sum(run.flops for run in left),
+            "estimated_seconds_left": sum(run.seconds for run in left),
+        }
+
+
+def make_plan(study: Study) -> Plan:
+    """The plan of a study. Raises SpecError for what is wrong with its runs."""
+    return Plan(study, tuple(planned(run, study.resources.of(run)) for run in study.runs()))
+
+
+def unite(plans: Sequence[Plan]) -> Plan:
+    """The runs of several plans, each once, every tokenizer before its generators; the study is the first one's."""
+    runs: dict[str, PlannedRun] = {}
+    for plan in plans:
+        for run in plan.runs:
+            runs.setdefault(run.run_id, run)
+    return plans[0] if len(plans) == 1 else Plan(plans[0].study, tuple(runs.values()))
+
+
+def priorities(runs: Iterable[PlannedRun], jobs: int) -> dict[str, float]:
+    """For each run id the seconds of work that wait for it, its own included: what has most goes first.
+
+    With unlimited workers that is the critical path: own time plus the longest dependent. With few workers the sum of
+    what a tokenizer holds back counts as well, shared by the workers.
+    """
+    listed = list(runs)
+    behind: dict[str, list[float]] = {}
+    for run in listed:
+        if run.parent:
+            behind.setdefault(run.parent, []).append(run.seconds)
+    return {
+        run.run_id: run.seconds + max((max(after), sum(after) / max(jobs, 1)), default=0.0)
+        if (after := behind.get(run.run_id))
+        else run.seconds
+        for run in listed
+    }
+
+
+def makespan(remaining: Mapping[str, float], parents: Mapping[str, str | None], jobs: int) -> float:
+    """Lower bound of the wall time of this work on `jobs` workers: all of it shared evenly, or its longest chain.
+
+    `remaining` holds the seconds left of each run that is not finished, `parents` what each waits for.
+    """
+    if not remaining:
+        return 0.0
+    chain = max(seconds + remaining.get(parents.get(run) or "", 0.0) for run, seconds in remaining.items())
+    return max(sum(remaining.values()) / max(jobs, 1), chain)

@@ -1,0 +1,1 @@
+"""What happened, on disk: attempts, ledger, artifacts, frozen code, outcomes and their causes."""

@@ -1,0 +1,229 @@
+"""The code of a submission, frozen: jobs run from a copy, so that editing the checkout changes nothing under way.
+
+<root>/snapshots/<hash>/  results/ analysis/ scaling/ sweeps/ pyproject.toml  trainer/  snapshot.json  diff.patch
+
+The hash is that of the content, so that equal code shares one snapshot. `snapshot.json` says which commit the code came
+from; `diff.patch` holds what differed from it (files that git does not know lie in the snapshot itself). Who may not
+read a file may not read its copy, and nobody may write one.
+
+A study that brings its own trainer takes its own folder along, as `trainer/`: the folder of the study file, if the
+command names a file or a module (`-m`) there. Of a git checkout that is what git tracks and what is new and not
+ignored; elsewhere everything but hidden files and caches. The command runs in `trainer/`, and `snapshot.json` names its
+commit as well. A command that names nothing there (a program of the system, an installed package) is not copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from results import StoreError, UsageError
+from results.provenance import provenance
+from results.store import atomic
+
+PACKAGES = ("results", "analysis", "scaling", "sweeps")
+HOME = Path(__file__).resolve().parents[2]
+"""Where the four packages of this process lie."""
+MAX_TRAINER_BYTES = 50_000_000
+MAX_TRAINER_FILES = 5_000
+_INTERPRETER = re.compile(r"python[0-9.]*|torchrun|sh|bash|zsh|perl|julia|ruby|node|Rscript")
+"""Programs that execute the file that their first argument names, unless it is an option."""
+
+
+@dataclass(frozen=True)
+class CodeSnapshot:
+    """A frozen copy of the code."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The hash of its content, as the ledger names it."""
+        return self.path.name
+
+    @property
+    def trainer(self) -> Path | None:
+        """The folder of the study's own trainer; None without one."""
+        folder = self.path / "trainer"
+        return folder if folder.is_dir() else None
+
+
+def snapshots_folder(root: Path) -> Path:
+    """Where all snapshots below a root lie."""
+    return root / "snapshots"
+
+
+def take_snapshot(root: Path, study: Path | None = None, commands: Iterable[Sequence[str]] = ()) -> CodeSnapshot:
+    """Freeze the code of this process, and the study's folder if one of `commands` names something in it.
+
+    study   the study file; None for a built-in one
+    Raises UsageError for a study's folder that is too large, StoreError if the root cannot be written or an earlier
+    snapshot was changed by hand.
+    """
+    files = {path.relative_to(HOME).as_posix(): path for path in _package_files()}
+    folder, commit = (None if study is None else study.resolve().parent), None
+    if folder is not None and any(_names_something(command, folder) for command in commands):
+        files |= {f"trainer/{name}": path for name, path in _trainer_files(folder, root.resolve()).items()}
+        commit = _git(["rev-parse", "HEAD"], folder)
+    contents = {name: path.read_bytes() for name, path in sorted(files.items())}
+    digest = _digest(contents)
+    target = snapshots_folder(root) / digest[:16]
+    if not (target / "snapshot.json").exists():
+        modes = {name: path.stat().st_mode for name, path in files.items()}
+        _write(target, contents, modes, digest, commit.decode().strip() if commit else None)
+    elif _digest({name: _read(target / name) for name in contents}) != digest:
+        raise StoreError(f"{target} was changed; remove it when no job runs from it, and submit again")
+    return CodeSnapshot(target)
+
+
+def check_commands(study: Path, commands: Iterable[Sequence[str]]) -> None:
+    """Raise UsageError for a trainer whose program or script should lie beside the study file, and does not."""
+    folder = study.resolve().parent
+    for command in commands:
+        script = _script(command)
+        if script is not None and not (folder / script).exists():
+            raise UsageError(
+                f"[worker] command = {list(command)} names {script!r}, which is not in {folder}; allowed: files in the "
+                "study's folder, which jobs get a copy of, absolute paths, and programs on the path"
+            )
+
+
+def _script(command: Sequence[str]) -> str | None:
+    """The relative path that a command needs: its program, or what a known interpreter shall execute. None if none."""
+    program = command[0]
+    if "{" in program or Path(program).is_absolute():
+        return None
+    if "/" in program:
+        return program
+    if _INTERPRETER.fullmatch(program) and len(command) > 1:
+        word = command[1]
+        if not word.startswith("-") and "{" not in word and not Path(word).is_absolute():
+            return word
+    return None
+
+
+def load_snapshot(root: Path, name: str) -> CodeSnapshot:
+    """The snapshot of that name. Raises StoreError if it is gone."""
+    path = snapshots_folder(root) / name
+    if not (path / "snapshot.json").exists():
+        raise StoreError(f"{path}, the code of a submission, is gone; submit again")
+    return CodeSnapshot(path)
+
+
+def _package_files() -> list[Path]:
+    found = [
+        path
+        for package in PACKAGES
+        for path in (HOME / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    ]
+    project = HOME / "pyproject.toml"
+    return [*found, project] if project.is_file() else found
+
+
+def _digest(contents: dict[str, bytes]) -> str:
+    digest = sha256()
+    for name, content in contents.items():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], digest: str, commit: str | None) -> None:
+    """Write all files beside the target and rename; whoever is first wins, with the same content."""
+    atomic.make_folder(target.parent)
+    prepared = target.parent / f".new-{os.getpid()}-{secrets.token_hex(4)}"
+    facts = provenance()
+    about = {"hash": digest, "git": facts["git"], "diff": facts["diff"], "code": facts["code"],
+             "trainer_git": commit, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+             "files": len(contents)}  # fmt: skip
+    with atomic.storage(target):
+        try:
+            for name, content in contents.items():
+                path = prepared / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                # Whoever may not edit the checkout in mid-study shall not edit this by mistake either.
+                path.chmod(modes[name] & 0o555 | stat.S_IRUSR)
+            (prepared / "diff.patch").write_bytes(_diff() if facts["diff"] else b"")
+            atomic.write_synced(prepared / "snapshot.json", (json.dumps(about, indent=1) + "\n").encode())
+            prepared.rename(target)
+        except OSError:
+            if not (target / "snapshot.json").exists():
+                raise
+        finally:
+            shutil.rmtree(prepared, ignore_errors=True)
+    atomic.sync_folder(target.parent)
+
+
+def _diff() -> bytes:
+    return _git(["diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *PACKAGES], HOME) or b""
+
+
+def _names_something(command: Sequence[str], folder: Path) -> bool:
+    """Whether a word of the command is a file of that folder, or the module after -m one in it."""
+    for before, word in zip(["", *command], command, strict=False):
+        if not word or "{" in word or Path(word).is_absolute():
+            continue
+        if (folder / word).is_file():
+            return True
+        module = folder / word.split(".")[0]
+        if before == "-m" and (module.is_dir() or module.with_suffix(".py").is_file()):
+            return True
+    return False
+
+
+def _trainer_files(folder: Path, root: Path) -> dict[str, Path]:
+    """Names below the study's folder, and the files. Raises UsageError if they are too many or too large."""
+    listed = _git(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder)
+    if listed is not None:
+        names = [name for name in listed.decode(errors="surrogateescape").split("\0") if name]
+    else:
+        names = list(_walk(folder, root))
+    found: dict[str, Path] = {}
+    size = 0
+    for name in names:
+        path = folder / name
+        if not path.is_file() or root in path.resolve().parents:
+            continue
+        size += path.stat().st_size
+        found[name] = path
+        if size > MAX_TRAINER_BYTES or len(found) > MAX_TRAINER_FILES:
+            raise UsageError(
+                f"the study's folder {folder} is too large to freeze with its trainer; allowed: "
+                f"{MAX_TRAINER_FILES:,} files and {MAX_TRAINER_BYTES // 10**6} MB, without what git ignores (put the "
+                "study and its trainer into a folder of their own, or data into .gitignore)"
+            )
+    return found
+
+
+def _walk(folder: Path, root: Path) -> Iterable[str]:
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__" and here / f != root]
+        yield from ((here / f).relative_to(folder).as_posix() for f in files if not f.startswith("."))
+
+
+def _git(command: list[str], folder: Path) -> bytes | None:
+    """Standard output of git; None where it is not installed, fails, or the folder is no checkout."""
+    try:
+        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

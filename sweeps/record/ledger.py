@@ -1,0 +1,133 @@
+"""The ledger: what was submitted, when and by which process, written before anything starts.
+
+<root>/submissions/<id>/  submission.json  runs.jsonl  process.json  specs/<run_id>.json  supervisor.log  arrays/
+
+`process.json` and the supervisor's log belong to local submissions, `arrays/` to those to SLURM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from results import SpecError, StoreError
+from results.store import atomic
+from scaling.specification.spec import canonical_json
+from sweeps.study.external_run import parse_any_run
+from sweeps.study.study import Run
+
+from .process_identity import ProcessId
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One `submit`.
+
+    id         names it, and its jobs in SLURM
+    jobs       cap on parallel runs; 0 for none
+    created    ISO 8601, UTC
+    cluster    local, debug or slurm
+    snapshot   name of the frozen code that its workers run from; "" for the code as it is
+    retry      whether it was `retry`, from which failures are counted anew
+    retries    how often a run that is killed in its job is begun again there
+    worker     the command of a worker, without its options; () for ours
+    """
+
+    id: str
+    study: str
+    jobs: int
+    created: str
+    cluster: str = "local"
+    snapshot: str = ""
+    retry: bool = False
+    retries: int = 0
+    worker: tuple[str, ...] = ()
+
+    def folder(self, root: Path) -> Path:
+        """Where its files lie."""
+        return submissions_folder(root) / self.id
+
+    def runs(self, root: Path) -> list[Run]:
+        """The runs that were submitted, in the order of the plan. Raises StoreError if the ledger is damaged."""
+        path = self.folder(root) / "runs.jsonl"
+        try:
+            return [parse_any_run(line) for line in path.read_text().splitlines()]
+        except (OSError, SpecError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
+
+    def process(self, root: Path) -> ProcessId | None:
+        """The process that schedules it, also after its end; None if it never began."""
+        try:
+            return ProcessId.from_json(json.loads((self.folder(root) / "process.json").read_text()))
+        except (OSError, ValueError):
+            return None
+
+    def adopt(self, root: Path) -> None:
+        """Enter this process as the one that schedules it. Raises StoreError."""
+        atomic.write(self.folder(root) / "process.json", json.dumps(ProcessId.current().as_json()) + "\n")
+
+    def write_spec(self, root: Path, run: Run) -> Path:
+        """The file that a worker gets: the specification of one run. Raises StoreError."""
+        path = atomic.make_folder(self.folder(root) / "specs") / f"{run.run_id}.json"
+        if not path.exists():
+            atomic.write(path, canonical_json(run) + "\n")
+        return path
+
+
+def submissions_folder(root: Path) -> Path:
+    """Where all submissions below a root lie."""
+    return root / "submissions"
+
+
+def new_submission(study: str, jobs: int, **options: Any) -> Submission:
+    """A submission of now, not entered yet. `options` are further fields of Submission."""
+    now = datetime.now(UTC)
+    name = f"{study}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return Submission(name, study, jobs, now.isoformat(timespec="milliseconds"), **options)
+
+
+def open_submission(
+    root: Path, submission: Submission, runs: Sequence[Run], files: Mapping[str, bytes] | None = None
+) -> Submission:
+    """Enter a new submission. The folder appears complete or not at all. Raises StoreError.
+
+    `files` are further files by their names below the folder.
+    """
+    folder = atomic.make_folder(submissions_folder(root))
+    prepared = folder / f".new-{os.getpid()}-{secrets.token_hex(4)}"
+    contents = {
+        "runs.jsonl": "".join(f"{canonical_json(run)}\n" for run in runs).encode(),
+        "submission.json": (json.dumps(asdict(submission), indent=1) + "\n").encode(),
+    }
+    with atomic.storage(folder):
+        prepared.mkdir()
+        for name, data in (contents | dict(files or {})).items():
+            (prepared / name).parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_synced(prepared / name, data)
+        prepared.rename(folder / submission.id)
+    atomic.sync_folder(folder)
+    return submission
+
+
+def load_submission(root: Path, name: str) -> Submission:
+    """The submission of that id. Raises StoreError."""
+    path = submissions_folder(root) / name / "submission.json"
+    try:
+        values = json.loads(path.read_text())
+        return Submission(**values | {"worker": tuple(values.get("worker", ()))})
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error!r}") from error
+
+
+def submissions(root: Path) -> list[Submission]:
+    """All submissions below a root, oldest first."""
+    folder = submissions_folder(root)
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = [load_submission(root, name) for name in names if not name.startswith(".")]
+    return sorted(found, key=lambda submission: submission.created)

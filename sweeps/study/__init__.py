@@ -1,0 +1,1 @@
+"""A study file: TOML to checked specifications of runs. Pure."""

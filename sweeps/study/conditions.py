@@ -1,0 +1,97 @@
+"""Conditions of a study file on a run: a value, a list of which any will do, or a comparison such as ">= 4096"."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from results.errors import SpecError
+from scaling.specification.ladder import learning_rate, size_name
+from scaling.specification.spec import GeneratorRun
+
+from .fields import check_path, unknown
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_COMPARISON = re.compile(r"(<=|>=|<|>|!=)\s*(.+)")
+NONE = "none"
+"""TOML has no null: this text stands for "no value", as in regulariser = "none"."""
+
+
+def holds(value: Any, wanted: Any) -> bool:
+    """Whether a value meets a condition: equal, one of a list, or compared with a number (">= 4096", "!= S").
+
+    Raises SpecError for a comparison with what is no number.
+    """
+    comparison = _COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
+    if comparison is None:
+        # A list means any of its entries, unless the value itself is a list, as budgets are.
+        return value in wanted if isinstance(wanted, list) and not isinstance(value, list) else bool(value == wanted)
+    sign, text = comparison.groups()
+    if sign == "!=":
+        return str(value) != text
+    bound = _number(wanted, text)
+    return isinstance(value, int | float) and not isinstance(value, bool) and _OPERATORS[sign](value, bound)
+
+
+def check_conditions(conditions: Mapping[str, Any], where: str, sections: Collection[str]) -> None:
+    """Raise SpecError for a path that names no field of these sections, or a comparison that cannot be made."""
+    for path, wanted in conditions.items():
+        section = path.partition(".")[0]
+        if section not in sections:
+            raise unknown(section, where, [f"{name}.<field>" for name in sections])
+        if section != "run":
+            check_path(path, where)
+        comparison = _COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
+        if comparison is not None and comparison.group(1) != "!=":
+            _number(wanted, comparison.group(2))
+
+
+def value_at(run: Any, path: str) -> Any:
+    """The value of a run's field by the dotted path of a study file, the ladder's names included.
+
+    None, and what is below it, is the text "none"; budgets and other tuples are lists, as in a study file.
+    """
+    section, _, field = path.partition(".")
+    tokenizer = getattr(run, "tokenizer", run)
+    if isinstance(run, GeneratorRun) and section == "generator":
+        if field == "size":
+            return size_name(run.transformer)
+        if field == "warmup_images":
+            return run.optimiser.warmup_images
+        if field == "learning_rate_multiplier":
+            return run.optimiser.learning_rate / learning_rate(run.transformer)
+    found: Any
+    match section:
+        case "data":
+            found = tokenizer.data
+        case "tokenizer":
+            found = tokenizer
+        case "run":
+            found = run.values
+        case "evaluation":
+            found = run.evaluation
+        case _:
+            found = run
+    for step in field.split("."):
+        found = found.get(step) if isinstance(found, Mapping) else getattr(found, step, None)
+    if isinstance(found, BaseModel):
+        return found.model_dump(mode="json")
+    if isinstance(found, tuple):
+        return list(found)
+    return NONE if found is None else found
+
+
+def _number(wanted: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SpecError(f"condition {wanted!r} compares with {text!r}; allowed: a number") from error

@@ -1,0 +1,117 @@
+"""Which dotted names a study may set: found by walking the specifications, so that a new field needs no change here."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from results.errors import SpecError
+from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun
+
+GENERATOR_SUGAR = ("size", "learning_rate_multiplier", "warmup_images")
+"""Keys of [generator] that are no fields of a specification but derive some."""
+TOKENIZER_SUGAR = ("id",)
+"""Keys of [tokenizer] that are no fields of a specification: a stored tokenizer, by the start of its id."""
+FREE = "run"
+"""The section of runs of no stage, whose values are free."""
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSpec,
+    "tokenizer": TokenizerRun,
+    "generator": GeneratorRun,
+    "evaluation": EvaluationSpec,
+}
+_ELSEWHERE = {
+    "tokenizer.data": "[data]",
+    "tokenizer.evaluation": "[evaluation]",
+    "tokenizer.seed": "[seeds]",
+    "generator.tokenizer": "[tokenizer]",
+    "generator.evaluation": "[evaluation]",
+    "generator.seed": "[seeds]",
+}
+_FIXED = {"tokenizer.stage", "generator.stage"}
+
+
+def unknown(key: str, where: str, allowed: Iterable[str]) -> SpecError:
+    """The error for a key that does not exist, with the nearest one that does."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return SpecError(f"{key!r} is not a key of {where}; {hint}allowed: {', '.join(names)}")
+
+
+def check_keys(table: Mapping[str, Any], where: str, allowed: Iterable[str]) -> None:
+    """Raise SpecError, with a suggestion, for the first key of `table` that is not allowed."""
+    names = list(allowed)
+    for key in table:
+        if key not in names:
+            raise unknown(key, where, names)
+
+
+def check_path(path: str, where: str) -> None:
+    """Raise SpecError, with a suggestion, if `path` such as "tokenizer.quantizer.codebook_size" names no field."""
+    steps = path.split(".")
+    if len(steps) < 2 or not all(steps) or steps[0] not in (*_SECTIONS, FREE):
+        raise unknown(steps[0], where, [f"{section}.<field>" for section in (*_SECTIONS, FREE)])
+    if steps[0] == FREE:
+        return
+    for depth in range(1, len(steps)):
+        parent = ".".join(steps[:depth])
+        child = f"{parent}.{steps[depth]}"
+        if child in _ELSEWHERE:
+            raise SpecError(f"{where} sets {child}; allowed: {_ELSEWHERE[child]} sets it for both stages")
+        fields = _children(parent)
+        if fields is None:
+            raise SpecError(f"{where} sets {path}, but {parent} is a single value; allowed: {parent}")
+        if steps[depth] not in fields:
+            raise unknown(steps[depth], f"{parent} (set by {where})", fields)
+
+
+def check_section(section: str, table: Mapping[str, Any]) -> None:
+    """Check every key of a section such as [tokenizer], at any depth."""
+    for key, value in table.items():
+        check_tree(f"{section}.{key}", value, f"[{section}]")
+
+
+def check_tree(path: str, value: Any, where: str) -> None:
+    """Check `path`, and if its value is a table, every key in it."""
+    check_path(path, where)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_tree(f"{path}.{key}", inner, where)
+
+
+@cache
+def _children(path: str) -> frozenset[str] | None:
+    """Names that may follow a valid dotted path; None if the path is a single value."""
+    models = _models_at(path)
+    if not models:
+        return None
+    names = {name for model in models for name in model.model_fields}
+    names -= {name for name in names if f"{path}.{name}" in _ELSEWHERE or f"{path}.{name}" in _FIXED}
+    sugar = {"generator": GENERATOR_SUGAR, "tokenizer": TOKENIZER_SUGAR}.get(path, ())
+    return frozenset(names | set(sugar))
+
+
+@cache
+def _models_at(path: str) -> tuple[type[BaseModel], ...]:
+    """The specification classes that a dotted path may hold; several for a union such as the quantizers."""
+    parent, _, name = path.rpartition(".")
+    if not parent:
+        return (_SECTIONS[name],)
+    found: list[type[BaseModel]] = []
+    for model in _models_at(parent):
+        if name in model.model_fields:
+            found += _models_in(model.model_fields[name].annotation)
+    return tuple(found)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]

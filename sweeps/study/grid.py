@@ -1,0 +1,152 @@
+"""Grid blocks of a study: axes over dotted paths, combined by product, zip and list, less what is excluded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.errors import SpecError
+
+from .conditions import holds
+from .fields import check_keys, check_tree
+from .isoflop import IsoFlop, parse_isoflop
+
+Settings = dict[str, Any]
+"""Values by dotted path."""
+
+
+@dataclass(frozen=True)
+class GridBlock:
+    """One [[grid]] block: every combination of its product, zip and list axes that no exclusion matches."""
+
+    where: str
+    product: Mapping[str, list[Any]] = field(default_factory=dict)
+    zip: Mapping[str, list[Any]] = field(default_factory=dict)
+    list: tuple[Mapping[str, Any], ...] = ()
+    exclude: tuple[Mapping[str, Any], ...] = ()
+    seeds: Mapping[str, Any] = field(default_factory=dict)
+    isoflop: IsoFlop | None = None
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All dotted paths that the block sets: its axes', and the budgets of an IsoFLOP grid."""
+        axes = frozenset(self.product) | frozenset(self.zip) | {path for row in self.list for path in row}
+        return axes | {"generator.train_images"} if self.isoflop else axes
+
+    @property
+    def size(self) -> int:
+        """Combinations before exclusions, without building any."""
+        zipped = len(next(iter(self.zip.values()))) if self.zip else 1
+        return math.prod(len(values) for values in self.product.values()) * zipped * (len(self.list) or 1)
+
+    def combinations(self, base: Mapping[str, Any]) -> Iterator[Settings]:
+        """The combinations in order (the last product axis varies fastest), exclusions applied.
+
+        `base` are the sections that the axes overwrite, as nested tables; exclusions may name what is set there.
+        """
+        zipped = [dict(zip(self.zip, row, strict=True)) for row in zip(*self.zip.values(), strict=True)] or [{}]
+        for row in self.list or ({},):
+            for together in zipped:
+                for values in itertools.product(*self.product.values()):
+                    settings = {**row, **together, **dict(zip(self.product, values, strict=True))}
+                    if not any(self._matches(condition, settings, base) for condition in self.exclude):
+                        yield settings
+
+    def _matches(self, condition: Mapping[str, Any], settings: Settings, base: Mapping[str, Any]) -> bool:
+        return all(holds(self._value(path, settings, base), wanted) for path, wanted in condition.items())
+
+    def _value(self, path: str, settings: Settings, base: Mapping[str, Any]) -> Any:
+        """The value at a path under these settings: an axis, part of a table on an axis, or what a section sets."""
+        steps = path.split(".")
+        for depth in range(len(steps), 0, -1):
+            prefix = ".".join(steps[:depth])
+            if prefix in settings:
+                found, rest = settings[prefix], steps[depth:]
+                break
+        else:
+            found, rest = base, steps
+        for step in rest:
+            found = found.get(step) if isinstance(found, Mapping) else None
+        return found
+
+
+def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
+    """The block of the `number`-th [[grid]] table. Raises SpecError that names the offending key."""
+    where = f"[[grid]] block {number}"
+    if not isinstance(table, Mapping):
+        raise SpecError(f"grid = {table!r} is not allowed; allowed: [[grid]] tables")
+    check_keys(table, where, ("product", "zip", "list", "isoflop", "exclude", "seeds"))
+    product = _axes(table.get("product", {}), f"{where}.product")
+    zipped = _axes(table.get("zip", {}), f"{where}.zip")
+    lengths = {path: len(values) for path, values in zipped.items()}
+    if len(set(lengths.values())) > 1:
+        raise SpecError(f"{where}.zip has axes of different lengths {lengths}; allowed: one length for all")
+    rows = _rows(table.get("list", []), f"{where}.list")
+    exclude = _rows(table.get("exclude", []), f"{where}.exclude")
+    seeds = table.get("seeds", {})
+    if not isinstance(seeds, Mapping):
+        raise SpecError(f"{where}.seeds = {seeds!r} is not allowed; allowed: a table like [seeds]")
+    isoflop = parse_isoflop(table["isoflop"], f"{where}.isoflop") if "isoflop" in table else None
+    block = GridBlock(where, product, zipped, rows, exclude, seeds, isoflop)
+    _check_overlap(block)
+    _check_conditions(block, base)
+    return block
+
+
+def _axes(table: Any, where: str) -> dict[str, list[Any]]:
+    if not isinstance(table, Mapping):
+        raise SpecError(f"{where} = {table!r} is not allowed; allowed: a table of dotted path = [values]")
+    axes = {}
+    for path, values in table.items():
+        if not isinstance(values, list) or not values:
+            raise SpecError(
+                f'{where}: "{path}" = {values!r} is not allowed; allowed: a list of at least one value '
+                '(quote the dotted path: "generator.size" = [...])'
+            )
+        for value in values:
+            check_tree(path, value, where)
+        axes[path] = values
+    return axes
+
+
+def _rows(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
+    rows = value if isinstance(value, list) else [value]
+    for row in rows:
+        if not isinstance(row, Mapping) or not row:
+            raise SpecError(f"{where} = {row!r} is not allowed; allowed: a list of tables of dotted path = value")
+        for path, inner in row.items():
+            if where.endswith(".exclude"):
+                check_tree(path, None, where)
+            else:
+                check_tree(path, inner, where)
+    return tuple(rows)
+
+
+def _check_overlap(block: GridBlock) -> None:
+    """Two axes may not set one field: which wins would depend on their order."""
+    groups = [set(block.product), set(block.zip), {path for row in block.list for path in row}]
+    for one, other in itertools.combinations(groups, 2):
+        if one & other:
+            raise SpecError(f"{block.where} sets {sorted(one & other)[0]} twice; allowed: one of product, zip and list")
+    if block.isoflop and any("generator.train_images" in group for group in groups):
+        raise SpecError(f"{block.where} sets generator.train_images beside isoflop, which derives it; allowed: one")
+    paths = sorted(block.paths)
+    for outer in paths:
+        inner = next((path for path in paths if path.startswith(f"{outer}.")), None)
+        if inner:
+            raise SpecError(f"{block.where} sets both {outer} and {inner}, a part of it; allowed: one of the two")
+
+
+def _check_conditions(block: GridBlock, base: Mapping[str, Any]) -> None:
+    for condition in block.exclude:
+        for path in condition:
+            steps = path.split(".")
+            prefixes = {".".join(steps[:depth]) for depth in range(1, len(steps) + 1)}
+            if not prefixes & block.paths and block._value(path, {}, base) is None:
+                raise SpecError(
+                    f"{block.where}.exclude names {path}, which neither an axis of the block nor a section sets; "
+                    f"allowed: {', '.join(sorted(block.paths))} and what the sections set"
+                )

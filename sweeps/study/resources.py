@@ -1,0 +1,235 @@
+"""What a job asks of a cluster: GPUs, nodes, memory, hours and queue, for each stage, with rules by size.
+
+Resources are no part of a run's identity: the same run on other machines is the same run. A rule's conditions look at
+the run itself, defaults included, so that a run that two blocks of a grid name has one answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from results.errors import SpecError
+from scaling.specification.spec import GeneratorRun, TokenizerRun, explain
+
+from .conditions import check_conditions, holds, value_at
+from .fields import check_keys
+
+Stage = Literal["tokenizer", "generator", "run"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "generator", "run")
+
+_PLAIN = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", max_length=200)]
+"""Names of partitions, accounts and qualities of service, several with commas."""
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_OWN_OPTIONS = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "time": "hours",
+    "nodes": "nodes",
+    "mem": "memory_gb",
+    "cpus-per-task": "cpus_per_task",
+    "gpus-per-node": "gpus_per_node",
+    **dict.fromkeys(
+        ("array", "chdir", "dependency", "error", "input", "job-name", "kill-on-invalid-dep", "no-requeue", "ntasks",
+         "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "wait", "wrap"),
+        "",
+    ),
+}  # fmt: skip
+"""sbatch options that a field stands for, or ("") that submission sets itself."""
+
+
+class Resources(BaseModel):
+    """What one job gets. Hashable: runs of equal resources may share an array.
+
+    One task runs for each GPU, or one a node without GPUs. `hours` is the job's time limit, which a job reaches only
+    to be requeued and resumed. `memory_gb` is for each node; None leaves it to the partition. `microbatch` is the
+    most images that a task passes through the model at once: the global batch of the specification stays as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
+    nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    cpus_per_task: Annotated[int, Field(ge=1, le=4096)] = 1
+    memory_gb: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24.0
+    partition: _PLAIN | None = None
+    account: _PLAIN | None = None
+    qos: _PLAIN | None = None
+    constraint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:&|*()\[\]=!+-]+$", max_length=200)] | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    """Further sbatch options by their long name without dashes, sorted; the value "" stands for an option without
+    a value (in a study file: true)."""
+    microbatch: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        pairs = []
+        for name, setting in value.items():
+            if not _OPTION.fullmatch(name):
+                raise ValueError(f"options.{name} is not an option; allowed: long names of sbatch without dashes")
+            if name in _OWN_OPTIONS:
+                field = _OWN_OPTIONS[name]
+                instead = f"the field {field} sets it" if field else "submission sets it itself"
+                raise ValueError(f"options.{name} is not allowed; allowed: options other than this, {instead}")
+            if setting is False:
+                continue
+            if not isinstance(setting, bool | int | float | str) or any(c in str(setting) for c in "\n\r\0"):
+                raise ValueError(
+                    f"options.{name} = {setting!r} is not allowed; allowed: true, a number, a line of text"
+                )
+            pairs.append((name, "" if setting is True else str(setting)))
+        return tuple(sorted(pairs))
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes on each node: one a GPU, else one."""
+        return max(self.gpus_per_node, 1)
+
+    @property
+    def tasks(self) -> int:
+        """Processes in all: the ranks of a distributed run."""
+        return self.nodes * self.tasks_per_node
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.nodes * self.gpus_per_node
+
+    def with_memory(self, factor: float) -> Resources:
+        """The same with `factor` times the memory, if any is asked for: after a job ran out of it."""
+        if self.memory_gb is None:
+            return self
+        return self.model_copy(update={"memory_gb": self.memory_gb * factor})
+
+    def described(self) -> str:
+        """For people, such as `2 nodes x 8 GPUs, 24 h, partition gpu`."""
+        parts = [f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 and self.gpus else ""]
+        if not parts[0]:
+            parts = [
+                f"{self.gpus} GPU{'s' * (self.gpus > 1)}"
+                if self.gpus
+                else f"{self.cpus_per_task} CPU{'s' * (self.cpus_per_task > 1)}"
+            ]
+            parts += [f"{self.nodes} nodes"] if self.nodes > 1 else []
+        parts += [f"{self.memory_gb:g} GB"] if self.memory_gb is not None else []
+        parts += [f"{self.hours:g} h"]
+        parts += [f"{name} {value}" for name in ("partition", "qos") if (value := getattr(self, name))]
+        return ", ".join(parts)
+
+
+DEFAULT = Resources()
+"""What a stage without a section gets."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Fields that a run gets if it meets all conditions of `where` (dotted path to value, list or comparison)."""
+
+    where: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ResourceRules:
+    """One [resources.<stage>] section: defaults, and rules of which later ones win."""
+
+    stage: Stage
+    defaults: Mapping[str, Any]
+    rules: tuple[Rule, ...] = ()
+
+    def of(self, run: Any) -> Resources:
+        """What a run of this stage gets. Raises SpecError if the rules that hold for it contradict each other."""
+        fields = dict(self.defaults)
+        for rule in self.rules:
+            if all(holds(value_at(run, path), wanted) for path, wanted in rule.where.items()):
+                fields |= rule.fields
+        found = _resources(fields, f"[resources.{self.stage}] for {run.label}:")
+        batch = getattr(run, "batch_size", None)
+        if batch is not None and batch < found.tasks:
+            raise SpecError(
+                f"[resources.{self.stage}] for {run.label}: batch_size = {batch} cannot be shared by {found.tasks} "
+                "tasks, nodes x gpus_per_node; allowed: at most one an image"
+            )
+        return found
+
+
+class ResourceTable:
+    """All [resources] of a study, with an answer for every run; equal runs of conditions share one object."""
+
+    def __init__(self, sections: Mapping[Stage, ResourceRules]) -> None:
+        self._sections = sections
+        self._known: dict[tuple[Any, ...], Resources] = {}
+
+    def of(self, run: TokenizerRun | GeneratorRun | Any) -> Resources:
+        """What a run gets; the defaults of Resources for a stage without a section."""
+        section = self._sections.get(run.stage)
+        if section is None:
+            return DEFAULT
+        seen = [section.stage, getattr(run, "batch_size", None)]
+        seen += [repr(value_at(run, path)) for rule in section.rules for path in rule.where]
+        key = tuple(seen)
+        if key not in self._known:
+            self._known[key] = section.of(run)
+        return self._known[key]
+
+
+def parse_resources(table: Mapping[str, Any]) -> ResourceTable:
+    """The [resources] table of a study. Raises SpecError that names field, value and what is allowed."""
+    check_keys(table, "[resources]", STAGES)
+    sections: dict[Stage, ResourceRules] = {}
+    for stage in STAGES:
+        if stage in table:
+            sections[stage] = _parse_section(stage, table[stage])
+    return ResourceTable(sections)
+
+
+def _parse_section(stage: Stage, table: Any) -> ResourceRules:
+    where = f"[resources.{stage}]"
+    if not isinstance(table, Mapping):
+        raise SpecError(f"resources.{stage} = {table!r} is not allowed; allowed: a table, {where}")
+    check_keys(table, where, [*Resources.model_fields, "rules"])
+    defaults = {name: value for name, value in table.items() if name != "rules"}
+    _resources(defaults, where)
+    rules = table.get("rules", [])
+    if not isinstance(rules, list):
+        raise SpecError(f"resources.{stage}.rules is a single table; allowed: [[resources.{stage}.rules]] tables")
+    return ResourceRules(stage, defaults, tuple(_rule(rule, i, stage, defaults) for i, rule in enumerate(rules, 1)))
+
+
+def _rule(table: Any, number: int, stage: Stage, defaults: Mapping[str, Any]) -> Rule:
+    where = f"[[resources.{stage}.rules]] {number}"
+    if not isinstance(table, Mapping):
+        raise SpecError(f"{where} = {table!r} is not allowed; allowed: a table")
+    check_keys(table, where, [*Resources.model_fields, "where"])
+    conditions = table.get("where")
+    if not isinstance(conditions, Mapping) or not conditions:
+        raise SpecError(
+            f"{where} where = {conditions!r} is not allowed; allowed: a table of conditions such as "
+            '{ "generator.size" = ["L", "XL"] }'
+        )
+    sections = {"tokenizer": ("data", "tokenizer", "evaluation"), "run": ("run",)}.get(
+        stage, ("data", "tokenizer", "generator", "evaluation")
+    )
+    check_conditions(conditions, f"{where}.where", sections)
+    fields = {name: value for name, value in table.items() if name != "where"}
+    if not fields:
+        raise SpecError(f"{where} sets nothing; allowed: {', '.join(Resources.model_fields)}")
+    _resources({**defaults, **fields}, where)
+    return Rule(conditions, fields)
+
+
+def _resources(fields: Mapping[str, Any], where: str) -> Resources:
+    try:
+        return Resources.model_validate(dict(fields))
+    except ValidationError as error:
+        raise SpecError(f"{where} {explain(error)}") from error

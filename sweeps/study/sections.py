@@ -1,0 +1,94 @@
+"""The small sections of a study file, typed: [study], [seeds], [limits], [worker]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from results.errors import SpecError
+from scaling.specification.command_template import check_command
+from scaling.specification.spec import explain
+
+from .fields import check_keys
+from .resources import Stage
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of all: immutable, unknown keys refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class About(Section):
+    """[study]: what it is called (in ledger and reports) and what it is for."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    description: str = ""
+
+
+SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+"""Seeds are columns of 64 bits in the store."""
+
+
+class Seeds(Section):
+    """[seeds]: seeds of the tokenizers; of the generators "same" (as their tokenizer's) or a list for each."""
+
+    tokenizer: SeedList = [0]
+    generator: Literal["same"] | SeedList = "same"
+
+
+class RunSeeds(Section):
+    """[seeds] of a study of runs without a stage: a list, each of which is run with each combination."""
+
+    run: SeedList = [0]
+
+
+class Limits(Section):
+    """[limits]: the number of runs; FLOPs and GPU-hours that `submit` refuses to exceed; what is tried again."""
+
+    runs: Annotated[int, Field(gt=0)] = 10_000
+    flops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a run that failed with an error, or ran out of memory, is tried again in one submission."""
+    out_of_memory_growth: Annotated[float, Field(ge=1, le=16)] = 1.5
+    """Factor on the memory of a job after it ran out of it."""
+
+
+class Worker(Section):
+    """[worker]: a command that executes runs in place of this package's training, and for which runs it does."""
+
+    command: list[str]
+    stage: Stage | Annotated[list[Stage], Field(min_length=1)]
+    threads: Annotated[int, Field(gt=0)] = 1
+    """CPU threads of a run of no stage; the two stages have a field of their own for it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Worker:
+        if "run" in self.stages and len(self.stages) > 1:
+            raise ValueError(
+                f"stage = {list(self.stages)} mixes runs of no stage with others; allowed: one of the two in a study"
+            )
+        for stage in self.stages:
+            check_command(self.command, stage)
+        if self.threads != 1 and "run" not in self.stages:
+            raise ValueError(f"threads = {self.threads} is for runs of no stage; allowed: [{self.stages[0]}] threads")
+        return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that the command executes, each once."""
+        return tuple(dict.fromkeys([self.stage] if isinstance(self.stage, str) else self.stage))
+
+
+def parse_section(model: type[Model], where: str, table: Mapping[str, Any]) -> Model:
+    """The section of a table. Raises SpecError that names field, value and what is allowed, with a suggestion."""
+    check_keys(table, f"[{where}]", model.model_fields)
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        raise SpecError(f"[{where}] {explain(error)}") from error

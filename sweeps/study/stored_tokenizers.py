@@ -1,0 +1,68 @@
+"""Tokenizers that a data root knows already, found by the start of their id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from results.errors import SpecError, TokenlawError
+from scaling.specification.spec import TokenizerRun
+
+from .external_run import AnyRun, parse_any_run
+
+SHOWN = 5
+"""Ids that an error names at most."""
+
+
+def find_tokenizer(root: Path, start: str) -> TokenizerRun:
+    """The specification of the one tokenizer run that was begun or stored below `root` and whose id starts so.
+
+    Raises SpecError for what is no id, and if there is none or more than one.
+    """
+    allowed = f"the start of the id of one tokenizer below {root}"
+    if not re.fullmatch(r"[0-9a-f]{1,12}", start):
+        raise SpecError(f"tokenizer.id = {start!r} is no id; allowed: {allowed} (hexadecimal digits, at most 12)")
+    known = sorted(_known(root))
+    found = [run for run_id in known if run_id.startswith(start) and (run := _tokenizer(root, run_id)) is not None]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(f"{run.run_id} ({run.label})" for run in found[:SHOWN])
+        raise SpecError(f"tokenizer.id = {start!r} is not one but {len(found)} tokenizers, {shown}; allowed: {allowed}")
+    tokenizers = [run for run_id in known[:1000] if (run := _tokenizer(root, run_id)) is not None]
+    shown = ", ".join(f"{run.run_id} ({run.label})" for run in tokenizers[:SHOWN]) or "none is there yet"
+    more = f", and {len(tokenizers) - SHOWN} more" if len(tokenizers) > SHOWN else ""
+    raise SpecError(f"tokenizer.id = {start!r} is unknown; allowed: {allowed}: {shown}{more}")
+
+
+def _known(root: Path) -> set[str]:
+    """Ids of all runs that were begun or have a result below a root."""
+    from results import Store
+
+    begun = {path.name for path in (root / "attempts").glob("*") if path.is_dir()}
+    return begun | set(Store(root).finished())
+
+
+def _tokenizer(root: Path, run_id: str) -> TokenizerRun | None:
+    """The specification of a run if it is a tokenizer's and can be read; the attempt's file, or else the store."""
+    for path in sorted((root / "attempts" / run_id).glob("*/spec.json")):
+        run = _parsed(path.read_bytes(), run_id)
+        if run is not None:
+            return run if isinstance(run, TokenizerRun) else None
+    from results import Store
+
+    try:
+        rows = Store(root).read("runs", run_ids=[run_id]).to_pylist()
+    except TokenlawError:
+        return None
+    run = _parsed(rows[0]["spec"], run_id) if rows else None
+    return run if isinstance(run, TokenizerRun) else None
+
+
+def _parsed(text: str | bytes, run_id: str) -> AnyRun | None:
+    """The run of a text if it is the one with this id: a specification of another version may not be."""
+    try:
+        run = parse_any_run(text)
+    except SpecError:
+        return None
+    return run if run.run_id == run_id else None

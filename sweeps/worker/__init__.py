@@ -1,0 +1,1 @@
+"""One attempt at one run: the process that works on it."""

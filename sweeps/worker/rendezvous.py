@@ -1,0 +1,98 @@
+"""The other processes of a training of several: rank 0 claims the run and tells them; they tell it how they died.
+
+Through files, since this comes before torch, and must work where a rank cannot reach another any more:
+
+    <root>/attempts/<run_id>/.start-<key>.json         what rank 0 came to: the attempt's number, or why there is none
+    <root>/attempts/<run_id>/<attempt>/log-<rank>.txt  what a follower printed
+    <root>/attempts/<run_id>/<attempt>/end-<rank>.json how it ended, where that was badly
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from results import StoreError
+from results.store import atomic
+from scaling.ranks import Place
+from sweeps.record.attempts import Attempt, attempts_folder
+
+START_SECONDS = 900.0
+"""How long followers wait for rank 0: it may start much later, on a node that first has to boot."""
+
+
+def _start(root: Path, run_id: str, place: Place) -> Path:
+    return attempts_folder(root) / run_id / f".start-{re.sub('[^A-Za-z0-9_-]', '-', place.key)}.json"
+
+
+def announce(root: Path, run_id: str, place: Place, values: dict[str, Any]) -> None:
+    """Rank 0 tells the others what it came to. Raises StoreError."""
+    if place.size > 1:
+        path = _start(root, run_id, place)
+        atomic.make_folder(path.parent)
+        atomic.write(path, json.dumps(values) + "\n")
+
+
+def await_leader(root: Path, run_id: str, place: Place, seconds: float = START_SECONDS) -> dict[str, Any]:
+    """What rank 0 announced. Raises StoreError if it does not come."""
+    path, deadline = _start(root, run_id, place), time.monotonic() + seconds
+    while True:
+        try:
+            found = json.loads(path.read_text())
+            if isinstance(found, dict):
+                return found
+        except (OSError, ValueError):
+            # Listing the folder makes a network file system look anew.
+            list(path.parent.glob(".start-*"))
+        if time.monotonic() > deadline:
+            raise StoreError(f"rank {place.rank} waited {seconds:.0f} s in vain for rank 0 to write {path}")
+        time.sleep(0.1)
+
+
+def withdraw(root: Path, run_id: str, place: Place) -> None:
+    """Remove the announcement at the end."""
+    if place.size > 1:
+        _start(root, run_id, place).unlink(missing_ok=True)
+
+
+def log_of(attempt: Attempt, rank: int) -> Path:
+    """The log of one process of an attempt."""
+    return attempt.log if rank == 0 else attempt.path / f"log-{rank}.txt"
+
+
+def tell_end(attempt: Attempt, rank: int, cause: str, message: str) -> None:
+    """A follower tells how it ended, before rank 0 sees no more than a broken connection. Raises StoreError."""
+    values = {"cause": cause, "message": message, "time": time.time()}
+    atomic.write(attempt.path / f"end-{rank}.json", json.dumps(values) + "\n")
+
+
+def await_end(attempt: Attempt, seconds: float = 60.0) -> None:
+    """Wait until rank 0 has ended the attempt: srun may kill all processes of a step when one ends badly."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        beat = attempt.heartbeat
+        if beat is not None and beat.state != "running":
+            return
+        time.sleep(0.2)
+
+
+def first_end(attempt: Attempt, seconds: float = 2.0) -> tuple[str, str] | None:
+    """Cause and message of the follower that ended badly first, waiting a moment for it to say so."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = []
+        for path in attempt.path.glob("end-*.json"):
+            try:
+                values = json.loads(path.read_text())
+                found.append((float(values["time"]), str(values["cause"]), f"{path.stem[4:]}: {values['message']}"))
+            except (OSError, ValueError, LookupError, TypeError):
+                continue
+        if found:
+            _, cause, message = min(found)
+            return cause, f"rank {message}"
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.1)

@@ -1,0 +1,371 @@
+"""What a job executes: one attempt at one run, from its specification to its rows in the store.
+
+    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] SPEC.json
+
+The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
+command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
+artifacts, appends the rows and publishes the artifacts, in this order, so that what the store and `artifacts` hold of a
+run is of one attempt. An attempt that was held for dead notices its successor and writes nothing. The worker prints one
+line of JSON, an Outcome, on the standard output that it was started with; all else goes to the attempt's log.
+
+Of a job with several tasks each executes this: rank 0 claims and writes, the others train with it (`rendezvous`).
+
+A worker outlives its submitter: hours of training should not die with a terminal. The next `submit` finds its claim,
+counts it against the cap on parallel jobs, and waits for it; `tokenlaw cancel` stops it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
+from results.provenance import provenance
+from results.store import atomic
+from scaling.ranks import Place
+from scaling.specification.spec import GeneratorRun, canonical_json
+from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
+from sweeps.record import artifacts, failure_causes
+from sweeps.record.attempts import Attempt, Claim, State, attempts_at, claim_attempt
+from sweeps.record.dependencies import blocking
+from sweeps.record.memory import peak_memory
+from sweeps.record.outcome import EXIT_CODES, Outcome, Result
+from sweeps.record.process_identity import ProcessId
+from sweeps.record.run_rows import run_row
+from sweeps.study.external_run import AnyRun, ExternalRun, parse_any_run
+
+from . import rendezvous
+from .heartbeat import STOPPING, Pulse, Stop
+from .log import SaidProgress, one_line, redirect, say
+
+Run = AnyRun
+Execute = Callable[[Run, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
+
+
+OVERTAKEN = "a newer attempt has begun; this one was held for dead and writes nothing"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a worker works on a run, which changes neither the run nor its results beyond floating-point order.
+
+    submission, submitter  whose work it is
+    job, restarts          its SLURM job with its index, and how often that was requeued
+    microbatch             images that a process holds at a time; None for its whole part of the batch
+    place                  which of the job's processes this is
+    """
+
+    submission: str = ""
+    submitter: ProcessId | None = None
+    job: str | None = None
+    restarts: int = 0
+    microbatch: int | None = None
+    place: Place = field(default_factory=Place)
+
+
+def work(
+    root: Path,
+    spec: Run,
+    options: Options | None = None,
+    *,
+    execute: Execute | None = None,
+    log: Callable[[Path], None] = lambda path: None,
+) -> Outcome:
+    """Make one attempt at a run, in this process. Never raises for what goes wrong in the run; that is an Outcome.
+
+    `execute` defaults to what `training` gives. `log` is called with the attempt's log file once the run is claimed.
+    """
+    started_at = datetime.now(UTC)
+    options = options or Options()
+    place = options.place
+    try:
+        if place.rank:
+            return _follow(root, spec, options, execute, log)
+        found = _claim(root, spec, options)
+        if isinstance(found, Outcome):
+            rendezvous.announce(root, spec.run_id, place, {"outcome": asdict(found)})
+            return found
+        with atomic.storage(found.log):
+            log(found.log)
+        place = place.hosted()
+        options = replace(options, place=place)
+        meeting = {"address": place.address, "port": place.port}
+        rendezvous.announce(root, spec.run_id, place, {"attempt": found.number} | meeting)
+    except StoreError as error:
+        return Outcome(spec.run_id, "storage", cause="storage", message=str(error))
+    return _Worker(root, spec, found, started_at, options).perform(execute)
+
+
+def _claim(root: Path, spec: Run, options: Options) -> Attempt | Outcome:
+    """The attempt that this process owns from now on, or why there is none. Raises StoreError."""
+    store, run_id = Store(root), spec.run_id
+    if run_id in store.finished():
+        return _done_before(root, run_id)
+    blocked = blocking(store, spec)
+    if blocked:
+        return Outcome(run_id, "blocked", cause="blocked", message=blocked)
+    attempt = claim_attempt(
+        root, run_id, canonical_json(spec), options.submission, options.submitter,
+        job=options.job, restarts=options.restarts, gone=job_is_over,
+    )  # fmt: skip
+    if attempt is None:
+        return Outcome(run_id, "taken", message="another process works on this run")
+    if run_id in store.finished():
+        # Its last owner finished it between the two looks; the claim was free only because of that.
+        shutil.rmtree(attempt.path)
+        return _done_before(root, run_id)
+    return attempt
+
+
+def _done_before(root: Path, run_id: str) -> Outcome:
+    if not artifacts.folder(root, run_id).is_dir():
+        artifacts.publish(root, run_id)
+    return Outcome(run_id, "done", message="was done before")
+
+
+def job_is_over(claim: Claim) -> bool:
+    """Whether the queue knows that the SLURM job of a claim has ended, or has been started anew since."""
+    from sweeps.record.slurm_client import Queue, SlurmError
+
+    try:
+        job = Queue().read().get(claim.job or "")
+    except SlurmError:
+        # A controller that does not answer proves nothing; the age of the heartbeat decides.
+        return False
+    return job is None or job.restarts > claim.restarts
+
+
+def training(spec: Run, attempt: Attempt, options: Options) -> Execute:
+    """What executes a run: the command that it names as its trainer, or our own training."""
+    if spec.trainer:
+        from .command import run_command
+
+        path = attempt.path / "spec.json"
+        return lambda run, *rest: run_command(run, path, *rest, place=options.place)
+    from scaling.run import execute
+
+    def train(run: Run, *rest: Any) -> None:
+        assert not isinstance(run, ExternalRun)
+        execute(run, *rest, microbatch=options.microbatch, place=options.place)
+
+    return train
+
+
+def workspace(root: Path, spec: Run, attempt: Attempt, earlier: Sequence[Attempt]) -> Workspace:
+    """The folders of an attempt. Raises StoreError."""
+    return Workspace(
+        attempt=attempt.path,
+        earlier=tuple(other.path for other in earlier),
+        parent=artifacts.folder(root, spec.tokenizer.run_id) if isinstance(spec, GeneratorRun) else None,
+        cache=atomic.make_folder(root / "cache"),
+    )
+
+
+class _Worker:
+    """One attempt, from claim to end."""
+
+    def __init__(self, root: Path, spec: Run, attempt: Attempt, started_at: datetime, options: Options) -> None:
+        self.root, self.spec, self.attempt, self.started_at = root, spec, attempt, started_at
+        self.options = options
+        self.store = Store(root)
+        self.earlier = [other for other in attempts_at(root, spec.run_id) if other.number < attempt.number]
+        self.elapsed_before = sum(beat.elapsed for other in self.earlier if (beat := other.heartbeat))
+        self.stop = Stop()
+        self.pulse = Pulse(attempt.path / "heartbeat.json", self.elapsed_before, self._look)
+        self.recorder = Recorder(spec.run_id, attempt.number)
+
+    def _look(self) -> None:
+        if self.attempt.overtaken:
+            self.stop.overtake()
+
+    def perform(self, execute: Execute | None) -> Outcome:
+        """Run it, and end the attempt one way or the other."""
+        with self.stop.catching():
+            self.pulse.start()
+            say(_beginning(self.spec, self.attempt, self.options))
+            try:
+                result, cause, message = self._outcome(execute)
+                if result in ("done", "diverged", "failed"):
+                    result, message = self._finish(result, cause, message)
+            except (StoreError, OSError) as error:
+                say(traceback.format_exc())
+                if self.attempt.overtaken:
+                    # Its successor is done, and has cleared away the checkpoints that this one was about to write.
+                    result, cause, message = "taken", None, OVERTAKEN
+                else:
+                    result, cause, message = "storage", "storage", one_line(error)
+            self._end(result, cause, message)
+            say(f"{result}: {message}" if message else result)
+        return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
+
+    def _outcome(self, execute: Execute | None) -> tuple[Result, str | None, str | None]:
+        """Execute the run; result, cause and message."""
+        try:
+            execute = execute or training(self.spec, self.attempt, self.options)
+            folders = workspace(self.root, self.spec, self.attempt, self.earlier)
+            execute(self.spec, folders, self.recorder, SaidProgress(self.pulse.report), self.stop)
+        except RunError as error:
+            if error.cause == "interrupted":
+                if self.stop.overtaken:
+                    return "taken", None, OVERTAKEN
+                return "interrupted", failure_causes.of_stop(self.stop.signals, self.options.job), one_line(error)
+            if not self.spec.trainer:
+                # What ended a trainer of one's own is in its own words above, not where we noticed it.
+                say(traceback.format_exc())
+            return "diverged" if error.cause == "diverged" else "failed", error.cause, one_line(error)
+        except StoreError:
+            raise
+        except Exception as error:  # whatever ends a run is recorded with its cause, and told
+            cause, message = failure_causes.of_error(error), one_line(error)
+            if cause == "storage":
+                raise StoreError(f"{self.root}: {message}; free some space and run the same command again") from error
+            say(traceback.format_exc())
+            if self.options.place.size > 1:
+                return "failed", *self._of_others(cause, message)
+            return "failed", cause, message
+        return "done", None, None
+
+    def _of_others(self, cause: str, message: str) -> tuple[str, str]:
+        """Cause and message where another process of the training ended first, which here is a broken connection."""
+        told = rendezvous.first_end(self.attempt)
+        if told is not None:
+            return told
+        if cause == "error" and "connection" in message.lower():
+            found, why = failure_causes.of_death(self.attempt.heartbeat, signal.SIGKILL)
+            return found, f"another process of the training ended without a word, perhaps {why}"
+        return cause, message
+
+    def _finish(self, result: Result, cause: str | None, message: str | None) -> tuple[Result, str | None]:
+        """Write the rows, and for a success the artifacts. An attempt that has been overtaken writes nothing."""
+        run_id, number = self.spec.run_id, self.attempt.number
+        if self.attempt.overtaken:
+            return "taken", OVERTAKEN
+        row = run_row(
+            self.spec,
+            status=result,
+            cause=cause,
+            message=message,
+            started_at=self.started_at,
+            wall_seconds=self.elapsed_before + self.pulse.elapsed,
+            peak_memory_bytes=peak_memory(),
+        )
+        tables = self.recorder.tables(row)
+        if result == "done":
+            artifacts.stage(self.root, run_id, number, self.attempt.path / "artifacts")
+        if not self.store.append(run_id, tables, status=result, attempt=number):
+            artifacts.discard(self.root, run_id, number)
+            return "done", "another attempt finished it first; the rows of this one are ignored"
+        if result == "done":
+            artifacts.publish(self.root, run_id)
+        if result != "failed":
+            for attempt in (self.attempt, *self.earlier):
+                for name in KEPT_TO_RESUME:
+                    shutil.rmtree(attempt.path / name, ignore_errors=True)
+        return result, message
+
+    def _end(self, result: Result, cause: str | None, message: str | None) -> None:
+        states: dict[Result, State] = {"taken": "interrupted", "blocked": "interrupted", "storage": "failed"}
+        state: State = states.get(result, result)  # type: ignore[arg-type]
+        self.pulse.end(state, cause, message)
+        with suppress(OSError):
+            rendezvous.withdraw(self.root, self.spec.run_id, self.options.place)
+
+
+def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, log: Callable[[Path], None]) -> Outcome:
+    """The part of a process that is not rank 0: train with it, write nothing but a log. Raises StoreError."""
+    place, run_id = options.place, spec.run_id
+    found = rendezvous.await_leader(root, run_id, place)
+    if "attempt" not in found:
+        return Outcome(**found["outcome"])
+    number = int(found["attempt"])
+    options = replace(options, place=replace(place, address=found["address"], port=found["port"]))
+    attempts = {attempt.number: attempt for attempt in attempts_at(root, run_id)}
+    attempt = attempts[number]
+    with atomic.storage(attempt.path):
+        log(rendezvous.log_of(attempt, place.rank))
+    stop = Stop()
+    with stop.catching():
+        say(_beginning(spec, attempt, options))
+        try:
+            execute = execute or training(spec, attempt, options)
+            folders = workspace(root, spec, attempt, [other for other in attempts.values() if other.number < number])
+            execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
+        except RunError as error:
+            if error.cause == "interrupted":
+                return Outcome(run_id, "interrupted", number, "interrupted", one_line(error))
+            # What ends all ranks alike, such as divergence, rank 0 records.
+            say(traceback.format_exc())
+            rendezvous.await_end(attempt)
+            return Outcome(run_id, "failed", number, error.cause, one_line(error))
+        except Exception as error:  # noqa: BLE001 - told to rank 0, which sees no more than a broken connection
+            say(traceback.format_exc())
+            cause, message = failure_causes.of_error(error), one_line(error)
+            rendezvous.tell_end(attempt, place.rank, cause, message)
+            rendezvous.await_end(attempt)
+            return Outcome(run_id, "failed", number, cause, message)
+        return Outcome(run_id, "done", number)
+
+
+def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:
+    facts, place = provenance(), options.place
+    job = f", job {options.job} restart {options.restarts}" if options.job else ""
+    rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
+    microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
+    return (
+        f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
+        f"{job}{rank}{microbatch}, code {facts['code'][:12]}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None, execute: Execute | None = None) -> int:
+    """The worker process; the exit code is that of EXIT_CODES."""
+    parser = argparse.ArgumentParser(prog="python -m sweeps.worker.worker", description="make one attempt at one run")
+    parser.add_argument("--root", type=Path, required=True, help="the data root")
+    parser.add_argument("--submission", default="", help="id of the submission")
+    parser.add_argument("--submitter", default="", help="JSON that names the process of the submitter")
+    parser.add_argument("--job", help="id of the SLURM job with its index, such as 17_3")
+    parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
+    parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
+    given = parser.parse_args(arguments)
+    try:
+        spec = parse_any_run(given.spec.read_bytes())
+        if given.microbatch is not None and given.microbatch < 1:
+            raise UsageError(f"--microbatch = {given.microbatch} is not allowed; allowed: 1 or more")
+        options = Options(
+            submission=given.submission,
+            submitter=ProcessId.from_json(json.loads(given.submitter)) if given.submitter else None,
+            job=given.job,
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if given.job else 0,
+            microbatch=given.microbatch,
+            place=Place.from_environment(job=given.job),
+        )
+    except (OSError, ValueError, TokenlawError) as error:
+        print(f"error: {given.spec}: {one_line(error)}", file=sys.stderr)
+        return 2
+    told = os.dup(sys.stdout.fileno())
+    outcome = work(given.root, spec, options, execute=execute, log=redirect)
+    # What is left is to say how it ended.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    if options.place.rank:
+        # Rank 0 speaks for all, and its exit code is the one that counts.
+        return int(outcome.result in ("failed", "storage"))
+    # The submitter may be gone by now; the store tells what this line would.
+    with suppress(OSError):
+        os.write(told, f"{outcome.line()}\n".encode())
+    return EXIT_CODES[outcome.result]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

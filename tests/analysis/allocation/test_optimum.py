@@ -1,0 +1,139 @@
+"""Allocation: closed form against search and published values, costs, warnings, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.allocation.optimum import optimum
+from analysis.fitting.costs import FormulaCost, PowerCost, fit_cost
+from analysis.fitting.fit import fit
+from analysis.fitting.result import FitResult
+from analysis.inference.bootstrap import bootstrap
+from results.errors import DataError, FitError, UsageError
+
+
+def points(law: str = "chinchilla", n: int = 60, noise: float = 0.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    params, tokens = np.exp(rng.uniform(17, 23, n)), np.exp(rng.uniform(20, 26, n))
+    if law == "kaplan":
+        loss = ((8.8e13 / params) ** (0.076 / 0.095) + 5.4e13 / tokens) ** 0.095
+    else:
+        loss = 1.82 + 478 / params**0.347 + 2143 / tokens**0.367
+    return {"params": params, "tokens": tokens, "metric": loss * np.exp(noise * rng.normal(size=n))}
+
+
+def fitted(law: str = "chinchilla", noise: float = 0.0) -> FitResult:
+    return fit(law, points(law, noise=noise))
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+@pytest.mark.parametrize("flops", [1e19, 1e22])
+def test_closed_form_is_the_minimum_along_the_budget(law: str, flops: float) -> None:
+    result = fitted(law)
+    found = optimum(result, flops)
+    assert found.closed_form
+    n, d = found.params.value, found.tokens.value
+    assert n is not None and d is not None
+    assert 6 * n * d == pytest.approx(flops)
+    near = n * np.exp(np.linspace(-0.5, 0.5, 2001))
+    losses = result.predict({"params": near, "tokens": flops / (6 * near)})
+    assert near[np.argmin(losses)] == pytest.approx(n, rel=1e-3)
+    searched = optimum(result, flops, cost=FormulaCost("6*N*D"))
+    assert not searched.closed_form
+    assert searched.params.value == pytest.approx(n, rel=1e-4)
+    assert searched.params_exponent.value == pytest.approx(found.params_exponent.value, rel=1e-3)
+
+
+def test_exponents_are_a_and_its_complement() -> None:
+    result = fitted()
+    found = optimum(result, 1e20)
+    assert found.params_exponent.value == pytest.approx(0.367 / (0.347 + 0.367), rel=1e-6)
+    assert found.params_exponent.value == pytest.approx(result.derived["a"].value)
+    assert found.tokens_exponent.value == pytest.approx(1 - found.params_exponent.value)
+
+
+@given(st.floats(0.5, 100), st.floats(0.7, 1.3), st.floats(0.7, 1.3), st.floats(44, 52))
+@settings(max_examples=10, deadline=None)
+def test_power_costs_agree_with_the_search(k: float, u: float, v: float, log_c: float) -> None:
+    result, flops = fitted(), float(np.exp(log_c))
+    closed = optimum(result, flops, cost=PowerCost(k, u, v))
+    searched = optimum(result, flops, cost=FormulaCost(f"{k!r}*N^{u!r}*D^{v!r}"))
+    assert closed.params.value == pytest.approx(searched.params.value, rel=1e-3)
+    assert closed.tokens_exponent.value == pytest.approx(searched.tokens_exponent.value, rel=1e-2)
+
+
+def test_a_fixed_cost_per_token_moves_the_optimum_to_larger_models() -> None:
+    result = fitted()
+    plain = optimum(result, 1e20)
+    taxed = optimum(result, 1e20, cost=FormulaCost("6*N*D + 3e9*D"))
+    assert taxed.params.value > plain.params.value
+    assert taxed.tokens.value < plain.tokens.value
+
+
+def test_cost_from_a_column_of_flops() -> None:
+    p = points()
+    real = 7.3 * p["params"] ** 0.96 * p["tokens"] ** 1.02
+    cost = fit_cost(p["params"], p["tokens"], real)
+    assert (cost.coefficient, cost.params_power, cost.tokens_power) == pytest.approx((7.3, 0.96, 1.02), rel=1e-9)
+    with pytest.raises(DataError, match="independently"):
+        fit_cost(p["params"], 20 * p["params"], real)
+
+
+def test_intervals_from_draws_hold_the_value() -> None:
+    result = fitted(noise=0.01)
+    found = optimum(result, 1e21, draws=bootstrap(result, replicates=200).coordinates)
+    for e in (found.params, found.tokens, found.loss, found.params_exponent):
+        assert e.low is not None and e.high is not None and e.value is not None
+        assert e.low < e.value < e.high
+
+
+def test_extrapolation_is_said() -> None:
+    warnings = optimum(fitted(), 1e26).warnings
+    assert any("extrapolation" in w for w in warnings)
+    assert any("outside the fitted rows" in w for w in warnings)
+
+
+def test_data_constrained_optimum_needs_and_uses_unique_tokens() -> None:
+    rng = np.random.default_rng(1)
+    params, tokens = np.exp(rng.uniform(17, 22, 150)), np.exp(rng.uniform(20, 25, 150))
+    unique = np.exp(rng.uniform(19, 24, 150))
+    base = fitted()
+    law_points = {"params": params, "tokens": tokens, "unique_tokens": unique}
+    from analysis.fitting.known_laws import law_named
+    from analysis.fitting.law import Columns
+
+    law = law_named("data-constrained")
+    truth = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "R_N": 5.3, "R_D": 15.4}
+    metric = law.predict({k: np.array([[v]]) for k, v in truth.items()}, Columns(law_points))[0]
+    result = fit(law, {**law_points, "metric": metric}, loss="squares", residual="log")
+    with pytest.raises(UsageError, match="unique_tokens"):
+        optimum(result, 1e21)
+    scarce = optimum(result, 1e21, fixed_columns={"unique_tokens": 1e9})
+    plenty = optimum(result, 1e21, fixed_columns={"unique_tokens": 1e15})
+    assert scarce.loss.value > plenty.loss.value
+    assert plenty.params.value == pytest.approx(optimum(base, 1e21).params.value, rel=0.5)
+
+
+@pytest.mark.parametrize("flops", [0.0, -1.0, np.nan, np.inf])
+def test_wrong_budgets(flops: float) -> None:
+    with pytest.raises(UsageError, match="flops="):
+        optimum(fitted(), flops)
+
+
+@pytest.mark.parametrize("formula", ["6*N*", "__import__('os')", "N.real", "6*N", "open(N)", "-D", "6*N*X", "'a'*D"])
+def test_wrong_costs(formula: str) -> None:
+    with pytest.raises(UsageError, match="cost="):
+        FormulaCost(formula)
+
+
+def test_no_optimum_without_a_trade_off() -> None:
+    x = np.geomspace(1, 1e4, 9)
+    with pytest.raises(UsageError, match="no trade-off"):
+        optimum(fit("power", {"x": x, "metric": 1 + x**-0.5}), 1e20)
+    tokens = np.geomspace(1e9, 1e12, 20)
+    one_size = fit("chinchilla", {"params": np.full(20, 1e8), "tokens": tokens, "metric": 1 + 2000 / tokens**0.37})
+    with pytest.raises(FitError, match="alpha"):
+        optimum(one_size, 1e20)

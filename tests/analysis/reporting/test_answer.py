@@ -1,0 +1,143 @@
+"""The answer: right sentences for every outcome, honest about seeds and censoring, and the same as strict JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from analysis.reporting import wording
+from analysis.reporting.answer import answer
+from analysis.tokenizers.seed_intervals import over_seeds
+from results.errors import DataError
+
+
+def test_the_demo_like_study_answers_all_three_questions(demo_like):
+    found = answer(demo_like.frames())
+    topics = [s.topic for s in found.statements if s.main]
+    assert topics == ["compression", "regulariser", "pair", "pair", "pair"]
+    first = found.sentences[0]
+    assert "K256-T16, the more compressed, reconstructs worse than K4096-T16" in first
+    assert "cross at" in first and "3 paired tokenizer seeds, df 2" in first
+    assert "nats per image by −" in found.sentences[1] and "gFID by a factor" in found.sentences[1]
+    assert "rFID by a factor" in found.sentences[1]
+    assert all("with probability" in s for s in found.sentences[2:])
+    further = [s for s in found.statements if s.topic == "compression" and not s.main]
+    assert further and all(s.conditional and "conditional on this tokenizer" in s.text for s in further)
+
+
+def test_json_is_strict_complete_and_repeatable(demo_like):
+    frames = demo_like.frames()
+    text = answer(frames).to_json()
+    assert text == answer(demo_like.frames()).to_json()
+    data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert {"headline", "compression", "regulariser", "best_pairs", "compute_laws"} <= data.keys()
+    crossing = data["compression"][0]["crossover"]
+    assert crossing["seeds"] == [0, 1, 2] and len(crossing["interval"]) == 2
+    assert {e["metric"] for e in data["regulariser"][0]["pooled"]} == {"gfid", "nats_per_image"}
+    assert [round(sum(p["probability"] for p in b["pairs"]), 6) for b in data["best_pairs"]] == [1, 1, 1]
+
+
+def _tilted(make_study, known, first=0.1, second=0.5, crossing=2e12, **options):
+    """Two tokenizers whose gFID are power laws of compute that cross at `crossing`, at one size."""
+
+    def truth(family, size, budget, flops):
+        return (flops / crossing) ** -(first if family.codebook_size == 256 else second)
+
+    options = {"sizes": ("S",), "tokenizer_noise": 0.02, "noise": 0.01} | options
+    return make_study((known["compressed"], known["plain"]), truth=truth, **options)
+
+
+def test_an_established_crossover_is_said_to_make_the_better_images(make_study, known):
+    found = answer(_tilted(make_study, known, crossing=1.2e12).frames())
+    cross = found.compressions[0].crossover
+    assert cross.established and cross.flops == pytest.approx(1.2e12, rel=0.25)
+    assert found.headline.startswith("The tokenizer that reconstructs worse, K256-T16, makes the better images below")
+    assert "do not establish" not in found.sentences[0]
+
+
+def test_no_crossing_is_said_with_its_direction(make_study, known):
+    found = answer(_tilted(make_study, known, crossing=1e16).frames())
+    assert "no crossover with K4096-T16 in the measured range" in found.headline
+    assert "K256-T16 is lower throughout, beyond the noise at every compute" in found.sentences[0]
+
+
+def test_the_opposite_of_the_paper_is_said_as_plainly(make_study, known):
+    found = answer(_tilted(make_study, known, first=0.5, second=0.1, crossing=1.2e12).frames())
+    assert found.headline.startswith("Against expectation the less compressed tokenizer, K4096-T16")
+    assert "the other way round" in found.sentences[0]
+
+
+def test_a_tie_in_rfid_is_not_called_worse(make_study, known):
+    same = replace(known["compressed"], rfid=known["plain"].rfid)
+    frames = make_study((same, known["plain"]), sizes=("S",), tokenizer_noise=0.1).frames()
+    assert "cannot be told apart by reconstruction" in answer(frames).sentences[0]
+
+
+def test_censored_seeds_are_listed_with_the_statement_they_allow(make_study, known):
+    study = _tilted(make_study, known, crossing=2.0e12, tokenizer_noise=0.12, seed=2)
+    found = answer(study.frames())
+    cross = found.compressions[0].crossover
+    assert {s.placement for s in cross.per_seed} > {"within"}, "the seed of this test must give a censored tokenizer"
+    from analysis.reporting.sentences import seeds_sentence
+
+    text = seeds_sentence(cross)
+    assert "none up to" in text or "none down to" in text
+    assert text.count("seed ") >= 3
+
+
+def test_one_seed_says_so_everywhere_and_invents_no_probability(make_study, known):
+    frames = make_study((known["compressed"], known["plain"], known["regularised"]), seeds=(0,)).frames()
+    found = answer(frames)
+    assert all(s.conditional for s in found.statements)
+    assert "no intervals" in found.sentences[0]
+    assert "conditional on this tokenizer" in found.sentences[1]
+    assert all("no probability of being best can be given" in s for s in found.sentences[2:])
+
+
+def test_no_regulariser_and_a_single_tokenizer_are_said(make_study, known):
+    found = answer(make_study((known["plain"],), sizes=("S",)).frames())
+    assert "one tokenizer without regulariser, K4096-T16" in found.sentences[0]
+    assert "no two tokenizers differ in it alone" in found.sentences[1]
+    assert "best pair measured is K4096-T16 + S" in found.headline
+
+
+def test_sizes_run_on_one_seed_only_join_by_the_model(make_study, known):
+    study = make_study((known["compressed"], known["plain"]))
+    drop = {r["run_id"] for r in study.runs if r["generator"] in ("XS", "M") and r["seed"] > 0}
+    for table in ("runs", "curves", "evaluations"):
+        setattr(study, table, [r for r in getattr(study, table) if r["run_id"] not in drop])
+    found = answer(study.frames())
+    kinds = [(c.crossover.design.sizes, len(c.crossover.seeds)) for c in found.compressions]
+    assert kinds == [(("XS", "S", "M"), 3), (("S",), 3), (("XS", "S", "M"), 1)]
+    assert "hierarchical model" in found.sentences[0]
+
+
+def test_a_study_without_gfid_is_a_typed_error(make_study, known):
+    study = make_study((known["plain"],), sizes=(), seeds=(0,))
+    with pytest.raises(DataError, match="no gFID yet"):
+        answer(study.frames())
+
+
+def test_budgets_can_be_chosen_and_impossible_ones_are_noted(demo_like):
+    found = answer(demo_like.frames(), budgets=(1e12, 1e3))
+    assert [b.flops for b in found.budgets] == [1e12]
+    assert any("no run was measured at 1e+03 FLOPs" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.8456, "0.846"), (12.345, "12.3"), (1234.5, "1230"), (0.0, "0"), (2.5e-6, "2.50e-6")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert wording.number(value) == text
+
+
+def test_wording_of_intervals_and_amounts():
+    assert wording.flops(6.14e12) == "6.1e12"
+    assert wording.images(64_000) == "64k" and wording.images(1_310_000) == "1.31M"
+    assert wording.percent(1.0) == "> 99 %" and wording.percent(0.001) == "< 1 %" and wording.percent(None) == "–"
+    assert wording.signed(-3.0) == "−3.00"
+    one = over_seeds({0: 2.0}, scale="ratio")
+    assert "conditional on this tokenizer" in wording.with_interval(one)
+    assert wording.listing(["a", "b", "c"]) == "a, b and c"

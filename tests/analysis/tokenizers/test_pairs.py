@@ -1,0 +1,162 @@
+"""Best pairs: the exact posterior against closed forms, calibrated probabilities, held runs flagged."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.tokenizers.pairs import best_pairs, default_budgets, expected_crossover, probability_curve
+from results.errors import FitError
+
+FLOPS = np.geomspace(1e11, 1e13, 3)
+PARAMETERS = {"XS": 1e4, "S": 1e5, "M": 4e5}
+
+
+def _run(family: str, size: str, seed: int, log_gfid: float, flops=FLOPS) -> pd.DataFrame:
+    """A run whose log gFID falls by a half from end to end and is `log_gfid` in the middle."""
+    y = log_gfid + np.linspace(0.25, -0.25, len(flops))
+    return pd.DataFrame(
+        {
+            "run_id": f"{family}-{size}-{seed}",
+            "family": family,
+            "size": size,
+            "tokenizer_seed": seed,
+            "path_flops": flops,
+            "images": flops / 1e7,
+            "gfid": np.exp(y),
+            "parameters_other": PARAMETERS[size],
+        }
+    )
+
+
+def _study(values: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    return pd.concat([_run(f, z, s, v) for (f, z), own in values.items() for s, v in enumerate(own)], ignore_index=True)
+
+
+def test_with_no_shared_tokenizers_the_posterior_is_students_t():
+    """Two families, one size each, every run its own tokenizer: rho cannot matter, mu is a pooled-variance t."""
+    a, b = [0.10, 0.30, 0.20], [0.45, 0.35, 0.55, 0.60]
+    found = best_pairs(_study({("A", "S"): a, ("B", "S"): b}), 1e12, draws=200_000)
+    pooled = math.sqrt((np.var(a, ddof=1) * 2 + np.var(b, ddof=1) * 3) / 5)
+    assert found.df == 5 and found.sd == pytest.approx(pooled, rel=1e-9)
+    first = found.pairs[0]
+    assert (first.family, first.gfid) == ("A", pytest.approx(math.exp(0.2)))
+    half = stats.t.ppf(0.975, 5) * pooled / math.sqrt(3)
+    assert math.log(first.high) - 0.2 == pytest.approx(half, rel=0.02)
+    gap = np.mean(b) - np.mean(a)
+    exact = stats.t.cdf(gap / (pooled * math.sqrt(1 / 3 + 1 / 4)), 5)
+    assert first.probability == pytest.approx(exact, abs=0.004)
+    assert sum(p for _, p in found.families) == pytest.approx(1)
+
+
+def test_a_seed_seen_at_one_size_corrects_its_other_sizes():
+    """Seed 0 is 20 % worse at S, so M, run on seed 0 alone, is expected below its measurement."""
+    values = {("A", "S"): [0.40, 0.20, 0.21, 0.19], ("A", "XS"): [0.62, 0.41, 0.40, 0.42]}
+    points = pd.concat([_study(values), _run("A", "M", 0, 0.30)])
+    pair = {p.size: p for p in best_pairs(points, 1e12, draws=4000).pairs}
+    assert 0.10 < math.log(pair["M"].gfid) < 0.20
+    assert math.log(pair["S"].gfid) == pytest.approx(0.25, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_probabilities_are_calibrated():
+    """Over random truths the share of studies in which a pair is best equals the probability it was given."""
+    random = np.random.default_rng(8)
+    predicted, happened = [], []
+    for _ in range(150):
+        truth = random.normal(0, 0.12, size=(2, 2))
+        values = {}
+        luck = random.normal(0, 0.08, size=(2, 3))
+        for i, family in enumerate("AB"):
+            for j, size in enumerate(("S", "M")):
+                values[(family, size)] = list(truth[i, j] + luck[i] + random.normal(0, 0.04, 3))
+        found = best_pairs(_study(values), 1e12, draws=1500)
+        winner = np.unravel_index(truth.argmin(), (2, 2))
+        for p in found.pairs:
+            predicted.append(p.probability)
+            happened.append((p.family, p.size) == ("AB"[winner[0]], ("S", "M")[winner[1]]))
+    predicted, happened = np.array(predicted), np.array(happened)
+    for low, high in ((0.0, 0.15), (0.15, 0.5), (0.5, 1.01)):
+        part = (predicted >= low) & (predicted < high)
+        assert part.sum() > 40
+        error = abs(predicted[part].mean() - happened[part].mean())
+        assert error < 3.5 * math.sqrt(0.25 / part.sum()), (low, predicted[part].mean(), happened[part].mean())
+
+
+def test_draws_repeat_with_their_seed_and_differ_with_another():
+    points = _study({("A", "S"): [0.1, 0.3, 0.2], ("B", "S"): [0.2, 0.4, 0.25]})
+    one, same, other = (best_pairs(points, 1e12, draws=500, seed=s) for s in (0, 0, 1))
+    assert one == same and one.pairs[0].probability != other.pairs[0].probability
+
+
+def test_interpolation_is_linear_in_logs_and_ends_are_held_or_left_out():
+    points = pd.concat([_run("A", "S", s, 0.0) for s in (0, 1)] + [_run("B", "S", 0, 1.0, FLOPS * 100)])
+    at = best_pairs(points, 10**11.5)
+    assert [p.family for p in at.pairs] == ["A"]
+    assert at.pairs[0].gfid == pytest.approx(math.exp(0.125)) and not at.pairs[0].held
+    beyond = {p.family: p for p in best_pairs(points, 1e14).pairs}
+    assert beyond["A"].held and beyond["A"].gfid == pytest.approx(math.exp(-0.25))
+    assert not beyond["B"].held
+    assert beyond["A"].train_images == pytest.approx(1e6)
+    assert [p.family for p in best_pairs(points, 1e14, hold=False).pairs] == ["B"]
+    with pytest.raises(FitError, match="no run was measured"):
+        best_pairs(points, 1e9)
+    with pytest.raises(FitError, match="no compute budget"):
+        best_pairs(points, float("nan"))
+
+
+def test_without_repeats_no_probability_is_made_up():
+    found = best_pairs(_study({("A", "S"): [0.1], ("B", "S"): [0.4]}), 1e12)
+    assert found.df == 0 and found.sd is None
+    assert [p.probability for p in found.pairs] == [None, None]
+    assert found.best.family == "A"
+    assert probability_curve(_study({("A", "S"): [0.1], ("B", "S"): [0.4]})) is None
+
+
+def test_default_budgets_lie_where_two_families_were_measured():
+    points = pd.concat(
+        [_run("A", "S", 0, 0.1, FLOPS / 100), _run("B", "S", 0, 0.1), _run("C", "S", 0, 0.1, FLOPS * 10)]
+    )
+    budgets = default_budgets(points)
+    assert len(budgets) == 3 and 1e11 < budgets[0] < budgets[1] < budgets[2] < 1e13
+    assert np.log(budgets[1]) == pytest.approx(np.log([budgets[0], budgets[2]]).mean(), abs=0.05)
+    alone = default_budgets(_run("A", "S", 0, 0.1))
+    assert alone[0] > 1e11 and alone[-1] < 1e13
+
+
+def test_probability_curve_sums_to_one_and_switches_where_the_truth_does():
+    parts = []
+    for s, luck in enumerate((-0.02, 0.0, 0.02)):
+        for family, slope in (("A", 0.05), ("B", 0.5)):
+            y = luck - slope * np.log(FLOPS / 1e12)
+            parts.append(_run(family, "S", s, 0.0).assign(gfid=np.exp(y)))
+    curve = probability_curve(pd.concat(parts), count=9, draws=1000)
+    assert curve.probability.sum(axis=1) == pytest.approx(np.ones(9))
+    a = curve.probability[:, curve.families.index("A")]
+    assert a[0] > 0.99 and a[-1] < 0.01
+    assert np.interp(0.5, a[::-1], np.log(curve.flops)[::-1]) == pytest.approx(math.log(1e12), abs=0.3)
+
+
+@pytest.mark.slow
+def test_expected_crossover_covers_the_truth_when_only_one_seed_has_all_sizes():
+    """S on three seeds, XS and M on seed 0; the fronts of A and B truly cross at 1e12."""
+    random = np.random.default_rng(4)
+    hits, inside = 0, 0
+    for _ in range(40):
+        parts = []
+        for family, slope in (("A", 0.1), ("B", 0.4)):
+            luck = random.normal(0, 0.06, 3)
+            for size, penalty, seeds in (("XS", 0.1, (0,)), ("S", 0.0, (0, 1, 2)), ("M", 0.1, (0,))):
+                for s in seeds:
+                    y = penalty + luck[s] - slope * np.log(FLOPS / 1e12) + random.normal(0, 0.03, len(FLOPS))
+                    parts.append(_run(family, size, s, 0.0).assign(gfid=np.exp(y)))
+        found = expected_crossover(pd.concat(parts), "A", "B", count=25, draws=600)
+        low, high = found.interval_low or 0, found.interval_high or math.inf
+        hits += not found.excluded and low <= 1e12 <= high
+        inside += found.flops is not None and found.expected_direction
+    assert hits >= 35 and inside >= 36
+    assert found.design.sizes == ("XS", "S", "M") and "borrowing" in found.method

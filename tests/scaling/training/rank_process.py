@@ -1,0 +1,109 @@
+"""One process of a training of several, for tests: rank_process.py WHAT RANK SIZE PORT FOLDER [MICROBATCH] [STOP_RANK].
+
+WHAT is a name of SPECS, trained in the loop on drawn images or tokens, without evaluations that need real ones. Writes
+<FOLDER>/<RANK>.pt: rows, final tensors, and how it ended.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from results.errors import RunError
+from results.recorder import Recorder
+from scaling.data import images
+from scaling.data.tokens import TokenSplit
+from scaling.ranks import Place
+from scaling.specification.ladder import transformer
+from scaling.specification.spec import (
+    AutoencoderSpec,
+    CausalRegulariserSpec,
+    FiniteScalarQuantizerSpec,
+    GeneratorRun,
+    OptimiserSpec,
+    TokenizerRun,
+    VectorQuantizerSpec,
+)
+from scaling.specification.workspace import Workspace
+from scaling.training import tokenizer as tokenizer_training
+from scaling.training.distributed import Ranks, connected
+from scaling.training.generator import GeneratorTraining
+from scaling.training.loop import train
+from scaling.training.schedule import segments
+from scaling.training.tokenizer import TokenizerTraining
+
+VECTOR = TokenizerRun(
+    autoencoder=AutoencoderSpec(width=8, residual_blocks=(0, 0, 1)),
+    quantizer=VectorQuantizerSpec(codebook_size=64, revive_every=5),
+    regulariser=CausalRegulariserSpec(weight=0.5, width=32, layers=1),
+    train_images=20 * 31,
+    batch_size=31,
+    optimiser=OptimiserSpec(learning_rate=2e-3, warmup_images=310),
+)
+SPECS: dict[str, TokenizerRun | GeneratorRun] = {
+    "vector": VECTOR,
+    "scalar": VECTOR.model_copy(update={"quantizer": FiniteScalarQuantizerSpec(levels=(4, 4, 4)), "regulariser": None}),
+    "generator": GeneratorRun(
+        tokenizer=VECTOR,
+        transformer=transformer("XS"),
+        optimiser=OptimiserSpec(learning_rate=4e-3, warmup_images=62),
+        train_images=(31 * 10, 31 * 20),
+        batch_size=31,
+        z_loss_weight=1e-4,
+    ),
+}
+"""Batches that no number of processes divides."""
+
+
+def _drawn(spec: object, split: str) -> images.Images:
+    source = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (200, 1, 32, 32), generator=source, dtype=torch.uint8)
+    return images.Images(pixels, torch.randint(0, 10, (200,), generator=source))
+
+
+def build(what: str, ranks: Ranks, microbatch: int | None) -> TokenizerTraining | GeneratorTraining:
+    """A training on drawn data whose evaluation records nothing."""
+    tokenizer_training.load_images = _drawn
+    spec = SPECS[what]
+    if isinstance(spec, TokenizerRun):
+        return TokenizerTraining(spec, ranks=ranks, microbatch=microbatch)
+    source = torch.Generator().manual_seed(4)
+    tokens = torch.randint(0, 64, (200, spec.tokenizer.tokens_per_image), generator=source).int()
+    split = TokenSplit(tokens, torch.randint(0, 10, (200,), generator=source))
+    return GeneratorTraining(spec, split, lambda *arguments: None, ranks, microbatch)
+
+
+def run(
+    what: str, place: Place, folder: Path, microbatch: int | None = None, stop_rank: int | None = None
+) -> tuple[Recorder, dict[str, Tensor], str]:
+    """Train; the rows, the final tensors, and `done` or the cause of the end. `stop_rank` is told to stop at step 7."""
+    spec, asked = SPECS[what], 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return place.rank == stop_rank and asked >= 7
+
+    recorder = Recorder(spec.run_id, 1)
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(folder / "1", (), None, folder)
+    with connected(place, 1) as ranks:
+        training = build(what, ranks, microbatch)
+        try:
+            train(training, segments(spec), workspace, recorder, lambda p: None, stop, 0.1, 1e9, ranks)
+        except RunError as error:
+            return recorder, training.state(), f"{error.cause}: {error}"
+        return recorder, training.state(), "done"
+
+
+if __name__ == "__main__":
+    name, rank, size, port, out, *rest = sys.argv[1:]
+    microbatch, stop_rank = (int(text) if text != "-" else None for text in (*rest, "-", "-")[:2])
+    here = Path(out)
+    recorder, state, ending = run(
+        name, Place(int(rank), int(size), int(rank), "127.0.0.1", int(port), "test"), here, microbatch, stop_rank
+    )
+    torch.save({"rows": recorder.rows["curves"], "state": state, "ending": ending}, here / f"{rank}.pt")

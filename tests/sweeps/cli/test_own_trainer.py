@@ -1,0 +1,153 @@
+"""The commands and files of docs/own-trainer.md, as a new user would execute them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results import Store
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "own-trainer.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files of the document."""
+    for name, _, content in re.findall(r"^`([\w.]+)`:\n\n```(\w+)\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S):
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def commands(after: str) -> list[str]:
+    """The lines of the first block of commands after a heading."""
+    text = DOCUMENT.read_text().partition(after)[2]
+    return re.search(r"^```sh\n(.*?)^```", text, re.M | re.S)[1].splitlines()  # type: ignore[index]
+
+
+def execute(command: str, folder: Path) -> str:
+    """Standard output of a command of the document."""
+    words = shlex.split(command)
+    assert words[0] == "tokenlaw"
+    # What the console script does; `python` is this one.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    code = "import sys; from sweeps.cli.app import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "TOKENLAW_ROOT": str(folder / "root"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_study_with_a_trainer_of_ones_own_from_plan_to_fit(folder: Path) -> None:
+    plan, submit, status, export, fit = commands("From that folder")
+    assert "16" in execute(plan, folder)
+    execute(submit, folder)
+    store = Store(folder / "root")
+    assert len(store.finished()) == 16 and store.failures() == {}
+    shown = json.loads(execute(f"{status} --json", folder))
+    assert {run["status"] for run in shown["runs"]} == {"done"}
+    execute(status, folder)
+    execute(export, folder)
+    rows = list(csv.DictReader((folder / "measured.csv").open()))
+    assert len(rows) == 16
+    assert {(row["stage"], row["metric"], row["codebook_size"]) for row in rows} == {("run", "own_missed", "")}
+    wide = [float(row["value"]) for row in rows if row["run.width"] == "32" and row["run.examples"] == "4000"]
+    narrow = [float(row["value"]) for row in rows if row["run.width"] == "4" and row["run.examples"] == "4000"]
+    assert len(wide) == len(narrow) == 2 and max(wide) < min(narrow)
+    assert {row["parameters_other"] for row in rows} == {"4", "8", "16", "32"}
+    alpha = float(re.search(r"^alpha\s+([0-9.e-]+)", execute(fit, folder), re.M)[1])  # type: ignore[index]
+    assert 0.2 < alpha < 2
+    curves = store.read("curves").to_pylist()
+    assert len(curves) == 8 * (2 + 8)
+    assert (folder / "root" / "artifacts" / rows[0]["run_id"] / "weights.json").exists()
+    # A second time nothing is trained, also from a compacted store.
+    execute("tokenlaw store compact", folder)
+    before = store.read("runs")
+    execute(submit, folder)
+    assert Store(folder / "root").read("runs").equals(before)
+
+
+@pytest.mark.slow
+def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
+    """What the trainer printed is not buried under where we noticed it."""
+    worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 0\n'
+    (tmp_path / "study.toml").write_text(f'[study]\nname = "f"\n{worker}')
+    (tmp_path / "t.py").write_text("raise ValueError('the sky fell')\n")
+    with pytest.raises(AssertionError, match="python ended with exit code 1: ValueError: the sky fell"):
+        execute("tokenlaw submit study.toml --wait", tmp_path)
+    (log,) = (tmp_path / "root").glob("attempts/*/1/log.txt")
+    assert log.read_text().count("Traceback") == 1
+    assert "RunError" not in log.read_text()
+
+
+def test_rows_measured_elsewhere(folder: Path) -> None:
+    take, export, fit = commands("## Rows measured elsewhere")
+    assert "6 runs added" in execute(take, folder)
+    assert "0 runs added, 0 replaced, 6 there before" in execute(take, folder)
+    execute(export, folder)
+    assert len(list(csv.DictReader((folder / "report.csv").open()))) == 12
+    assert re.search(r"^alpha\s+", execute(fit, folder), re.M)
+    check, compact, tables, prune = commands("# The store")
+    assert "6 sets checked, 0 damaged" in execute(check, folder)
+    assert "6 sets in 1 segments" in execute(compact, folder)
+    assert "runs.parquet" in execute(tables, folder)
+    assert "nothing to remove" in execute(prune, folder)
+
+
+STAGES = """
+[study]
+name = "theirs"
+[worker]
+command = ["python", {script}, "first=exit", "at=5", "look={{tokenizer}}"]
+stage = "generator"
+[tokenizer]
+train_images = 2048
+trainer = ["python", {script}]
+[generator]
+warmup_images = 1024
+train_images = [2048]
+[limits]
+retries = 0
+[[grid]]
+product = {{ "generator.size" = ["XS"] }}
+"""
+
+
+@pytest.mark.slow
+def test_both_stages_by_trainers_of_ones_own(tmp_path: Path) -> None:
+    """The generator fails once, is tried again from its checkpoint, and finds what its tokenizer left."""
+    script = json.dumps(str(Path(__file__).parents[1] / "scripted_trainer.py"))
+    (tmp_path / "study.toml").write_text(STAGES.format(script=script))
+    with pytest.raises(AssertionError, match="exit code 3: the wheel came off"):
+        execute("tokenlaw submit study.toml --wait", tmp_path)
+    store = Store(tmp_path / "root")
+    (tokenizer,) = store.results().values()
+    assert tokenizer.stage == "tokenizer" and (tmp_path / "root/artifacts" / tokenizer.run_id / "model.txt").exists()
+    execute("tokenlaw retry study.toml --wait", tmp_path)
+    rows = {row["stage"]: row for row in store.read("runs").to_pylist()}
+    generator = rows["generator"]
+    assert (generator["attempt"], generator["parent"]) == (2, tokenizer.run_id)
+    assert (generator["codebook_size"], generator["parameters_other"]) == (rows["tokenizer"]["codebook_size"], 77)
+    curves = [row for row in store.read("curves").to_pylist() if row["run_id"] == generator["run_id"]]
+    assert [row["step"] for row in curves] == [1, 2, 3, 4, 5, 6] and {row["attempt"] for row in curves} == {2}
+    log = (tmp_path / "root/attempts" / generator["run_id"] / "2" / "log.txt").read_text()
+    assert "beginning after step 4" in log and f"artifacts/{tokenizer.run_id}" in log
+    from analysis.tokenizers.frames import load
+
+    points = load(store).points
+    assert points["gfid"].tolist() == [2.5] and points["path_flops"].tolist() == [6 * 64 * 10.0]

@@ -1,0 +1,157 @@
+"""Plans: costs, dependencies, limits, priorities, the bound of the makespan; ledger and estimates on top of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results import StoreError, UsageError
+from sweeps.backends.time_left import Clock
+from sweeps.planning.plan import Plan, make_plan, makespan, priorities
+from sweeps.record.attempts import Heartbeat
+from sweeps.record.ledger import load_submission, new_submission, open_submission, submissions
+from sweeps.record.process_identity import ProcessId
+from sweeps.study.study import load_study, parse_study
+
+if TYPE_CHECKING:
+    from tests.sweeps.conftest import Sweep
+
+
+@pytest.fixture(scope="module")
+def smoke() -> Plan:
+    return make_plan(load_study("smoke"))
+
+
+def test_json_has_the_promised_keys(smoke: Plan) -> None:
+    keys = {"id", "label", "stage", "parents", "params_total", "params_non_embedding", "flops"}
+    for run in smoke.runs:
+        found = run.as_json()
+        assert keys <= set(found)
+        assert found["params_total"] > found["params_non_embedding"] > 0
+        assert found["flops"] > 0
+        assert (found["stage"] == "generator") == (len(found["parents"]) == 1)
+        assert set(found["parents"]) <= set(smoke.by_id)
+
+
+def test_totals_and_what_is_left(smoke: Plan) -> None:
+    totals = smoke.totals()
+    assert totals["runs"] == totals["tokenizers"] + totals["generators"] == len(smoke.runs)
+    assert totals["flops"] == totals["flops_left"] == pytest.approx(sum(run.flops for run in smoke.runs))
+    done = {smoke.runs[0].run_id}
+    assert smoke.totals(done)["runs_left"] == len(smoke.runs) - 1
+    assert smoke.totals(done)["flops_left"] == pytest.approx(smoke.flops - smoke.runs[0].flops)
+    assert smoke.totals(set(smoke.by_id))["estimated_seconds_left"] == 0
+
+
+def test_dependents_are_the_inverse_of_parents(smoke: Plan) -> None:
+    for run in smoke.runs:
+        assert all(other.parent == run.run_id for other in smoke.dependents[run.run_id])
+    assert sum(map(len, smoke.dependents.values())) == sum(run.parent is not None for run in smoke.runs)
+
+
+def test_flop_cap() -> None:
+    text = '[study]\nname = "t"\n[limits]\nflops = {}\n'
+    make_plan(parse_study(text.format("1e30"), "t")).check_limits()
+    with pytest.raises(UsageError, match=r"allowed by limits.flops: 1e\+03 \(--over-limit"):
+        make_plan(parse_study(text.format("1e3"), "t")).check_limits()
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_planned_in_seconds() -> None:
+    text = f"""
+[study]
+name = "large"
+[generator]
+size = "S"
+warmup_images = 1024
+[seeds]
+tokenizer = {list(range(10))}
+[limits]
+runs = 20000
+[[grid]]
+product = {{ "tokenizer.quantizer.codebook_size" = {[2**k for k in range(4, 14)]}, "generator.train_images" = {
+        [[4096 * k] for k in range(1, 101)]
+    } }}
+"""
+    begun = time.process_time()
+    plan = make_plan(parse_study(text, "large"))
+    took = time.process_time() - begun
+    assert len(plan.runs) == 10_100
+    # CPU time, so that a busy machine does not fail it; about 1.6 s on a quiet core (benchmarks/bench_plan.py).
+    assert took < 5
+
+
+def test_tokenizers_with_most_work_behind_them_come_first(smoke: Plan) -> None:
+    order = priorities(smoke.runs, jobs=2)
+    for run in smoke.runs:
+        behind = [other.seconds for other in smoke.dependents[run.run_id]]
+        assert order[run.run_id] == pytest.approx(run.seconds + max(max(behind, default=0), sum(behind) / 2))
+        if run.parent:
+            assert order[run.parent] > order[run.run_id]
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=12), st.integers(1, 8))
+def test_makespan_bounds_greedy_scheduling(seconds: list[float], jobs: int) -> None:
+    left = {str(i): s for i, s in enumerate(seconds)}
+    workers = [0.0] * jobs
+    for each in sorted(seconds, reverse=True):
+        workers[workers.index(min(workers))] += each
+    bound = makespan(left, {}, jobs)
+    assert bound <= max(workers) * (1 + 1e-9)
+    assert max(workers) <= 2 * bound * (1 + 1e-9)
+
+
+def test_makespan_follows_chains() -> None:
+    assert makespan({"a": 5.0, "b": 7.0, "c": 1.0}, {"b": "a", "c": "a"}, 8) == 12.0
+    assert makespan({"b": 7.0}, {"b": "a"}, 8) == 7.0
+    assert makespan({}, {}, 8) == 0.0
+
+
+def test_clock_learns_from_what_runs_took(smoke: Plan) -> None:
+    clock = Clock(smoke.by_id)
+    tokenizer = next(run for run in smoke.runs if run.stage == "tokenizer")
+    generator = next(run for run in smoke.runs if run.stage == "generator")
+    nothing = clock.estimate({}, {}, 1)
+    assert nothing.total == pytest.approx(sum(run.seconds for run in smoke.runs))
+    assert (nothing.done, nothing.eta) == (0.0, pytest.approx(nothing.total))
+    clock.measured(tokenizer.run_id, 3 * tokenizer.seconds, here=True)
+    slower = clock.estimate({}, {tokenizer.run_id: "done"}, 1)
+    assert slower.total == pytest.approx(3 * nothing.total)
+    assert slower.done == pytest.approx(3 * tokenizer.seconds)
+    assert slower.left[generator.run_id] == pytest.approx(3 * generator.seconds)
+    beat = Heartbeat(done=0.5, elapsed=10.0, elapsed_before=2.0)
+    running = clock.estimate({generator.run_id: beat}, {tokenizer.run_id: "done"}, 1)
+    assert running.left[generator.run_id] == pytest.approx(12.0)
+    everything = clock.estimate({}, dict.fromkeys(smoke.by_id, "done"), 1)
+    assert everything.eta == 0 and everything.done == pytest.approx(everything.total)
+
+
+def test_ledger_round_trip(sweep: Sweep) -> None:
+    specs = [run.spec for run in sweep.plan.runs]
+    made = new_submission("toy", 3, cluster="slurm", retries=2, worker=("python", "worker.py"))
+    entered = open_submission(sweep.root, made, specs, {"arrays/0/array.json": b"{}\n"})
+    assert entered == made
+    assert (entered.folder(sweep.root) / "arrays" / "0" / "array.json").read_text() == "{}\n"
+    assert load_submission(sweep.root, entered.id) == entered
+    assert submissions(sweep.root) == [entered]
+    assert entered.runs(sweep.root) == specs
+    assert entered.process(sweep.root) is None
+    entered.adopt(sweep.root)
+    assert entered.process(sweep.root) == ProcessId.current()
+    path = entered.write_spec(sweep.root, specs[0])
+    assert path.name == f"{specs[0].run_id}.json"
+    assert entered.write_spec(sweep.root, specs[0]) == path
+    (entered.folder(sweep.root) / "runs.jsonl").write_text("{}\n")
+    with pytest.raises(StoreError, match=r"runs\.jsonl is damaged"):
+        entered.runs(sweep.root)
+
+
+def test_unknown_submission(tmp_path: Path) -> None:
+    assert submissions(tmp_path) == []
+    with pytest.raises(StoreError, match="missing or damaged"):
+        load_submission(tmp_path, "nothing")
