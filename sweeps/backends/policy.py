@@ -71,18 +71,21 @@ class Failures:
         cause = self.exhausted(run_id)
         if cause is None:
             return None
-        found = self.counted(run_id)
-        message = f"{found[-1].message or cause}; left alone after {_times(len(found))}, `tokenlaw retry` tries again"
-        return Outcome(run_id, "failed", found[-1].attempt, cause, message)
+        failures = self.counted(run_id)
+        message = f"{failures[-1].message or cause}; {_left_alone_after(len(failures))}"
+        return Outcome(run_id, "failed", failures[-1].attempt, cause, message)
 
 
-def unwritable(root: Path, run_id: str, retries: int) -> bool:
-    """Whether a run met a root that cannot be written in more attempts in a row than it is granted.
+def unwritable(root: Path, run_id: str, retries: int) -> Outcome | None:
+    """The outcome of a run that met a root that cannot be written in more attempts in a row than it is granted.
 
     Such attempts leave no failure in the store, only their last heartbeat.
     """
     beats = [attempt.heartbeat for attempt in attempts_at(root, run_id)[: retries + 1]]
-    return sum(beat is not None and beat.cause == "storage" for beat in beats) > retries
+    if sum(beat is not None and beat.cause == "storage" for beat in beats) <= retries:
+        return None
+    message = f"the root could not be written; {_left_alone_after(retries + 1)}"
+    return Outcome(run_id, "failed", None, "storage", message)
 
 
 def grown(resources: Resources, run: AnyRun, failures: Iterable[StoredRun], growth: float) -> Resources:
@@ -116,6 +119,11 @@ def progressed(attempts: Sequence[Attempt]) -> int:
     return stuck
 
 
+def stuck(attempts: Sequence[Attempt], retries: int) -> bool:
+    """Whether one more start would get no further than the last `retries` + 1."""
+    return progressed(attempts) > retries
+
+
 def _retried_since(root: Path) -> dict[str, str]:
     """For each run that was tried again by `retry` when that was last done, from which its failures count."""
     found: dict[str, str] = {}
@@ -125,5 +133,5 @@ def _retried_since(root: Path) -> dict[str, str]:
     return found
 
 
-def _times(number: int) -> str:
-    return f"{number} failure{'s' * (number > 1)}"
+def _left_alone_after(failures: int) -> str:
+    return f"left alone after {failures} failure{'s' * (failures > 1)}, `tokenlaw retry` tries again"

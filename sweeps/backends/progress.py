@@ -130,6 +130,6 @@ class LiveView:
         return Group(*rows)
 
 
-def view() -> LiveView | PlainView:
-    """The live view if standard error is a terminal, else the plain one."""
-    return LiveView() if sys.stderr.isatty() else PlainView()
+def view(*, quiet: bool = False) -> LiveView | PlainView:
+    """The live view if standard error is a terminal, else the plain one, and that if it shall be `quiet`."""
+    return LiveView() if sys.stderr.isatty() and not quiet else PlainView()

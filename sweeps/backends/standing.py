@@ -47,6 +47,8 @@ class SubmissionSummary:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     stopped_by: int | None = None
     """The signal that stopped it; None if it came to its end."""
+    jobs_go_on: bool = False
+    """Whether what was under way goes on after the process that watched has ended, as jobs of a cluster do."""
     elapsed: float = 0.0
 
     def count(self, result: str) -> int:

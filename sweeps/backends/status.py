@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from results import Store, TokenlawError, UsageError
 from results.store.run_set import StoredRun
-from sweeps.backends.slurm.untaken import Untaken, untaken
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
+from sweeps.record.endings import last_line
+from sweeps.record.slurm_client import QueuedJob
+from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
-
-if TYPE_CHECKING:
-    from sweeps.record.slurm_client import QueuedJob
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
 STATUSES: tuple[Status, ...] = ("done", "running", "pending", "failed", "diverged", "missing")
@@ -30,9 +28,6 @@ FRESH_SECONDS = 30.0
 """A heartbeat of this age or less is believed although the queue does not know its job (it may be another user's)."""
 ENOUGH = 0.02
 """Share of a run after which its own speed gives the time that is left."""
-TAIL_BYTES = 4096
-_ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")
-"""The worker's last line, see sweeps.worker.worker."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +37,6 @@ class ClusterView:
     jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
     known: bool = False
     complaint: str | None = None
-
-
-def cluster_view(root: Path) -> ClusterView:
-    """What SLURM knows of the runs below a root; nothing is asked where nothing was submitted to it."""
-    from sweeps.backends.slurm.entries import open_submissions, queued
-    from sweeps.record.slurm_client import Queue, SlurmError
-
-    try:
-        if not any(open_submissions(root)):
-            return ClusterView()
-        return ClusterView(queued(root, Queue()), known=True)
-    except SlurmError as error:
-        return ClusterView(complaint=str(error))
 
 
 @dataclass(frozen=True)
@@ -223,22 +205,6 @@ def seconds_left(run: PlannedRun, beat: Heartbeat) -> float:
     if gained < ENOUGH:
         return run.seconds * (1 - beat.done)
     return (beat.elapsed - beat.begun) / gained * (1 - beat.done)
-
-
-def last_line(log: Path) -> str | None:
-    """The last line of a log that says something; None if there is none.
-
-    The worker's own word on the end of an attempt is left out: what it says is the message, and it hides what the run
-    itself printed last.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return None
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not _ENDING.match(line)]
-    return lines[-1] if lines else None
 
 
 def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:

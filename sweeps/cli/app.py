@@ -27,12 +27,11 @@ from .options import (
     StudiesArgument,
     StudyArgument,
     WaitOption,
-    check_cluster,
     default_jobs,
 )
+from .submitting import carry_out
 
 if TYPE_CHECKING:
-    from sweeps.backends.standing import SubmissionSummary
     from sweeps.planning.plan import Plan
 
 
@@ -90,9 +89,9 @@ def demo(
     name = "smoke" if smoke else "fashion"
     plan = _load(name, [], root)
     begun = time.monotonic()
-    summary = _submit_and_show(plan, root, min(jobs or default_jobs(), jobs or 8), over_limit=False)
-    if summary.exit_code:
-        raise typer.Exit(summary.exit_code)
+    code = carry_out(plan, root, "local", jobs=min(jobs or default_jobs(), jobs or 8))
+    if code:
+        raise typer.Exit(code)
     store.write_report(name, root, out, [])
     from sweeps.text import duration
 
@@ -150,18 +149,9 @@ def submit(
     root: RootOption = Path("runs"),
 ) -> None:
     """Execute what a study lacks. Stopped or killed at any time, the same command goes on; twice, it does nothing."""
-    check_cluster(cluster)
     made = _load(study, sets, root)
     _check_trainers(made)
-    if cluster == "slurm":
-        from .slurm import submit_to_slurm
-
-        raise typer.Exit(submit_to_slurm(made, root, jobs=jobs, wait=wait, over_limit=over_limit))
-    if wait or cluster == "debug":
-        jobs = jobs or default_jobs()
-        summary = _submit_and_show(made, root, jobs, over_limit=over_limit, debug=cluster == "debug")
-        raise typer.Exit(summary.exit_code)
-    _submit_detached(made, root, jobs or default_jobs(), over_limit)
+    raise typer.Exit(carry_out(made, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=over_limit))
 
 
 @app.command()
@@ -173,7 +163,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how the runs of a study stand, here and in the queue of the cluster, with progress, causes and time left."""
-    from sweeps.backends.status import cluster_view, collect
+    from sweeps.backends.slurm.view import cluster_view
+    from sweeps.backends.status import collect
 
     from .views import print_status
 
@@ -205,7 +196,6 @@ def retry(
     """Try again what failed in a study, however often it did, with what waits for it, and nothing else."""
     from sweeps.backends.status import collect
 
-    check_cluster(cluster)
     made = _load(study, sets, root)
     _check_trainers(made)
     failed = {s.run.run_id for s in collect(made, root) if s.status == "failed"}
@@ -215,32 +205,18 @@ def retry(
     only = failed | {run.run_id for run_id in failed for run in made.dependents[run_id]}
     # A failed generator may wait for a tokenizer that is not done.
     only |= {parent for run_id in failed if (parent := made.by_id[run_id].parent)}
-    if cluster == "slurm":
-        from .slurm import submit_to_slurm
-
-        code = submit_to_slurm(made, root, jobs=jobs, wait=wait, over_limit=True, only=only, retry=True)
-        raise typer.Exit(code)
-    if wait or cluster == "debug":
-        jobs = jobs or default_jobs()
-        debug = cluster == "debug"
-        summary = _submit_and_show(made, root, jobs, over_limit=True, only=only, debug=debug, retry=True)
-        raise typer.Exit(summary.exit_code)
-    _submit_detached(made, root, jobs or default_jobs(), True, only, retry=True)
+    code = carry_out(made, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=True, only=only, retry=True)
+    raise typer.Exit(code)
 
 
 @app.command()
 def cancel(study: StudyArgument, sets: SetOption = None, root: RootOption = Path("runs")) -> None:
     """Stop the runs of a study, here and on the cluster; they save checkpoints, and a later submit goes on."""
-    from sweeps.backends import launch
-
-    from .slurm import cancel_on_slurm
+    from sweeps.backends.named import BACKENDS, backend
 
     made = _load(study, sets, root)
-    submitters, lone = launch.cancel(made, root)
-    if submitters or lone:
-        print(f"{made.study.name}: told {submitters} submitters and {lone} workers without one to save and stop")
-    if not cancel_on_slurm(made, root) and not submitters and not lone:
-        print(f"{made.study.name}: nothing is under way")
+    told = [words for name in BACKENDS if (words := backend(name).cancel(made, root))]
+    print("\n".join(f"{made.study.name}: {words}" for words in told or ["nothing is under way"]))
 
 
 @app.command()
@@ -274,7 +250,7 @@ def run_one(
     runs: list[Run] = [parsed.tokenizer, parsed] if isinstance(parsed, GeneratorRun) else [parsed]
     study = Study(About(name="run"), {}, (), Limits(), str(spec))
     made = Plan(study, tuple(map(planned, runs)))
-    raise typer.Exit(_submit_and_show(made, root, 1, over_limit=True, retry=True, again=False).exit_code)
+    raise typer.Exit(carry_out(made, root, "local", jobs=1, over_limit=True, retry=True, again=False))
 
 
 @app.command()
@@ -295,71 +271,17 @@ def _load(study: str, sets: Iterable[str] | None, root: Path) -> Plan:
     return make_plan(load_study(study, list(sets or ()), root))
 
 
+def _jobs(cluster: str, jobs: int | None) -> int | None:
+    """The cap on parallel runs: this machine's cores unless told, and none on a cluster."""
+    return jobs if jobs is not None or cluster == "slurm" else default_jobs()
+
+
 def _check_trainers(made: Plan) -> None:
     """Raise UsageError for a trainer of one's own that is not where the study says, before anything is written."""
     from sweeps.record.code_snapshot import check_commands
 
     if (source := Path(made.study.source)).is_file():
         check_commands(source, {run.spec.trainer for run in made.runs if run.spec.trainer})
-
-
-def _submit_and_show(
-    made: Plan,
-    root: Path,
-    jobs: int,
-    *,
-    over_limit: bool,
-    only: set[str] | None = None,
-    debug: bool = False,
-    retry: bool = False,
-    again: bool = True,
-) -> SubmissionSummary:
-    """Submit, show progress, and say how it ended."""
-    from sweeps.backends.launch import submit as execute
-    from sweeps.backends.launch import submit_debug, to_do
-    from sweeps.backends.progress import view
-
-    from .views import print_summary
-
-    left = to_do(made, root, only)
-    if not left:
-        print(f"{made.study.name}: nothing to do, all {len(made.runs)} runs are done")
-    if debug:
-        summary = submit_debug(made, root, over_limit=over_limit, only=only, say=lambda line: print(line, flush=True))
-    else:
-        with view() as shown:
-            summary = execute(
-                made, root, jobs=jobs, over_limit=over_limit, only=only, retry=retry, again=again, observe=shown,
-                say=shown.say,
-            )  # fmt: skip
-    if left:
-        print_summary(made, summary)
-    return summary
-
-
-def _submit_detached(
-    made: Plan, root: Path, jobs: int, over_limit: bool, only: set[str] | None = None, retry: bool = False
-) -> None:
-    """Submit, and say so and what is left alone; exit code 1 if that is because it failed."""
-    from sweeps.backends.launch import set_aside, submit_detached, to_do
-
-    from .views import print_outcomes
-
-    left = to_do(made, root, only)
-    aside = set_aside(made, root, left, retry)
-    submission = submit_detached(
-        made, root, jobs=jobs, over_limit=over_limit, only=only, retry=retry,
-        say=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
-    if submission is not None:
-        print(f"submitted {submission.id}; `tokenlaw status {made.study.source} --watch` shows how it goes")
-    elif left:
-        print(f"{made.study.name}: nothing to begin, {len(left)} of {len(made.runs)} runs have no result")
-    else:
-        print(f"{made.study.name}: nothing to do, all {len(made.runs)} runs are done")
-    print_outcomes(made, aside)
-    if any(outcome.result == "failed" for outcome in aside.values()):
-        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from sweeps.backends.status import cluster_view, find_run
+from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.status import find_run
 from sweeps.record.attempts import Attempt, attempts_at
 
 POLL_SECONDS = 0.5

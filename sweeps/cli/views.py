@@ -1,41 +1,15 @@
-"""What the commands print for people: a status, the end of a submission."""
+"""What `status` prints for people."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sweeps import text
 from sweeps.backends.status import STATUSES, counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sweeps.backends.standing import SubmissionSummary
     from sweeps.backends.status import RunStatus
     from sweeps.planning.plan import Plan
-    from sweeps.record.outcome import Outcome
-
-
-def print_summary(made: Plan, summary: SubmissionSummary) -> None:
-    """How a submission ended, and where to look for what failed."""
-    names: tuple[Literal["done", "diverged", "failed", "interrupted", "blocked"], ...] = (
-        "done", "diverged", "failed", "interrupted", "blocked",
-    )  # fmt: skip
-    shown = [f"{summary.count(name)} {name}" for name in names if summary.count(name)]
-    before = [f"{summary.before} done before"] if summary.before else []
-    print(f"{made.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {text.duration(summary.elapsed)}")
-    print_outcomes(made, summary.outcomes)
-    if summary.stopped_by is not None:
-        print("stopped; the same command goes on from the checkpoints")
-
-
-def print_outcomes(made: Plan, outcomes: Mapping[str, Outcome]) -> None:
-    """A line for each run that failed or diverged."""
-    for run_id, outcome in outcomes.items():
-        if outcome.result in ("failed", "diverged"):
-            run = made.by_id[run_id]
-            log = f"; see `tokenlaw logs {run_id}`" if outcome.attempt else ""
-            print(f"  {outcome.result} {run.label} ({run_id}): {outcome.message}{log}")
 
 
 SHOWN = 20

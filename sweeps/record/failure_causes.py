@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -18,7 +18,7 @@ from sweeps.text import size
 
 from .attempts import Heartbeat
 from .memory import NEARLY, memory_kills
-from .slurm_client import duration_seconds
+from .slurm_client import duration_seconds, end_time, job_facts
 
 Cause = Literal[
     "preempted", "node_lost", "timeout", "out_of_memory", "error", "diverged", "storage", "interrupted", "killed"
@@ -30,6 +30,11 @@ on purpose."""
 WARNING_SECONDS = 300.0
 """A stop with less than this left to the job's time limit is a time-out. SLURM's warnings come 30 to 300 s before."""
 
+_OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|MemoryError|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|exceeded (job )?memory limit|"
+    r"oom[_-]kill|OOM killed",
+    re.IGNORECASE,
+)
 _STATES: dict[str, Cause] = {
     "PREEMPTED": "preempted",
     "NODE_FAIL": "node_lost",
@@ -51,7 +56,7 @@ def of_stop(signals: Sequence[int], job: str | None) -> Cause:
     """
     if job is None or signal.SIGINT in signals:
         return "interrupted" if signals else "preempted"
-    facts = _job_facts(job)
+    facts = job_facts(job)
     left = _seconds_left(facts)
     if left is not None and left < WARNING_SECONDS and not _preempted(facts):
         return "timeout"
@@ -71,9 +76,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Also torch's error for accelerators, and the plain RuntimeError that it raises on a CPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    known = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return any(part in text for part in known) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return says_out_of_memory(str(error)) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a text complains of a lack of memory, as torch, Python, CUDA, SLURM and the kernel do."""
+    return _OUT_OF_MEMORY.search(text) is not None
 
 
 def no_space(error: BaseException) -> bool:
@@ -107,6 +115,20 @@ def of_death(
     return "killed", f"its job ended as {state}" if state else "its process ended without a word"
 
 
+def of_exit(beat: Heartbeat | None, code: int, printed: str) -> tuple[Cause, str]:
+    """Cause and message for a worker that ended with an exit code, negative for a signal, and without an outcome.
+
+    `printed` is what came from it and from srun, which gives 128 + signal for a task that a signal ended.
+    """
+    if says_out_of_memory(printed):
+        return "out_of_memory", "killed for lack of memory, as its output says"
+    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
+    if number:
+        return of_death(beat, number)
+    last = (printed.strip().splitlines() or ["no output"])[-1]
+    return "error", f"worker ended with exit code {code}: {last}"
+
+
 def _lack_of_memory(beat: Heartbeat | None, here: bool) -> str | None:
     if beat is None:
         return None
@@ -124,34 +146,13 @@ def _seconds_left(facts: dict[str, str]) -> float | None:
     limit, run = (duration_seconds(facts.get(name, "")) for name in ("TimeLimit", "RunTime"))
     if limit is not None and run is not None:
         return limit - run
-    end = _seconds(facts.get("EndTime")) or _number(os.environ.get("SLURM_JOB_END_TIME"))
+    end = end_time(facts) or _number(os.environ.get("SLURM_JOB_END_TIME"))
     return end - time.time() if end is not None else None
 
 
 def _preempted(facts: dict[str, str]) -> bool:
     """The controller notes when it began to preempt a job; the field is None for all others."""
     return facts.get("PreemptTime", "None") not in ("None", "Unknown", "")
-
-
-def _job_facts(job: str) -> dict[str, str]:
-    """What the controller says of a job; nothing if it does not answer soon: a checkpoint must not wait for it."""
-    environment = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
-    try:
-        done = subprocess.run(
-            ["scontrol", "--oneliner", "show", "job", job],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return dict(part.partition("=")[::2] for part in done.stdout.split() if "=" in part)
-
-
-def _seconds(value: str | None) -> float | None:
-    return _number(value) if value and value.isdigit() else None
 
 
 def _number(value: str | None) -> float | None:

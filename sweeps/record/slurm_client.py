@@ -11,14 +11,18 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 
 from results.errors import TokenlawError
 
 TIMEOUT = 60.0
 """Seconds after which a client of SLURM is given up; a controller that restarts answers within seconds."""
 CACHE_SECONDS = 1.0
+SBATCH_SECONDS = 30.0
+"""After which sbatch is given up; it waits by itself for a controller that restarts or has no room for jobs."""
 _COLUMNS = (
     ("JobArrayID", 32), ("JobID", 16), ("State", 20), ("RestartCnt", 10), ("Name", 120), ("Reason", 80),
     ("NodeList", 60), ("StartTime", 24), ("TimeLeft", 24), ("Command", 400),
@@ -131,11 +135,11 @@ class Queue:
         wanted = set(ids)
         if not wanted:
             return {}
-        found = _remembered(wanted)
-        missing = wanted - found.keys()
+        endings = _remembered(wanted)
+        missing = wanted - endings.keys()
         if missing and shutil.which("sacct"):
-            found |= _accounted(missing)
-        return found
+            endings |= _accounted(missing)
+        return endings
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,7 @@ class Cluster:
     def read(cls) -> Cluster:
         """Ask `scontrol show config`. Raises SlurmMissing, SlurmError."""
         lines = slurm(["scontrol", "show", "config"]).splitlines()
-        pairs = (line.partition("=")[::2] for line in lines if "=" in line)
-        settings = {key.strip(): value.strip() for key, value in pairs}
+        settings = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
         # The largest index is one below MaxArraySize, and indices begin at 0.
         return cls(
             settings.get("ClusterName", ""),
@@ -179,6 +182,47 @@ def slurm(command: Sequence[str], timeout: float = TIMEOUT) -> str:
     if done.returncode:
         raise SlurmError(f"{command[0]}: {complaint(done.stderr or done.stdout)}")
     return done.stdout
+
+
+def pairs(line: str) -> dict[str, str]:
+    """The fields of a line of `scontrol --oneliner`."""
+    return dict(field.partition("=")[::2] for field in line.split() if "=" in field)
+
+
+def job_facts(job: str, timeout: float = 5.0) -> dict[str, str]:
+    """What the controller says of a job; nothing if it does not answer soon: a checkpoint must not wait for it."""
+    try:
+        return pairs(slurm(["scontrol", "--oneliner", "show", "job", job], timeout=timeout))
+    except SlurmError:
+        return {}
+
+
+def end_time(facts: Mapping[str, str]) -> float | None:
+    """When the time limit ends a job, in seconds since 1970; None if it has no end, or the controller does not say."""
+    try:
+        return datetime.fromisoformat(facts["EndTime"]).timestamp()
+    except (LookupError, ValueError):
+        return None
+
+
+def requeue(job: str) -> None:
+    """Put a running job back into the queue. Raises SlurmError."""
+    slurm(["scontrol", "requeue", job], timeout=30.0)
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs by their ids. Raises SlurmError."""
+    for begin in range(0, len(jobs), 500):
+        slurm(["scancel", *jobs[begin : begin + 500]])
+
+
+def sbatch(script: Path) -> str:
+    """Submit a batch script; SLURM's id of the job. Raises SlurmError if SLURM did not say that it took it."""
+    printed = slurm(["sbatch", str(script)], timeout=SBATCH_SECONDS)
+    match = re.search(r"job ([0-9]+)", printed)
+    if match is None:
+        raise SlurmError(f"sbatch: it printed {printed.strip()!r}, and no job id")
+    return match[1]
 
 
 def complaint(text: str) -> str:
@@ -233,34 +277,34 @@ def _remembered(wanted: set[str]) -> dict[str, Ending]:
         raise
     except SlurmError:
         return {}
-    found: dict[str, Ending] = {}
+    endings: dict[str, Ending] = {}
     for line in text.splitlines():
-        pairs = dict(part.partition("=")[::2] for part in line.split() if "=" in part)
-        identity = pairs.get("JobId", "")
-        if "ArrayJobId" in pairs and pairs.get("ArrayTaskId", "").isdigit():
-            identity = f"{pairs['ArrayJobId']}_{pairs['ArrayTaskId']}"
-        if identity in wanted and pairs.get("JobState") in GONE_STATES:
-            found[identity] = _ending(pairs["JobState"], pairs.get("ExitCode", "0:0"))
-    return found
+        facts = pairs(line)
+        identity = facts.get("JobId", "")
+        if "ArrayJobId" in facts and facts.get("ArrayTaskId", "").isdigit():
+            identity = f"{facts['ArrayJobId']}_{facts['ArrayTaskId']}"
+        if identity in wanted and facts.get("JobState") in GONE_STATES:
+            endings[identity] = _ending(facts["JobState"], facts.get("ExitCode", "0:0"))
+    return endings
 
 
 def _accounted(wanted: set[str]) -> dict[str, Ending]:
     """Endings from the accounting database; nothing where there is none."""
-    found: dict[str, Ending] = {}
+    endings: dict[str, Ending] = {}
     arrays = sorted({identity.partition("_")[0] for identity in wanted}, key=int)
     for begin in range(0, len(arrays), 200):
         command = ["sacct", "--noheader", "--parsable2", "--format=JobID,State,ExitCode", "--jobs"]
         try:
             text = slurm([*command, ",".join(arrays[begin : begin + 200])])
         except SlurmError:
-            return found
+            return endings
         for line in text.splitlines():
             identity, state, code = line.split("|")[:3]
             # CANCELLED by 1000
             word = state.split()[0] if state else ""
             if identity in wanted and word in GONE_STATES:
-                found[identity] = _ending(word, code)
-    return found
+                endings[identity] = _ending(word, code)
+    return endings
 
 
 def _ending(state: str, code: str) -> Ending:

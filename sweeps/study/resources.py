@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from results.errors import SpecError
 from scaling.specification.spec import GeneratorRun, TokenizerRun, explain
@@ -50,6 +50,9 @@ class Resources(BaseModel):
     One task runs for each GPU, or one a node without GPUs. `hours` is the job's time limit, which a job reaches only
     to be requeued and resumed. `memory_gb` is for each node; None leaves it to the partition. `microbatch` is the
     most images that a task passes through the model at once: the global batch of the specification stays as it is.
+    `pack` runs share a job, one after the other, or `pack_parallel` of them side by side; then the job asks for so many
+    times the GPUs, CPUs and memory. `hours` stays the time limit of the job: a pack that reaches it goes on with what
+    is left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -67,6 +70,8 @@ class Resources(BaseModel):
     """Further sbatch options by their long name without dashes, sorted; the value "" stands for an option without
     a value (in a study file: true)."""
     microbatch: Annotated[int, Field(ge=1)] | None = None
+    pack: Annotated[int, Field(ge=1, le=100_000)] = 1
+    pack_parallel: Annotated[int, Field(ge=1, le=4096)] = 1
 
     @field_validator("options", mode="before")
     @classmethod
@@ -89,6 +94,15 @@ class Resources(BaseModel):
                 )
             pairs.append((name, "" if setting is True else str(setting)))
         return tuple(sorted(pairs))
+
+    @model_validator(mode="after")
+    def _side_by_side(self) -> Self:
+        if self.pack_parallel > self.pack:
+            raise ValueError(
+                f"pack_parallel = {self.pack_parallel} is not allowed; allowed: at most pack = {self.pack}, the runs "
+                "of a job"
+            )
+        return self
 
     @property
     def tasks_per_node(self) -> int:

@@ -35,6 +35,7 @@ from scaling.specification.command_template import fill
 from scaling.specification.spec import GeneratorRun
 from scaling.specification.workspace import Progress, Workspace
 from sweeps.record.attempts import ROWS, resumable, size_of
+from sweeps.record.failure_causes import says_out_of_memory
 from sweeps.record.memory import memory_kills
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of
 
@@ -48,7 +49,6 @@ ALONE = Place()
 """Of a training of one process."""
 _WORKERS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 ")
 """How lines of the worker in the log begin."""
-_NO_MEMORY = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def run_command(
@@ -291,7 +291,7 @@ def _judge(
         raise RunError(f"the trainer stopped on its own to be resumed ({_ending(code)}){tail}", "interrupted")
     if code != 0:
         short = memory_killed and code == -signal.SIGKILL
-        if short or (code > 0 and any(sign in line for line in last[-20:] for sign in _NO_MEMORY)):
+        if short or (code > 0 and any(map(says_out_of_memory, last[-20:]))):
             raise RunError(f"{trainer.program} ran out of memory ({_ending(code)}){tail}", "out_of_memory")
         raise RunError(f"{trainer.program} ended with {_ending(code)}{tail}")
     if incomplete:

@@ -39,10 +39,10 @@ from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
 from sweeps.record import artifacts, failure_causes
 from sweeps.record.attempts import Attempt, Claim, State, attempts_at, claim_attempt
 from sweeps.record.dependencies import blocking
+from sweeps.record.endings import run_row
 from sweeps.record.memory import peak_memory
 from sweeps.record.outcome import EXIT_CODES, Outcome, Result
 from sweeps.record.process_identity import ProcessId
-from sweeps.record.run_rows import run_row
 from sweeps.study.external_run import AnyRun, ExternalRun, parse_any_run
 
 from . import rendezvous

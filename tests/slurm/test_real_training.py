@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.backends.launch import submit
-from tests.sweeps.rooted_study import RootedStudy, tiny_study
+from sweeps.backends.base import Request
+from tests.sweeps.rooted_study import RootedStudy, submit_here, tiny_study
 
 from .cluster import NODES, Cluster
 from .conftest import MakeLab
@@ -38,7 +38,7 @@ def test_disturbed_study_equals_an_undisturbed_one(cluster: Cluster, labs: MakeL
     lab.real = True
     reference = RootedStudy(tmp_path / "undisturbed", lab.path)
     reference.root.mkdir()
-    assert submit(reference.plan, reference.root, jobs=1).exit_code == 0
+    assert submit_here(Request(reference.plan, reference.root, jobs=1)).exit_code == 0
     # What is cached can be computed again, at the cost of time that this test does not need to take.
     shutil.copytree(reference.root / "cache", lab.root / "cache")
 

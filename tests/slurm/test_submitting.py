@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.backends.slurm.submitter import cancel
+from sweeps.backends.base import Request
+from sweeps.backends.slurm.backend import SlurmBackend
 from sweeps.record.slurm_client import SlurmError
 from tests.sweeps.rooted_study import GO
 
@@ -79,7 +80,7 @@ def test_twice_and_two_at_once(cluster: Cluster, labs: MakeLab) -> None:
     lab.drained()
     lab.assert_complete()
     assert sorted(lab.begun()) == sorted(lab.plan.by_id)
-    assert "8 done of 8 runs" in lab.submit()[1]
+    assert "all 8 runs are done" in lab.submit()[1]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -151,7 +152,7 @@ def test_cancel_saves_and_a_later_submit_goes_on(cluster: Cluster, labs: MakeLab
     lab.behave(all={"steps": 50, "seconds": 0.2, "until": GO})
     assert lab.submit()[0] == 0
     lab.wait_until_at_work(2)
-    assert cancel("toy", lab.root) == 4
+    assert SlurmBackend().cancel(lab.plan, lab.root).startswith("cancelled 4 jobs")
     lab.drained()
     statuses = lab.statuses()
     assert {status.status for status in statuses.values()} == {"pending"}
@@ -187,13 +188,11 @@ def test_what_slurm_refuses_is_told_and_the_rest_goes_on(cluster: Cluster, labs:
 
 def test_slurm_that_does_not_answer_writes_nothing(labs: MakeLab, cluster: Cluster, monkeypatch: pytest.MonkeyPatch,
                                                     clients: Path) -> None:  # fmt: skip
-    from sweeps.backends.slurm.submitter import submit
-
     lab = labs(cluster, 1, 0)
     cluster.stop_controller()
     try:
         with pytest.raises(SlurmError, match="squeue: "):
-            submit(lab.plan, lab.root)
+            SlurmBackend().submit(Request(lab.plan, lab.root))
         assert list(lab.root.iterdir()) == []
     finally:
         cluster.start_controller()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from results import TokenlawError
-from sweeps.backends.slurm import submitter, waiting
-from sweeps.cli.slurm import submit_to_slurm
+from sweeps.backends.slurm import backend, waiting
+from sweeps.cli.submitting import carry_out
 from sweeps.planning.plan import make_plan
 from sweeps.study.study import load_study
 
@@ -26,7 +26,7 @@ waiting.AGAIN_SECONDS = 5.0
 
 
 def _die(when: str) -> None:
-    sbatch = submitter._Submitter._sbatch
+    sbatch = backend._Submitter._sbatch
 
     def deadly(self: Any, *arguments: Any) -> str:
         if when == "after":
@@ -34,7 +34,7 @@ def _die(when: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return ""
 
-    submitter._Submitter._sbatch = deadly  # type: ignore[method-assign]
+    backend._Submitter._sbatch = deadly  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
@@ -42,9 +42,10 @@ if __name__ == "__main__":
     if "--die" in options:
         _die(options[options.index("--die") + 1])
     try:
-        code = submit_to_slurm(
+        code = carry_out(
             make_plan(load_study(study)),
             Path(root),
+            "slurm",
             wait="--wait" in options,
             retry="--retry" in options,
             worker=() if "--real" in options else ("no-such-program",) if "--broken" in options else TOY,

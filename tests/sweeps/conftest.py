@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from sweeps.backends.launch import submit
-from sweeps.backends.standing import Standing, SubmissionSummary
+from sweeps.backends.base import Request
+from sweeps.backends.standing import Observe, SubmissionSummary
 from sweeps.record.attempts import attempted, living
 from sweeps.worker.process import worker_environment
 
-from .rooted_study import TOY, RootedStudy
+from .rooted_study import TOY, RootedStudy, submit_here
 
 SUBMITTER = str(Path(__file__).with_name("toy_submit.py"))
 STUDY = """
@@ -40,12 +40,9 @@ product = { "generator.size" = ["XS"] }
 class Sweep(RootedStudy):
     """A study under a root, submitted to this machine."""
 
-    def submit(
-        self, jobs: int = 2, observe: Callable[[Standing], None] = lambda s: None, **options: Any
-    ) -> SubmissionSummary:
+    def submit(self, jobs: int = 2, observe: Observe = lambda s: None, **options: Any) -> SubmissionSummary:
         """Submit in this process, with toys."""
-        options = {"worker": TOY, "prepare": lambda runs, say: None, **options}
-        return submit(self.plan, self.root, jobs=jobs, observe=observe, **options)
+        return submit_here(Request(self.plan, self.root, **{"jobs": jobs, "worker": TOY, **options}), observe)
 
     def start(self, jobs: int = 2, real: bool = False) -> subprocess.Popen[str]:
         """Submit in a process of its own."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from results import TABLES, Store
-from sweeps.backends.launch import submit
+from sweeps.backends.base import Request
+from sweeps.backends.local import LocalBackend
+from sweeps.backends.standing import Observe, SubmissionSummary
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import attempted, living
 from sweeps.study.study import load_study
@@ -25,6 +27,12 @@ GO = "go"
 ARTIFACTS = ("model.safetensors", "tokens.safetensors", "model.txt")
 NOT_KEYS = ("attempt", "value", "standard_error")
 """What differs between two measurements of one quantity."""
+
+
+def submit_here(request: Request, observe: Observe = lambda standing: None) -> SubmissionSummary:
+    """Submit to this machine and stay until the end."""
+    backend = LocalBackend()
+    return backend.watch(request, backend.submit(request), observe)
 
 
 def tiny_study(tokenizer_images: int, generator_images: Sequence[int] = (), more: str = "") -> str:
@@ -94,7 +102,7 @@ class RootedStudy:
         told: dict[str, dict[str, Any]] = json.loads((self.root / "toy.json").read_text())
         hurried = {label: plan | {"seconds": 0.001, "until": None} for label, plan in told.items()}
         (root / "toy.json").write_text(json.dumps(hurried))
-        assert submit(other.plan, root, jobs=2, worker=TOY, prepare=lambda runs, say: None).exit_code == 0
+        assert submit_here(Request(other.plan, root, jobs=2, worker=TOY)).exit_code == 0
         return other
 
     def at_work(self) -> int:

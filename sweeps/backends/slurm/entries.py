@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 from results import SpecError, StoreError
@@ -73,14 +72,17 @@ class ArrayEntry:
         """What an element's job printed, around its workers."""
         return self.folder / f"{index}.log"
 
-    def run(self, index: int) -> AnyRun:
-        """The specification of an element. Raises StoreError."""
+    def runs(self, index: int) -> list[AnyRun]:
+        """The specifications of an element's runs. Raises StoreError."""
         path = self.folder.parent.parent / "runs.jsonl"
         try:
-            number = json.loads((self.folder / "array.json").read_text())["lines"][index]
+            numbers = json.loads((self.folder / "array.json").read_text())["lines"]
+            pack = self.array.resources.pack
+            wanted = {number: place for place, number in enumerate(numbers[index * pack : (index + 1) * pack])}
             with path.open() as lines:
-                return parse_any_run(next(islice(lines, number, None)))
-        except (OSError, ValueError, LookupError, TypeError, StopIteration, SpecError) as error:
+                specs = {wanted[n]: parse_any_run(line) for n, line in enumerate(lines) if n in wanted}
+            return [specs[place] for place in range(len(wanted))]
+        except (OSError, ValueError, LookupError, TypeError, SpecError) as error:
             raise StoreError(f"{path} or {self.folder} is damaged: {error!r}") from error
 
 
@@ -126,20 +128,24 @@ def queued(root: Path, queue: Queue, max_age: float = 1.0) -> dict[str, QueuedJo
     Raises SlurmError if the queue cannot be read.
     """
     jobs = queue.read(max_age)
-    found: dict[str, QueuedJob] = {}
+    in_queue: dict[str, QueuedJob] = {}
     for submission in open_submissions(root):
         for entry in entries(root, submission):
-            found |= elements(entry, jobs)
-    return found
+            in_queue |= elements(entry, jobs)
+    return in_queue
 
 
 def elements(entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> dict[str, QueuedJob]:
     """The runs of an array that are in the queue, with their jobs. A job that waits for ever is not."""
-    job = entry.job or lost_job(entry, jobs)
-    if job is None:
+    array_job = entry.job or lost_job(entry, jobs)
+    if array_job is None:
         return {}
-    here = ((run_id, jobs.get(f"{job}_{index}")) for index, run_id in enumerate(entry.array.members))
-    return {run_id: one for run_id, one in here if one is not None and not one.stranded}
+    return {
+        run_id: job
+        for index, pack in enumerate(entry.array.packs)
+        if (job := jobs.get(f"{array_job}_{index}")) is not None and not job.stranded
+        for run_id in pack
+    }
 
 
 def lost_job(entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> str | None:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sweeps.backends.policy import progressed
-from sweeps.backends.status import last_line
 from sweeps.record import failure_causes
 from sweeps.record.attempts import Attempt, Claim, attempts_at
+from sweeps.record.endings import last_line, record_death, record_unbegun, settle
 from sweeps.record.outcome import EXIT_CODES
-from sweeps.record.run_rows import record_death, record_unbegun
 from sweeps.record.slurm_client import Ending, Queue
 from sweeps.study.external_run import AnyRun
 
@@ -40,34 +39,36 @@ def settle_vanished(root: Path, runs: Mapping[str, AnyRun], queue: Queue) -> Non
         cause, message = failure_causes.of_death(
             attempt.heartbeat, ending.signal, ending.state or None, here=claim.worker.local
         )
-        stuck = cause == "timeout" and progressed(attempts_at(root, run_id)) > 0
-        if cause in ("out_of_memory", "killed", "error") or stuck:
-            record_death(root, runs[run_id], attempt, cause, f"{message}, without progress" if stuck else message)
+        if cause == "timeout" and progressed(attempts_at(root, run_id)) > 0:
+            record_death(root, runs[run_id], attempt, cause, f"{message}, without progress")
         else:
-            attempt.end("interrupted", cause=cause, message=message)
+            settle(root, runs[run_id], attempt, cause, message, submission=claim.submission, job=job)
 
 
 def settle_unbegun(root: Path, runs: Mapping[str, AnyRun], entries: Iterable[ArrayEntry], queue: Queue) -> None:
-    """Record the failure of jobs that ended before their worker began, such as on a node without our Python.
+    """Record the failure of jobs that ended before any worker of theirs began, such as on a node without our Python.
 
     `runs` are without a result and not in the queue. Raises StoreError, SlurmError.
     """
     jobs = queue.read()
-    gone: dict[str, tuple[str, ArrayEntry, int]] = {}
+    gone: dict[str, tuple[ArrayEntry, int, list[str]]] = {}
     for entry in entries:
         if entry.job is None or entry.abandoned:
             continue
-        for index, run_id in enumerate(entry.array.members):
-            element = entry.element(index)
-            if run_id in runs and element not in jobs:
-                known = {claim.job for attempt in attempts_at(root, run_id) if (claim := attempt.claim)}
-                if element not in known:
-                    gone[element] = (run_id, entry, index)
+        for index, pack in enumerate(entry.array.packs):
+            element, left = entry.element(index), [run_id for run_id in pack if run_id in runs]
+            if not left or element in jobs:
+                continue
+            # Of a pack that began what was not reached is simply left.
+            claims = (attempt.claim for run_id in pack for attempt in attempts_at(root, run_id))
+            if all(claim is None or claim.job != element for claim in claims):
+                gone[element] = (entry, index, left)
     for element, ending in queue.endings(gone).items():
-        run_id, entry, index = gone[element]
+        entry, index, left = gone[element]
         if ending.state not in ("FAILED", "OUT_OF_MEMORY", "TIMEOUT") or ending.exit_code in OWN_ENDINGS:
             continue
-        run, submission = runs[run_id], entry.folder.parent.parent.name
+        submission = entry.folder.parent.parent.name
         cause = "out_of_memory" if ending.state == "OUT_OF_MEMORY" else "error"
         message = f"its job ended before it began: {last_line(entry.log(index)) or 'it printed nothing'}"
-        record_unbegun(root, run, submission, cause, message, job=element)
+        for run_id in left:
+            record_unbegun(root, runs[run_id], submission, cause, message, job=element)

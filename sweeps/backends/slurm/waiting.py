@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 
 from results import Store
+from sweeps.backends.base import Request, Submitted
 from sweeps.backends.standing import Observe, Standing, SubmissionSummary, Working
 from sweeps.backends.status import collect
 from sweeps.backends.time_left import Clock
-from sweeps.planning.plan import Plan
 from sweeps.record.attempts import Heartbeat, attempts_at
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Queue, QueuedJob, SlurmError
 from sweeps.worker.signals import INTERRUPTS, caught
 
 from .entries import queued
-from .submitter import Submitted
 
 LOOK_SECONDS = 2.0
 """Time between looks at the queue."""
@@ -31,28 +29,25 @@ AGAIN_SECONDS = 30.0
 USUAL = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning")
 """Reasons for waiting that end by themselves. Others, such as a limit of an account, may not."""
 
-Resubmit = Callable[[], Submitted]
-
 
 class Waiter:
-    """Waits for the runs of a plan."""
+    """Waits for the runs of a request."""
 
     def __init__(
         self,
-        plan: Plan,
-        root: Path,
-        resubmit: Resubmit,
+        request: Request,
+        resubmit: Callable[[], Submitted],
+        observe: Observe,
         *,
-        only: Collection[str] | None = None,
-        observe: Observe = lambda snapshot: None,
-        look_seconds: float = LOOK_SECONDS,
+        look_seconds: float | None = None,
     ) -> None:
-        self.plan, self.root, self.resubmit, self.observe = plan, root.absolute(), resubmit, observe
-        self.wanted = {run_id for run_id in plan.by_id if only is None or run_id in only}
-        self.look_seconds = look_seconds
+        self.plan, self.root = request.plan, request.root.absolute()
+        self.resubmit, self.observe = resubmit, observe
+        self.wanted = set(request.runs)
+        self.look_seconds = LOOK_SECONDS if look_seconds is None else look_seconds
         self.store = Store(self.root)
         self.queue = Queue()
-        self.clock = Clock({run_id: plan.by_id[run_id] for run_id in self.wanted})
+        self.clock = Clock(request.runs)
         self.news: list[str] = []
         self.told: set[str] = set(USUAL)
         """Reasons for which jobs wait that need not be told any more."""
@@ -73,7 +68,7 @@ class Waiter:
                 flight = self._flight()
                 if flight is not None:
                     results = self.store.results(self.wanted)
-                    self._show(flight, {run_id: found.status for run_id, found in results.items()}, report)
+                    self._show(flight, {run_id: stored.status for run_id, stored in results.items()}, report)
                     if results.keys() == self.wanted:
                         break
                     ours = flight.keys() & self.wanted
@@ -137,7 +132,9 @@ class Waiter:
             if (attempts := attempts_at(self.root, run_id)) and (beat := attempts[0].heartbeat)
         }
         failed = {
-            run_id for run_id in report.refused.keys() | report.exhausted.keys() if self._open(run_id, flight, results)
+            run_id
+            for run_id, outcome in report.aside.items()
+            if outcome.result == "failed" and self._open(run_id, flight, results)
         }
         blocked = self._blocked(flight, results, report, failed)
         estimate = self.clock.estimate(beats, results, max(len(running), 1), failed | blocked)
@@ -170,28 +167,27 @@ class Waiter:
         self, flight: Mapping[str, QueuedJob], results: Mapping[str, str], report: Submitted, failed: Collection[str]
     ) -> set[str]:
         """The runs that will not begin as things are, beside those that SLURM refused or that failed too often."""
-        found = {run_id for run_id in report.blocked if self._open(run_id, flight, results)}
-        found |= {run_id for run_id, job in flight.items() if run_id in self.wanted - results.keys() and job.barred}
-        lost = found.union(failed)
+        aside = {run_id for run_id in report.aside if self._open(run_id, flight, results)}
+        barred = {run_id for run_id, job in flight.items() if run_id in self.wanted - results.keys() and job.barred}
+        lost = aside | barred
         waiting = {run_id for run_id in self.wanted - results.keys() - lost if self.plan.by_id[run_id].parent in lost}
-        return found | waiting
+        return (lost | waiting) - set(failed)
 
     def _summary(self, before: Collection[str], report: Submitted) -> SubmissionSummary:
         """How every run ended that had no result before."""
-        summary = SubmissionSummary(before=len(before), elapsed=time.monotonic() - self.begun)
+        summary = SubmissionSummary(before=len(before), jobs_go_on=True, elapsed=time.monotonic() - self.begun)
         statuses = {status.run.run_id: status for status in collect(self.plan, self.root)}
         for run_id in self.plan.by_id:
             if run_id in before or run_id not in self.wanted:
                 continue
-            status = statuses[run_id]
-            parent = statuses.get(status.run.parent or "")
-            if run_id in report.refused:
-                outcome = Outcome(run_id, "failed", cause="refused", message=report.refused[run_id])
-            elif status.status in ("done", "diverged", "failed"):
+            status, left_aside = statuses[run_id], report.aside.get(run_id)
+            if status.status in ("done", "diverged", "failed") and (
+                left_aside is None or left_aside.cause != "refused"
+            ):
                 result = status.status
                 outcome = Outcome(run_id, result, status.attempts, status.cause, status.message)  # type: ignore[arg-type]
-            elif run_id in report.blocked and parent is not None:
-                outcome = Outcome(run_id, "blocked", cause=parent.status, message=report.blocked[run_id])
+            elif left_aside is not None:
+                outcome = left_aside
             else:
                 message = status.message or "stopped before it was done; submit goes on"
                 outcome = Outcome(run_id, "interrupted", status.attempts, status.cause or "interrupted", message)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from results import Recorder, StoreError
-from sweeps.backends.launch import check_writable
 from sweeps.backends.status import collect
+from sweeps.backends.submission import check_writable
 from sweeps.record.attempts import attempts_at
 from sweeps.worker.worker import work
 

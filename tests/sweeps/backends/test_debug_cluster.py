@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweeps.backends.launch import submit_debug
+from sweeps.backends.base import Request, Say, silent
+from sweeps.backends.debug import DebugBackend
+from sweeps.backends.standing import SubmissionSummary
 from sweeps.record.ledger import submissions
 from tests.sweeps.toy_worker import toy
 
@@ -27,14 +29,19 @@ def _handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def _debug(sweep: Sweep, say: Say = silent) -> SubmissionSummary:
+    backend, request = DebugBackend(execute=toy), Request(sweep.plan, sweep.root, say=say)
+    return backend.watch(request, backend.submit(request), lambda standing: None)
+
+
 def test_runs_happen_here_with_the_same_store(sweep: Sweep) -> None:
     sweep.behave(K256_T16_s1={"ending": "diverged"}, all={"steps": 3, "seconds": 0.001})
     said: list[str] = []
-    summary = submit_debug(sweep.plan, sweep.root, prepare=lambda runs, say: None, execute=toy, say=said.append)
+    summary = _debug(sweep, said.append)
     assert summary.exit_code == 0
     assert {outcome.result for outcome in summary.outcomes.values()} == {"done", "diverged", "blocked"}
     assert {pid for _, _, _, _, pid in sweep.log()} == {os.getpid()}
     assert "diverged: loss is nan at step 2" in said
     assert [submission.cluster for submission in submissions(sweep.root)] == ["debug"]
-    again = submit_debug(sweep.plan, sweep.root, prepare=lambda runs, say: None, execute=toy)
+    again = _debug(sweep)
     assert [outcome.result for outcome in again.outcomes.values()] == ["blocked"]

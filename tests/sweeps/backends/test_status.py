@@ -10,7 +10,7 @@ from results import UsageError
 from scaling.specification.spec import canonical_json
 from sweeps.backends.status import STATUSES, RunStatus, collect, counts, find_run
 from sweeps.record.attempts import Heartbeat, claim_attempt
-from sweeps.record.run_rows import record_death
+from sweeps.record.endings import record_death
 from sweeps.worker.worker import work
 
 if TYPE_CHECKING:

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scaling.specification.spec import canonical_json
+from sweeps.backends.base import Request, Submitted
 from sweeps.backends.progress import _headline
 from sweeps.backends.slurm import waiting
-from sweeps.backends.slurm.submitter import Submitted, submit
-from sweeps.backends.slurm.untaken import Untaken, note_untaken, untaken
+from sweeps.backends.slurm.backend import SlurmBackend
+from sweeps.backends.slurm.view import cluster_view
 from sweeps.backends.slurm.waiting import Waiter
 from sweeps.backends.standing import Standing
-from sweeps.backends.status import ClusterView, RunStatus, cluster_view, collect
+from sweeps.backends.status import ClusterView, RunStatus, collect
 from sweeps.cli.views import print_status
 from sweeps.record.attempts import claim_attempt
+from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Queue, QueuedJob
+from sweeps.record.untaken import Untaken, note_untaken, untaken
 
 if TYPE_CHECKING:
     from tests.sweeps.conftest import Sweep
@@ -59,8 +62,8 @@ def test_status_says_why_slurm_refused_a_run_until_a_later_submission(
     sweep: Sweep, says: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     says.write_text(REFUSED)
-    report = submit(sweep.plan, sweep.root)
-    assert report.refused.keys() == sweep.plan.by_id.keys()
+    report = SlurmBackend().submit(Request(sweep.plan, sweep.root))
+    assert report.aside.keys() == sweep.plan.by_id.keys()
     found = {one.run.stage: one for one in _statuses(sweep)}
     assert {(one.status, one.cause) for one in found.values()} == {("pending", "refused")}
     shown = json.loads(json.dumps(found["tokenizer"].as_json()))
@@ -72,12 +75,12 @@ def test_status_says_why_slurm_refused_a_run_until_a_later_submission(
 
     # Another reason supersedes the first, and so does a submission that is taken.
     says.write_text(FULL)
-    assert submit(sweep.plan, sweep.root).waiting.keys() == sweep.plan.by_id.keys()
+    assert SlurmBackend().submit(Request(sweep.plan, sweep.root)).waiting.keys() == sweep.plan.by_id.keys()
     for one in _statuses(sweep):
         assert (one.status, one.cause) == ("pending", "no_room")
         assert "job submit limit" in str(one.message) and str(one.message).endswith("submit goes on with it")
     says.write_text("")
-    report = submit(sweep.plan, sweep.root)
+    report = SlurmBackend().submit(Request(sweep.plan, sweep.root))
     assert report.queued == len(sweep.plan.runs) and not untaken(sweep.root)
     assert {one.cause for one in _statuses(sweep)} == {None}
 
@@ -156,7 +159,7 @@ def _snapshot(
 
     queue = Queue({job.id: job for job in flight.values()}, float("inf"))
     monkeypatch.setattr(waiting, "queued", lambda root, queue: flight)
-    waiter = Waiter(sweep.plan, sweep.root, lambda: report, observe=observe, look_seconds=0.0)
+    waiter = Waiter(Request(sweep.plan, sweep.root), lambda: report, observe, look_seconds=0.0)
     waiter.queue = queue
     waiter.wait(report)
     return seen[0]
@@ -180,12 +183,13 @@ def test_no_time_left_for_what_cannot_begin(sweep: Sweep, monkeypatch: pytest.Mo
     assert half.eta == pytest.approx(whole.eta / 2) and half.seconds_total == whole.seconds_total
     assert "2 blocked" in _headline(half) and "left" in _headline(half)
 
-    refused = {run.run_id: REFUSED for run in plan.runs if tokenizers[0].run_id in (run.run_id, run.parent)}
+    mine = [run.run_id for run in plan.runs if tokenizers[0].run_id in (run.run_id, run.parent)]
+    refused = {run_id: Outcome(run_id, "failed", cause="refused", message=REFUSED) for run_id in mine}
     left = {run_id: job for run_id, job in free.items() if run_id not in refused}
-    shown = _snapshot(sweep, monkeypatch, left, Submitted(refused=refused))
+    shown = _snapshot(sweep, monkeypatch, left, Submitted(aside=refused))
     assert (shown.failed, shown.blocked, shown.eta) == (2, 0, half.eta)
     # A run that is in the queue by now is what the queue says, whatever an earlier submission told of it.
-    assert _snapshot(sweep, monkeypatch, dict.fromkeys(flight, JOB), Submitted(refused=refused)).eta == whole.eta
+    assert _snapshot(sweep, monkeypatch, dict.fromkeys(flight, JOB), Submitted(aside=refused)).eta == whole.eta
 
 
 def test_a_tokenizer_that_failed_too_often_takes_its_generators_out_of_the_estimate(
@@ -194,9 +198,8 @@ def test_a_tokenizer_that_failed_too_often_takes_its_generators_out_of_the_estim
     tokenizer = next(run for run in sweep.plan.runs if run.stage == "tokenizer")
     mine = {run.run_id for run in sweep.plan.runs if tokenizer.run_id in (run.run_id, run.parent)}
     flight = {run_id: JOB for run_id in sweep.plan.by_id if run_id not in mine}
-    report = Submitted(
-        exhausted={tokenizer.run_id: "error"}, blocked=dict.fromkeys(mine - {tokenizer.run_id}, "its tokenizer failed")
-    )
+    aside = {run_id: Outcome(run_id, "blocked", cause="failed") for run_id in mine}
+    report = Submitted(aside=aside | {tokenizer.run_id: Outcome(tokenizer.run_id, "failed", cause="error")})
     shown = _snapshot(sweep, monkeypatch, flight, report)
     assert (shown.failed, shown.blocked) == (1, 1)
     assert shown.eta == pytest.approx(sum(sweep.plan.by_id[run_id].seconds for run_id in flight))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from scaling.specification.spec import canonical_json
-from sweeps.backends import launch, local
 from sweeps.cli.app import app
+from sweeps.cli.submitting import carry_out
 from sweeps.record.attempts import claim_attempt
 from sweeps.record.process_identity import ProcessId
+from sweeps.worker.process import worker_environment
 
 from_worker = Path(__file__).parents[1].joinpath("toy_worker.py")
 
@@ -136,9 +138,8 @@ def test_unwritable_root(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every submit of the command line uses toy training."""
-    monkeypatch.setattr(local, "WORKER", (sys.executable, "-P", str(from_worker)))
-    monkeypatch.setitem(launch.submit.__kwdefaults__, "worker", (sys.executable, "-P", str(from_worker)))
-    monkeypatch.setitem(launch.submit.__kwdefaults__, "prepare", lambda runs, say: None)
+    toy = (sys.executable, "-P", str(from_worker))
+    monkeypatch.setattr("sweeps.cli.app.carry_out", partial(carry_out, worker=toy))
 
 
 @pytest.mark.usefixtures("toys")
@@ -255,7 +256,7 @@ def test_cancel_leaves_workers_of_jobs_to_their_jobs(sweep: Sweep, monkeypatch: 
 def test_interrupt_ends_with_130(sweep: Sweep) -> None:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "sweeps.cli.app", "logs", "--follow", _running(sweep), "--root", str(sweep.root)],
-        env=local.worker_environment(1),
+        env=worker_environment(1),
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -106,9 +107,9 @@ def _scontrol(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_stops_within_a_job(
     facts: str, number: int, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = int(time.time())
+    soon, later = (datetime.fromtimestamp(time.time() + s).isoformat(timespec="seconds") for s in (60, 36_000))
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    _scontrol(tmp_path, monkeypatch, facts.format(soon=now + 60, later=now + 36_000))
+    _scontrol(tmp_path, monkeypatch, facts.format(soon=soon, later=later))
     assert failure_causes.of_stop([number], "17_3") == cause
 
 

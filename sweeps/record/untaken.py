@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from results.store import atomic
-from sweeps.record.ledger import submissions_folder
+
+from .ledger import submissions_folder
 
 _FILE = ".untaken.json"
 

@@ -1,7 +1,8 @@
-"""The rows of `runs` that attempts leave: what is in them, and those of attempts that cannot write their own."""
+"""What attempts leave at their end: their row of `runs`, also where the worker could not write one itself."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,13 @@ from scaling.specification.spec import canonical_json
 from sweeps.study.external_run import AnyRun, facts_of
 
 from .attempts import Attempt, Heartbeat, claim_attempt
+from .outcome import Outcome
+
+INTERRUPTIONS = ("preempted", "node_lost", "timeout", "interrupted")
+"""Causes of an end that is no failure: the run is resumed where it was."""
+TAIL_BYTES = 4096
+_ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")
+"""The worker's last line, see sweeps.worker.worker."""
 
 
 def run_row(
@@ -71,3 +79,47 @@ def record_unbegun(
         return None
     record_death(root, spec, attempt, cause, message)
     return attempt
+
+
+def settle(
+    root: Path,
+    spec: AnyRun,
+    attempt: Attempt | None,
+    cause: str,
+    message: str,
+    *,
+    submission: str,
+    job: str | None = None,
+) -> Outcome:
+    """Write down how a worker ended that could not say so itself; `attempt` is None if it had not claimed its run.
+
+    An interruption is noted and resumed; all else is a failure in the store. Raises StoreError.
+    """
+    if cause in INTERRUPTIONS:
+        if attempt is not None:
+            attempt.end("interrupted", cause=cause, message=message)
+        return Outcome(spec.run_id, "interrupted", attempt.number if attempt else None, cause, message)
+    if attempt is None:
+        message += ", before it began"
+        attempt = record_unbegun(root, spec, submission, cause, message, job=job)
+        if attempt is None:
+            return Outcome(spec.run_id, "taken", message="another process works on this run")
+    else:
+        record_death(root, spec, attempt, cause, message)
+    return Outcome(spec.run_id, "failed", attempt.number, cause, message)
+
+
+def last_line(log: Path) -> str | None:
+    """The last line of a log that says something; None if there is none.
+
+    The worker's own word on the end of an attempt is left out: what it says is the message, and it hides what the run
+    itself printed last.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _ENDING.match(line)]
+    return lines[-1] if lines else None

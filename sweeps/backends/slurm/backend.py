@@ -1,0 +1,292 @@
+"""Runs as jobs of a SLURM cluster: what is left and not under way, ledger first, then one sbatch for each array."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from results import Store
+from sweeps.backends.base import Request, Submitted
+from sweeps.backends.policy import grown
+from sweeps.backends.remaining import Remaining, remaining
+from sweeps.backends.standing import Observe, SubmissionSummary
+from sweeps.backends.submission import check, enter
+from sweeps.planning.plan import Plan
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.record import slurm_client
+from sweeps.record.attempts import attempts_at, living
+from sweeps.record.code_snapshot import CodeSnapshot, load_snapshot
+from sweeps.record.ledger import Submission
+from sweeps.record.outcome import Outcome
+from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
+from sweeps.record.untaken import Untaken, note_untaken
+
+from .arrays import Array, arrange
+from .entries import ArrayEntry, add_entry, close, content, elements, entries, lost_job, open_submissions
+from .pack_job import command
+from .script import write_script
+from .settling import settle_unbegun, settle_vanished
+from .turn import Turn
+from .waiting import Waiter
+
+MANY = 50
+"""From so many jobs on the controller is asked how many more it takes (MaxJobCount)."""
+_NO_ROOM = re.compile(
+    r"job submit limit|MaxSubmit|GrpSubmit|Invalid job array specification|MaxArraySize", re.IGNORECASE
+)
+"""Refusals that end when other jobs do, or when an array is smaller. Not those of a job that asks for more than its
+account may ever have, such as QOSMaxWallDurationPerJobLimit."""
+_FULL = re.compile(r"temporarily unable|Resource temporarily", re.IGNORECASE)
+"""The controller has no room at all; sbatch has then waited for a while already."""
+
+
+class SlurmBackend:
+    """Jobs of the cluster whose login node this is."""
+
+    name = "slurm"
+
+    def submit(self, request: Request) -> Submitted:
+        """Submit what is left and not under way already, in this or another study.
+
+        Raises SlurmMissing, SlurmError if SLURM does not answer, and what every submission raises.
+        """
+        request = replace(request, root=request.root.absolute())
+        check(request)
+        if shutil.which("sbatch") is None:
+            raise SlurmMissing(
+                "sbatch is not installed here; --cluster slurm needs SLURM's commands (a login node of the cluster)"
+            )
+        queue = Queue()
+        queue.read(0)
+        with Turn(request.root, request.say) as turn:
+            return _Submitter(request, queue, turn).submit()
+
+    def watch(self, request: Request, submitted: Submitted, observe: Observe) -> SubmissionSummary:
+        """Stay until nothing is under way, submitting again what the policy allows. Leaving early stops nothing."""
+        again = replace(request, retry=False, over_limit=True)
+        return Waiter(request, lambda: self.submit(again), observe).wait(submitted)
+
+    def cancel(self, plan: Plan, root: Path) -> str:
+        """Cancel the jobs of all submissions of a study by their ids.
+
+        Does nothing, also without SLURM, where nothing of the study is open. Raises SlurmError, StoreError.
+        """
+        root, study = root.absolute(), plan.study.name
+        if not any(open_submissions(root, study)):
+            return ""
+        with Turn(root):
+            jobs = Queue().read(0)
+            left: list[str] = []
+            for submission in list(open_submissions(root, study)):
+                for entry in entries(root, submission):
+                    array_job = entry.job or lost_job(entry, jobs)
+                    left += [job for index in range(entry.array.jobs) if (job := f"{array_job}_{index}") in jobs]
+            slurm_client.cancel(left)
+        return f"cancelled {len(left)} jobs of SLURM, which save and stop" if left else ""
+
+
+class _Submitter:
+    """One submission, while it has the turn."""
+
+    def __init__(self, request: Request, queue: Queue, turn: Turn) -> None:
+        self.request, self.plan, self.root = request, request.plan, request.root
+        self.queue, self.turn = queue, turn
+        self.report = Submitted()
+        self.jobs: dict[str, str] = {}
+        """SLURM's id of the job of each run that is in the queue."""
+
+    def submit(self) -> Submitted:
+        """Reconcile the ledger with the queue, and submit what is left."""
+        finished = Store(self.root).finished()
+        unfinished = {run_id: run for run_id, run in self.plan.by_id.items() if run_id not in finished}
+        self.report.before = len(self.plan.runs) - len(unfinished)
+        if not unfinished:
+            return self.report
+        self._reconcile(unfinished)
+        elsewhere = {
+            run_id
+            for run_id, attempt in living(self.root, unfinished.keys() - self.jobs.keys()).items()
+            if (claim := attempt.claim) is not None and claim.job is None
+        }
+        left = remaining(self.request, self.jobs.keys() | elsewhere, elsewhere, unattended=True)
+        self.report.aside = left.aside
+        self.report.under_way = len(unfinished.keys() & (self.jobs.keys() | elsewhere))
+        if left.ready:
+            self._submit(left)
+        return self.report
+
+    def _submit(self, left: Remaining) -> None:
+        """Enter what is ready into the ledger, and hand it to SLURM."""
+        chosen = [self.plan.by_id[run_id] for run_id in left.ready]
+        cluster = Cluster.read()
+        growth = self.plan.study.limits.out_of_memory_growth
+        shapes = {run.run_id: grown(run.resources, run.spec, left.failures.of(run.run_id), growth) for run in chosen}
+        arrays = arrange(chosen, shapes, left.ready, cluster.max_array, self.jobs)
+        order = {run.run_id: number for number, run in enumerate(chosen)}
+        submission = enter(
+            self.request, SlurmBackend.name, chosen, chosen,
+            {f"arrays/{array.number}/array.json": content(array, order) for array in arrays},
+        )  # fmt: skip
+        self.report.submission = submission
+        note_untaken(self.root, order, {})
+        room = _room(cluster) if sum(array.jobs for array in arrays) >= MANY else None
+        self._hand_over(submission, load_snapshot(self.root, submission.snapshot), arrays, order, room)
+        note_untaken(self.root, order, self._untaken())
+
+    def _untaken(self) -> dict[str, Untaken]:
+        """What `status` is to tell of the runs that are not in the queue now."""
+        reasons = {run_id: (why, False) for run_id, why in self.report.waiting.items()}
+        reasons |= {o.run_id: (o.message or "", True) for o in self.report.aside.values() if o.cause == "refused"}
+        newest = {run_id: next((a.number for a in attempts_at(self.root, run_id)), 0) for run_id in reasons}
+        return {run_id: Untaken(why, refused, newest[run_id]) for run_id, (why, refused) in reasons.items()}
+
+    # --- what is under way --------------------------------------------------------------------------------------------
+
+    def _reconcile(self, left: Mapping[str, PlannedRun]) -> None:
+        """Find out which runs are in the queue, write down what dead submitters could not, settle what ended."""
+        jobs = self.queue.read(0)
+        known: list[ArrayEntry] = []
+        for submission in list(open_submissions(self.root)):
+            in_queue = False
+            for entry in entries(self.root, submission):
+                if entry.abandoned:
+                    continue
+                if entry.job is None:
+                    # Nobody else submits during this turn: without a job by now, its submitter died before sbatch.
+                    job = lost_job(entry, jobs)
+                    if job is None:
+                        entry.abandon()
+                        continue
+                    entry.record_job(job)
+                    self.request.say(f"found job {job}, which a submitter that died had submitted as {submission.id}")
+                self._drop_stranded(entry, jobs)
+                queued = elements(entry, jobs)
+                known.append(entry)
+                in_queue |= bool(queued)
+                self.jobs |= {run_id: job.id for run_id, job in queued.items()}
+            if not in_queue:
+                close(self.root, submission)
+        specs = {run_id: run.spec for run_id, run in left.items() if run_id not in self.jobs}
+        settle_vanished(self.root, specs, self.queue)
+        settle_unbegun(self.root, specs, known, self.queue)
+
+    def _drop_stranded(self, entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> None:
+        """Cancel elements that wait for ever; their runs are submitted again, if they have no result by now."""
+        queued = (jobs.get(entry.element(index)) for index in range(entry.array.jobs))
+        stranded = [job for job in queued if job is not None and job.stranded]
+        if stranded:
+            self.request.say(f"cancelling {len(stranded)} jobs that wait for ever: {stranded[0].reason}")
+            slurm_client.cancel([job.id for job in stranded])
+
+    # --- sbatch -------------------------------------------------------------------------------------------------------
+
+    def _hand_over(
+        self,
+        submission: Submission,
+        snapshot: CodeSnapshot,
+        arrays: Sequence[Array],
+        order: Mapping[str, int],
+        room: int | None,
+    ) -> None:
+        """Submit the arrays, every tokenizer before its generators; `room` is for so many jobs, None if not known."""
+        left = list(arrays)
+        number = len(left)
+        full: str | None = None
+        """Why the cluster takes nothing more."""
+        while left:
+            array = left.pop(0)
+            entry = ArrayEntry(submission.folder(self.root) / "arrays" / str(array.number))
+            parent = array.parent
+            if full is not None or parent in self.report.waiting:
+                self._set_aside(entry, array, full or "its tokenizer waits for room")
+                continue
+            if parent is not None and not self.jobs.get(parent):
+                refused = self.report.aside.get(parent)
+                reason = refused.message if refused is not None else "its tokenizer was not submitted"
+                self._refuse(entry, array, f"its tokenizer was not taken: {reason}")
+                continue
+            if room is not None and room < array.jobs:
+                if room <= 0:
+                    full = "MaxJobCount"
+                    self.request.say(f"the cluster takes no more jobs now ({full})")
+                    self._set_aside(entry, array, full)
+                else:
+                    left[:0] = self._split(submission, array, number, order, room)
+                    number += 1
+                continue
+            self.turn.check()
+            try:
+                job = self._sbatch(submission, snapshot, entry, array)
+            except SlurmError as error:
+                overloaded = _FULL.search(str(error)) is not None
+                if not overloaded and _NO_ROOM.search(str(error)) is None:
+                    self._refuse(entry, array, str(error))
+                elif not overloaded and array.jobs > 1:
+                    # Half of it may fit; the rest waits for the next submit.
+                    left[:0] = self._split(submission, array, number, order, (array.jobs + 1) // 2)
+                    number += 1
+                else:
+                    self.request.say(f"the cluster takes no more jobs now: {error}")
+                    full = str(error)
+                    self._set_aside(entry, array, full)
+                continue
+            job = entry.record_job(job)
+            room = None if room is None else room - array.jobs
+            self.report.arrays += 1
+            self.report.jobs += array.jobs
+            self.report.queued += len(array.members)
+            self.jobs |= {run_id: f"{job}_{index}" for index, pack in enumerate(array.packs) for run_id in pack}
+
+    def _split(
+        self, submission: Submission, array: Array, number: int, order: Mapping[str, int], size: int
+    ) -> tuple[Array, Array]:
+        """Enter an array as two, of which the first has `size` jobs and the second the given number."""
+        first, second = array.split(size, number)
+        for array in (second, first):
+            add_entry(submission.folder(self.root), array, order)
+        return first, second
+
+    def _set_aside(self, entry: ArrayEntry, array: Array, reason: str) -> None:
+        self.report.waiting = {**self.report.waiting, **dict.fromkeys(array.members, reason)}
+        entry.abandon()
+
+    def _refuse(self, entry: ArrayEntry, array: Array, reason: str) -> None:
+        self.report.aside |= {run: Outcome(run, "failed", cause="refused", message=reason) for run in array.members}
+        entry.abandon()
+
+    def _sbatch(self, submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array) -> str:
+        """Submit an array; SLURM's id. Raises SlurmError if SLURM did not take it."""
+        script = write_script(
+            submission, snapshot, entry, array, command(self.root, submission, array.number), self._dependency(array)
+        )
+        try:
+            return slurm_client.sbatch(script)
+        except SlurmError as error:
+            # sbatch may have failed after SLURM took the job: an answer that was lost, a time-out.
+            try:
+                job = lost_job(entry, self.queue.read(0))
+            except SlurmError as silent:
+                raise error from silent
+            if job is None:
+                raise
+            return job
+
+    def _dependency(self, array: Array) -> str | None:
+        if array.parent is None or array.parent in Store(self.root).finished():
+            # It may have finished since this submission began; SLURM forgets jobs after some minutes.
+            return None
+        return f"afterok:{self.jobs[array.parent]}"
+
+
+def _room(cluster: Cluster) -> int | None:
+    """How many jobs more the controller takes: it counts all users' jobs, also those that ended a few minutes ago."""
+    try:
+        most = int(cluster.settings.get("MaxJobCount", ""))
+        known = slurm(["squeue", "--noheader", "--array", "--all", "--states=all", "--format=%i"]).count("\n")
+    except (ValueError, SlurmError):
+        return None
+    # It takes an array only if one more job would fit.
+    return most - known - 1
