@@ -122,13 +122,13 @@ class LocalScheduler:
 
     def _take_results(self) -> None:
         """Take over what the store has results of."""
-        for run_id, found in self.store.results(self.runs.keys() - self.results.keys()).items():
-            self.results[run_id] = found.status
-            self.clock.measured(run_id, found.wall_seconds, here=False)
+        for run_id, stored in self.store.results(self.runs.keys() - self.results.keys()).items():
+            self.results[run_id] = stored.status
+            self.clock.measured(run_id, stored.wall_seconds, here=False)
         self.waiting = [run_id for run_id in self.waiting if run_id not in self.results]
 
-    def _take_living(self, found: Mapping[str, Attempt]) -> None:
-        for run_id, attempt in found.items():
+    def _take_living(self, attempts: Mapping[str, Attempt]) -> None:
+        for run_id, attempt in attempts.items():
             self.elsewhere[run_id] = attempt
             if self._orphaned(attempt):
                 self._news.append(
@@ -340,12 +340,12 @@ class LocalScheduler:
         if now - self._observed < 0.25 and not last:
             return
         self._observed = now
-        own = {run_id: self._own_heartbeat(run_id) for run_id in self.processes}
+        ours = {run_id: self._own_heartbeat(run_id) for run_id in self.processes}
         others = {run_id: attempt.heartbeat or Heartbeat() for run_id, attempt in self.elsewhere.items()}
-        estimate = self.clock.estimate({**others, **own}, self.results, self.jobs)
+        estimate = self.clock.estimate({**others, **ours}, self.results, self.jobs)
         working = tuple(
             Working(self.runs[run_id], beat, run_id in others, estimate.left.get(run_id, 0.0))
-            for run_id, beat in {**own, **others}.items()
+            for run_id, beat in {**ours, **others}.items()
         )
         results = list(self.results.values())
         self.observe(

@@ -21,5 +21,5 @@ def backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise UsageError(f"--cluster = {name!r} is not allowed; allowed: {', '.join(BACKENDS)}")
     module, _, kind = BACKENDS[name].partition(":")
-    made: Backend = getattr(import_module(module), kind)()
-    return made
+    chosen: Backend = getattr(import_module(module), kind)()
+    return chosen

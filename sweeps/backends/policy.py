@@ -60,11 +60,11 @@ class Failures:
 
     def exhausted(self, run_id: str) -> str | None:
         """The cause for which a run is left alone until somebody says `retry`; None if it may be tried again."""
-        found = self.counted(run_id)
-        final = next((failure.cause for failure in found if failure.cause in FINAL), None)
+        failures = self.counted(run_id)
+        final = next((failure.cause for failure in failures if failure.cause in FINAL), None)
         if final is not None:
             return final
-        return (found[-1].cause or "failed") if len(found) > self.retries else None
+        return (failures[-1].cause or "failed") if len(failures) > self.retries else None
 
     def left_alone(self, run_id: str) -> Outcome | None:
         """The outcome of a run that is not begun because it is exhausted; None if it is not."""
@@ -126,11 +126,11 @@ def stuck(attempts: Sequence[Attempt], retries: int) -> bool:
 
 def _retried_since(root: Path) -> dict[str, str]:
     """For each run that was tried again by `retry` when that was last done, from which its failures count."""
-    found: dict[str, str] = {}
+    since: dict[str, str] = {}
     for submission in submissions(root):
         if submission.retry:
-            found |= {run.run_id: submission.created for run in submission.runs(root)}
-    return found
+            since |= {run.run_id: submission.created for run in submission.runs(root)}
+    return since
 
 
 def _left_alone_after(failures: int) -> str:

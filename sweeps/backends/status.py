@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from sweeps.record.endings import last_line
 from sweeps.record.slurm_client import QueuedJob
 from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
+
+from .time_left import Clock, TimeLeft
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
 STATUSES: tuple[Status, ...] = ("done", "running", "pending", "failed", "diverged", "missing")
@@ -104,11 +106,11 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
     states = {run_id: attempts[0].state for run_id, attempts in newest.items()}
     results, failures = store.results(plan.by_id), store.failures(plan.by_id)
     notes = untaken(root)
-    found = []
+    statuses = []
     for run in plan.runs:
         result = results.get(run.run_id)
         if result is not None:
-            found.append(_finished(run, result))
+            statuses.append(_finished(run, result))
             continue
         attempts, failed = newest.get(run.run_id, []), failures.get(run.run_id, [])
         status = _unfinished(run, failed, attempts, states.get(run.run_id))
@@ -117,9 +119,9 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
             status = _noted(status, attempts, notes[run.run_id])
         if status.status in ("failed", "missing") and attempts:
             status = replace(status, last_line=last_line(attempts[0].log))
-        found.append(status)
-    by_id = {status.run.run_id: status for status in found}
-    return [_explained(status, by_id) for status in found]
+        statuses.append(status)
+    by_id = {status.run.run_id: status for status in statuses}
+    return [_explained(status, by_id) for status in statuses]
 
 
 def _finished(run: PlannedRun, result: StoredRun) -> RunStatus:
@@ -207,10 +209,27 @@ def seconds_left(run: PlannedRun, beat: Heartbeat) -> float:
     return (beat.elapsed - beat.begun) / gained * (1 - beat.done)
 
 
+def time_left(statuses: Sequence[RunStatus]) -> TimeLeft | None:
+    """The work that is left and the time that it takes if as many runs as now go on at a time; None if none runs.
+
+    What waits for its turn counts, with what waits for that; what failed, vanished or cannot begin does not.
+    """
+    clock = Clock({status.run.run_id: status.run for status in statuses})
+    beats = {s.run.run_id: s.heartbeat for s in statuses if s.status == "running" and s.heartbeat is not None}
+    if not beats:
+        return None
+    ended = {s.run.run_id: s.status for s in statuses if s.status in ("done", "diverged")}
+    for status in statuses:
+        if status.run.run_id in ended and status.wall_seconds:
+            clock.measured(status.run.run_id, status.wall_seconds, here=False)
+    never = {s.run.run_id for s in statuses if s.status in ("failed", "missing") or s.cause in ("blocked", "refused")}
+    return clock.estimate(beats, ended, len(beats), never)
+
+
 def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:
     """Number of runs of each status, all of STATUSES present."""
-    found = Counter(status.status for status in statuses)
-    return {name: found[name] for name in STATUSES}
+    number = Counter(status.status for status in statuses)
+    return {name: number[name] for name in STATUSES}
 
 
 def find_run(root: Path, text: str) -> list[Attempt]:
@@ -227,8 +246,8 @@ def find_run(root: Path, text: str) -> list[Attempt]:
                 labels[run_id] = _label(attempts[0])
         matches = [run_id for run_id, label in labels.items() if label == text]
     if len(matches) != 1:
-        found = f"matches {', '.join(matches[:8])}" if matches else "matches nothing that was begun"
-        raise UsageError(f"run = {text!r} {found} in {root}; allowed: the start of one run's id, or its label")
+        problem = f"matches {', '.join(matches[:8])}" if matches else "matches nothing that was begun"
+        raise UsageError(f"run = {text!r} {problem} in {root}; allowed: the start of one run's id, or its label")
     return attempts_at(root, matches[0])
 
 

@@ -74,7 +74,7 @@ class Clock:
             for run_id, beat in beats.items()
             if beat.done >= ENOUGH
         }
-        found: dict[str, float] = {}
+        ratios: dict[str, float] = {}
         for source in (self._here, self._before):
             pairs = {run_id: (seconds, self._runs[run_id].seconds) for run_id, seconds in source.items()}
             pairs |= running
@@ -82,6 +82,6 @@ class Clock:
                 of_stage = [pair for run_id, pair in pairs.items() if self._runs[run_id].stage == stage]
                 estimated = sum(pair[1] for pair in of_stage)
                 if estimated > 0:
-                    found.setdefault(stage, sum(pair[0] for pair in of_stage) / estimated)
-        fallback = sum(found.values()) / len(found) if found else 1.0
-        return {stage: found.get(stage, fallback) for stage in STAGES}
+                    ratios.setdefault(stage, sum(pair[0] for pair in of_stage) / estimated)
+        fallback = sum(ratios.values()) / len(ratios) if ratios else 1.0
+        return {stage: ratios.get(stage, fallback) for stage in STAGES}

@@ -121,10 +121,10 @@ def plan(
     from .plan_table import PlanTable
 
     plans = [_load(study, sets, root) for study in studies]
-    chosen = choose(next((made.study.hardware for made in plans if made.study.hardware), None), hardware, mfu)
+    chosen = choose(next((each.study.hardware for each in plans if each.study.hardware), None), hardware, mfu)
     united = unite(plans)
     statuses = collect(united, root)
-    done = [one.run.run_id for one in statuses if one.status == "done"]
+    done = [status.run.run_id for status in statuses if status.status == "done"]
     table = PlanTable(plans, united, statuses, Store(root).results(done), chosen)
     if as_json:
         print(json.dumps(table.as_json(), indent=1))
@@ -149,9 +149,9 @@ def submit(
     root: RootOption = Path("runs"),
 ) -> None:
     """Execute what a study lacks. Stopped or killed at any time, the same command goes on; twice, it does nothing."""
-    made = _load(study, sets, root)
-    _check_trainers(made)
-    raise typer.Exit(carry_out(made, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=over_limit))
+    study_plan = _load(study, sets, root)
+    _check_trainers(study_plan)
+    raise typer.Exit(carry_out(study_plan, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=over_limit))
 
 
 @app.command()
@@ -168,17 +168,17 @@ def status(
 
     from .views import print_status
 
-    made = _load(study, sets, root)
+    study_plan = _load(study, sets, root)
     while True:
         cluster = cluster_view(root)
-        statuses = collect(made, root, cluster)
+        statuses = collect(study_plan, root, cluster)
         if as_json:
-            found = [s.as_json() for s in statuses]
-            print(json.dumps({"study": made.study.name, "runs": found}, indent=None if watch else 1), flush=True)
+            runs = [s.as_json() for s in statuses]
+            print(json.dumps({"study": study_plan.study.name, "runs": runs}, indent=None if watch else 1), flush=True)
         else:
             if watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[2J", end="")
-            print_status(made, statuses, cluster.complaint)
+            print_status(study_plan, statuses, cluster.complaint)
         if not watch or not any(s.status == "running" or s.queued for s in statuses):
             return
         time.sleep(2)
@@ -196,16 +196,18 @@ def retry(
     """Try again what failed in a study, however often it did, with what waits for it, and nothing else."""
     from sweeps.backends.status import collect
 
-    made = _load(study, sets, root)
-    _check_trainers(made)
-    failed = {s.run.run_id for s in collect(made, root) if s.status == "failed"}
+    study_plan = _load(study, sets, root)
+    _check_trainers(study_plan)
+    failed = {s.run.run_id for s in collect(study_plan, root) if s.status == "failed"}
     if not failed:
-        print(f"{made.study.name}: nothing failed")
+        print(f"{study_plan.study.name}: nothing failed")
         return
-    only = failed | {run.run_id for run_id in failed for run in made.dependents[run_id]}
+    only = failed | {run.run_id for run_id in failed for run in study_plan.dependents[run_id]}
     # A failed generator may wait for a tokenizer that is not done.
-    only |= {parent for run_id in failed if (parent := made.by_id[run_id].parent)}
-    code = carry_out(made, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=True, only=only, retry=True)
+    only |= {parent for run_id in failed if (parent := study_plan.by_id[run_id].parent)}
+    code = carry_out(
+        study_plan, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=True, only=only, retry=True
+    )
     raise typer.Exit(code)
 
 
@@ -214,9 +216,9 @@ def cancel(study: StudyArgument, sets: SetOption = None, root: RootOption = Path
     """Stop the runs of a study, here and on the cluster; they save checkpoints, and a later submit goes on."""
     from sweeps.backends.named import BACKENDS, backend
 
-    made = _load(study, sets, root)
-    told = [words for name in BACKENDS if (words := backend(name).cancel(made, root))]
-    print("\n".join(f"{made.study.name}: {words}" for words in told or ["nothing is under way"]))
+    study_plan = _load(study, sets, root)
+    told = [words for name in BACKENDS if (words := backend(name).cancel(study_plan, root))]
+    print("\n".join(f"{study_plan.study.name}: {words}" for words in told or ["nothing is under way"]))
 
 
 @app.command()
@@ -249,8 +251,8 @@ def run_one(
         raise UsageError(f"spec = {str(spec)!r} cannot be read: {error.strerror}") from error
     runs: list[Run] = [parsed.tokenizer, parsed] if isinstance(parsed, GeneratorRun) else [parsed]
     study = Study(About(name="run"), {}, (), Limits(), str(spec))
-    made = Plan(study, tuple(map(planned, runs)))
-    raise typer.Exit(carry_out(made, root, "local", jobs=1, over_limit=True, retry=True, again=False))
+    study_plan = Plan(study, tuple(map(planned, runs)))
+    raise typer.Exit(carry_out(study_plan, root, "local", jobs=1, over_limit=True, retry=True, again=False))
 
 
 @app.command()
@@ -276,12 +278,12 @@ def _jobs(cluster: str, jobs: int | None) -> int | None:
     return jobs if jobs is not None or cluster == "slurm" else default_jobs()
 
 
-def _check_trainers(made: Plan) -> None:
+def _check_trainers(study_plan: Plan) -> None:
     """Raise UsageError for a trainer of one's own that is not where the study says, before anything is written."""
     from sweeps.record.code_snapshot import check_commands
 
-    if (source := Path(made.study.source)).is_file():
-        check_commands(source, {run.spec.trainer for run in made.runs if run.spec.trainer})
+    if (source := Path(study_plan.study.source)).is_file():
+        check_commands(source, {run.spec.trainer for run in study_plan.runs if run.spec.trainer})
 
 
 def main() -> None:

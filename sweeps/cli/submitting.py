@@ -23,7 +23,7 @@ SHOWN = 8
 
 
 def carry_out(
-    made: Plan,
+    plan: Plan,
     root: Path,
     cluster: str,
     *,
@@ -46,30 +46,30 @@ def carry_out(
     # What is executed in this process is watched by itself, and prints here.
     wait = wait or debug
     request = Request(
-        made, root, only, jobs, retry=retry, again=again, wait=wait, over_limit=over_limit, worker=worker,
+        plan, root, only, jobs, retry=retry, again=again, wait=wait, over_limit=over_limit, worker=worker,
         prepare=prepared if worker else prepare_training,
         say=lambda line: print(line, file=sys.stdout if debug else sys.stderr, flush=True),
     )  # fmt: skip
     submitted = chosen.submit(request)
     begun = submitted.submission is not None or submitted.under_way > 0
     if not wait or submitted.arrays or (not begun and not submitted.aside):
-        print_submitted(made, submitted)
+        print_submitted(plan, submitted)
     if not wait:
         return submitted.exit_code
     with view(quiet=debug) as shown:
         summary = chosen.watch(request if debug else replace(request, say=shown.say), submitted, shown)
     if begun or submitted.aside:
-        print_summary(made, summary)
+        print_summary(plan, summary)
     return summary.exit_code
 
 
-def print_submitted(made: Plan, report: Submitted) -> None:
+def print_submitted(plan: Plan, report: Submitted) -> None:
     """What a submission did, and what it left out and why."""
-    name, total = made.study.name, len(made.runs)
+    name, total = plan.study.name, len(plan.runs)
     if report.submission is not None and (report.queued or report.under_way):
         jobs = f"{report.jobs} jobs, " if report.jobs != report.queued else ""
         arrays = f": {report.queued} runs in {jobs}{report.arrays} arrays\n" if report.arrays else "; "
-        watched = f"`tokenlaw status {made.study.source} --watch` shows how it goes"
+        watched = f"`tokenlaw status {plan.study.source} --watch` shows how it goes"
         print(f"submitted {report.submission.id}{arrays}{watched}")
     elif report.before == total:
         print(f"{name}: nothing to do, all {total} runs are done")
@@ -84,22 +84,22 @@ def print_submitted(made: Plan, report: Submitted) -> None:
         print(
             "  the cluster has no room for all now: `tokenlaw submit` again goes on with the rest, `--wait` by itself"
         )
-    print_outcomes(made, report.aside)
+    print_outcomes(plan, report.aside)
 
 
-def print_summary(made: Plan, summary: SubmissionSummary) -> None:
+def print_summary(plan: Plan, summary: SubmissionSummary) -> None:
     """How a submission ended, and where to look for what failed."""
     shown = [f"{summary.count(name)} {name}" for name in RESULTS if summary.count(name)]
     before = [f"{summary.before} done before"] if summary.before else []
-    print(f"{made.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {duration(summary.elapsed)}")
-    print_outcomes(made, {run_id: o for run_id, o in summary.outcomes.items() if o.result in ("failed", "diverged")})
+    print(f"{plan.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {duration(summary.elapsed)}")
+    print_outcomes(plan, {run_id: o for run_id, o in summary.outcomes.items() if o.result in ("failed", "diverged")})
     if summary.stopped_by is not None and summary.jobs_go_on:
         print("left before the end; the jobs go on: `tokenlaw status` shows how, `tokenlaw cancel` stops them")
     elif summary.stopped_by is not None:
         print("stopped; the same command goes on from the checkpoints")
 
 
-def print_outcomes(made: Plan, outcomes: Mapping[str, Outcome]) -> None:
+def print_outcomes(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
     """A line for each run that failed, diverged or cannot begin; some of each kind."""
     by_result: dict[str, list[Outcome]] = {}
     for outcome in outcomes.values():
@@ -107,6 +107,6 @@ def print_outcomes(made: Plan, outcomes: Mapping[str, Outcome]) -> None:
     for result, members in by_result.items():
         for outcome in members[:SHOWN]:
             log = f"; see `tokenlaw logs {outcome.run_id}`" if outcome.attempt and result != "blocked" else ""
-            print(f"  {result} {made.by_id[outcome.run_id].label} ({outcome.run_id}): {outcome.message}{log}")
+            print(f"  {result} {plan.by_id[outcome.run_id].label} ({outcome.run_id}): {outcome.message}{log}")
         if len(members) > SHOWN:
             print(f"  {result}: {len(members) - SHOWN} more; `tokenlaw status` has all")

@@ -272,9 +272,9 @@ def _held(newest: Attempt, mine: Claim, gone: Callable[[Claim], bool]) -> bool:
 def resumable(earlier: Sequence[Path]) -> Path | None:
     """The attempt to resume from: the newest with checkpoints, else with artifacts, else with rows. None without."""
     for test in (_holds("checkpoints"), _holds("artifacts"), lambda folder: size_of(folder / ROWS) > 0):
-        found = next((folder for folder in earlier if test(folder)), None)
-        if found is not None:
-            return found
+        source = next((folder for folder in earlier if test(folder)), None)
+        if source is not None:
+            return source
     return None
 
 

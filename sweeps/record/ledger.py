@@ -129,5 +129,5 @@ def submissions(root: Path) -> list[Submission]:
     """All submissions below a root, oldest first."""
     folder = submissions_folder(root)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    found = [load_submission(root, name) for name in names if not name.startswith(".")]
-    return sorted(found, key=lambda submission: submission.created)
+    entered = [load_submission(root, name) for name in names if not name.startswith(".")]
+    return sorted(entered, key=lambda submission: submission.created)

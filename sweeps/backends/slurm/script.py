@@ -46,15 +46,15 @@ def parameters(
     resources = array.resources
     minutes = max(math.ceil(resources.hours * 60), 1)
     side_by_side = resources.pack_parallel
-    own: dict[str, object] = {
+    options: dict[str, object] = {
         # As often as it takes: a preempted job keeps its id, its index and so its dependents.
         "requeue": True,
         "output": str(entry.folder / "%a.log"),
         "array": f"0-{array.jobs - 1}" + (f"%{submission.jobs}" if submission.jobs else ""),
     }
     if dependency is not None:
-        own["kill-on-invalid-dep"] = "yes"
-    own |= {name: value if value else True for name, value in resources.options}
+        options["kill-on-invalid-dep"] = "yes"
+    options |= {name: value if value else True for name, value in resources.options}
     values = {
         "job_name": submission.id,
         "time": minutes,
@@ -73,7 +73,7 @@ def parameters(
         # The job starts its workers with srun itself.
         "use_srun": False,
         "setup": [_exports(snapshot)],
-        "additional_parameters": own,
+        "additional_parameters": options,
     }
     # submitit's default marks jobs with a key that clusters which track such keys refuse.
     return {name: value for name, value in values.items() if value is not None} | {"wckey": None}
@@ -95,5 +95,5 @@ def grace_seconds(minutes: int) -> int:
 
 def _exports(snapshot: CodeSnapshot) -> str:
     """The line of the batch script that puts the frozen code before everything else."""
-    inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and Path(part) != HOME]
+    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place and Path(place) != HOME]
     return f"export PYTHONPATH={shlex.quote(os.pathsep.join([str(snapshot.path), *inherited]))}"
