@@ -19,6 +19,7 @@ from sweeps.record.slurm_client import QueuedJob
 from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
 
+from .remaining import blocked_by
 from .time_left import Clock, TimeLeft
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
@@ -196,9 +197,8 @@ def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
     parent = by_id.get(status.run.parent or "")
     if status.status != "pending" or status.cause or parent is None or parent.status not in ("failed", "diverged"):
         return status
-    return RunStatus(
-        status.run, "pending", status.attempts, "blocked", f"its tokenizer {parent.run.label} {parent.status}"
-    )
+    blocked = blocked_by(status.run, parent.run, parent.status)
+    return RunStatus(status.run, "pending", status.attempts, "blocked", blocked.message)
 
 
 def seconds_left(run: PlannedRun, beat: Heartbeat) -> float:

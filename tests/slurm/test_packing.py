@@ -31,21 +31,21 @@ def _jobs(lab: Lab) -> int:
 
 
 def test_200_runs_in_10_jobs(cluster: Cluster, labs: MakeLab) -> None:
-    """All rows once; the wall time against that of 200 jobs is printed."""
-    times = {}
-    for pack, jobs in ((20, 10), (1, 200)):
-        lab = _packed(labs(cluster, 200, 0, name=f"pack{pack}"), pack)
+    """All rows once; the wall time a run is printed, against that of 40 runs in 40 jobs."""
+    seconds = {}
+    for pack, runs, jobs in ((20, 200, 10), (1, 40, 40)):
+        lab = _packed(labs(cluster, runs, 0, name=f"pack{pack}"), pack)
         lab.behave(all={"steps": 2, "seconds": 0.01})
         begun = time.monotonic()
-        code, output = lab.submit("--wait", seconds=600)
-        times[pack] = time.monotonic() - begun
+        code, output = lab.submit("--wait", seconds=900)
+        seconds[pack] = (time.monotonic() - begun) / runs
         assert code == 0, output + lab.logs()
         assert ("200 runs in 10 jobs, 1 arrays" in output) == (pack == 20)
         assert _jobs(lab) == jobs
         lab.assert_complete()
         assert sorted(lab.begun()) == sorted(lab.plan.by_id)
         assert {row["attempt"] for row in lab.store.read("runs").to_pylist()} == {1}
-    print(f"200 runs in 10 jobs took {times[20]:.0f} s, in 200 jobs {times[1]:.0f} s")
+    print(f"a run of a pack of 20 takes {seconds[20]:.2f} s of wall time, a run in a job of its own {seconds[1]:.2f} s")
 
 
 @pytest.mark.parametrize("disturbance", ["requeued", "killed", "job killed"])
@@ -77,7 +77,8 @@ def test_disturbed_pack_goes_on_with_what_is_left(
     assert lab.begun().count(ids["K256-T16-s0"]) == 1
     assert lab.resumed() == 1
     causes = {failure.cause for failures in lab.store.failures().values() for failure in failures}
-    assert causes == (set() if disturbance == "requeued" else {"killed"})
+    # SLURM says of a job that was killed through it that it was cancelled, which is no failure of its runs.
+    assert causes == ({"killed"} if disturbance == "killed" else set())
 
 
 def test_side_by_side(cluster: Cluster, labs: MakeLab) -> None:
