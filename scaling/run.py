@@ -101,7 +101,8 @@ class _Execution:
             save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
             preview.reconstruction_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
 
-        self._train(spec, TokenizerTraining(spec, measure, self.ranks, self.microbatch), share)
+        pixels = load_images(spec.data, "train").pixels
+        self._train(spec, TokenizerTraining(spec, pixels, measure, self.ranks, self.microbatch), share)
 
     def _encode(
         self, model: Tokenizer, images: Mapping[Split, Images], begin: float, end: float

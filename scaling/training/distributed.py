@@ -141,14 +141,33 @@ ALONE = Ranks(Place(), torch.device("cpu"))
 @contextmanager
 def connected(place: Place | None, threads: int) -> Iterator[Ranks]:
     """Join the processes of a training for the time of the block, with `threads` threads each."""
-    torch.set_num_threads(threads)
     place = place or Place()
     device = _device(place)
+    with _settings(threads, device):
+        if place.size == 1:
+            yield Ranks(place, device)
+        else:
+            with _group(place, device) as control:
+                yield Ranks(place, device, control)
+
+
+@contextmanager
+def _settings(threads: int, device: torch.device) -> Iterator[None]:
+    """So many threads and deterministic kernels, for the time of the block."""
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(threads)
     # Some kernels of accelerators have no deterministic form; on CPUs those in use have, and equality is promised.
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-    if place.size == 1:
-        yield Ranks(place, device)
-        return
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_deterministic_debug_mode(before[1])
+
+
+@contextmanager
+def _group(place: Place, device: torch.device) -> Iterator[Any]:
+    """The processes together; yields a group of gloo for what is decided on CPUs."""
     # Torchrun's agent listens at its address itself; elsewhere rank 0 does.
     listens = place.rank == 0 and not os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
     store = distributed.TCPStore(place.address, place.port, place.size, listens, timeout=MEETING)
@@ -160,8 +179,7 @@ def connected(place: Place | None, threads: int) -> Iterator[Ranks]:
         timeout=WAIT,
     )
     try:
-        control = distributed.new_group(backend="gloo", timeout=WAIT)
-        yield Ranks(place, device, control)
+        yield distributed.new_group(backend="gloo", timeout=WAIT)
     finally:
         distributed.destroy_process_group()
 

@@ -28,7 +28,7 @@ Evaluate = Callable[[Generator, str, int, Recorder], None]
 
 
 class GeneratorTraining:
-    """Drives one generator run; implements training.loop.Trainable. `evaluation` measures the model at a budget."""
+    """Drives one generator run; implements training.loop.StageTraining. `evaluation` measures the model at a budget."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class GeneratorTraining:
         self.optimiser = optimiser.adamw(self.model.parameters(), spec.optimiser)
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
-        """See Trainable. The stream of images is the trunk's for every branch."""
+        """See StageTraining. The stream of images is the trunk's for every branch."""
         spec = self.spec
         optimiser.set_learning_rate(self.optimiser, generator_learning_rate(spec, segment, images))
         indices = randomness.batch_indices(
@@ -84,16 +84,16 @@ class GeneratorTraining:
         return loss.detach()
 
     def state(self) -> dict[str, Tensor]:
-        """See Trainable."""
+        """See StageTraining."""
         return optimiser.module_tensors(self.model, "model") | optimiser.state_tensors(self.optimiser, "optimiser")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """See Trainable."""
+        """See StageTraining."""
         optimiser.load_module_tensors(self.model, "model", tensors)
         optimiser.load_state_tensors(self.optimiser, "optimiser", tensors)
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
-        """See Trainable."""
+        """See StageTraining."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)
         # Measured on the CPU wherever it was trained: the protocol knows one arithmetic.

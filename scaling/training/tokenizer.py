@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from results.recorder import Recorder
 from scaling import randomness
-from scaling.data.images import load_images, resize, to_float
+from scaling.data.images import resize, to_float
 from scaling.evaluation.features import PerceptualLoss
 from scaling.specification import flops
 from scaling.specification.spec import OptimiserSpec, TokenizerRun, VectorQuantizerSpec
@@ -46,22 +46,25 @@ def _moments(squared: Tensor, target: Tensor) -> Tensor:
 
 
 class TokenizerTraining:
-    """Drives one tokenizer run; implements training.loop.Trainable. `evaluation` measures the finished model."""
+    """Drives one tokenizer run on training images, uint8 `pixels` [n, c, s, s]; implements training.loop.StageTraining.
+
+    `evaluation` measures the finished model.
+    """
 
     def __init__(
         self,
         spec: TokenizerRun,
-        evaluation: Evaluate = lambda model, recorder: None,
+        pixels: Tensor,
+        evaluation: Evaluate,
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec, self.pixels = spec, pixels
         self.evaluation = evaluation
         self.ranks, self.parts = ranks, ranks.parts(spec.batch_size, microbatch)
         self.batch_size = spec.batch_size
         self.tokens_per_image = spec.tokens_per_image
         self.flops_per_image = flops.tokenizer_training_flops(spec)
-        self.pixels = load_images(spec.data, "train").pixels
         randomness.seed_modules(spec.seed, "tokenizer weights")
         self.model = Tokenizer(spec).to(ranks.device).train()
         self.average = copy.deepcopy(self.model).eval() if spec.ema_decay else self.model
@@ -80,7 +83,7 @@ class TokenizerTraining:
             self.causal_optimiser = optimiser.adamw(self.regulariser.parameters(), own)
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
-        """See Trainable."""
+        """See StageTraining."""
         spec = self.spec
         rate = tokenizer_learning_rate(spec, images)
         optimiser.set_learning_rate(self.optimiser, rate)
@@ -200,7 +203,7 @@ class TokenizerTraining:
                 moments[name].masked_fill_(dead[:, None], 0.0)
 
     def state(self) -> dict[str, Tensor]:
-        """See Trainable."""
+        """See StageTraining."""
         found = optimiser.module_tensors(self.model, "model") | optimiser.state_tensors(self.optimiser, "optimiser")
         if self.spec.ema_decay:
             found |= optimiser.module_tensors(self.average, "average")
@@ -210,7 +213,7 @@ class TokenizerTraining:
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """See Trainable."""
+        """See StageTraining."""
         optimiser.load_module_tensors(self.model, "model", tensors)
         optimiser.load_state_tensors(self.optimiser, "optimiser", tensors)
         if self.spec.ema_decay:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
+from scaling.data.images import load_images
 from scaling.run import MODEL, NEIGHBOURS, PREVIEW, TOKENS, execute
 from scaling.specification import run_columns
 from scaling.specification.ladder import transformer
@@ -24,6 +24,8 @@ from scaling.specification.spec import (
 )
 from scaling.specification.workspace import Progress, Workspace
 from scaling.training.checkpoint import load_newest
+from scaling.training.schedule import segments
+from scaling.training.tokenizer import TokenizerTraining
 
 EVALUATION = EvaluationSpec(samples=256, guidance=(1.0, 1.5))
 TOKENIZER = TokenizerRun(
@@ -248,11 +250,7 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
 
 
 def test_training_in_half_precision_lowers_the_loss(fashion_mnist: object) -> None:
-    from scaling.training.schedule import segments
-    from scaling.training.tokenizer import TokenizerTraining
-
     spec = TOKENIZER.model_copy(update={"precision": "bfloat16"})
-    training = TokenizerTraining(spec)
-    torch.set_num_threads(1)
+    training = TokenizerTraining(spec, load_images(spec.data, "train").pixels, lambda *arguments: None)
     losses = [float(training.step(segments(spec)[0], i * 64)["loss"]) for i in range(30)]
     assert losses[-1] < losses[0]

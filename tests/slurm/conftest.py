@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,15 @@ from .cluster import Cluster, why_not
 from .lab import Lab, study_text
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whatever runs on a cluster starts processes; pytest offers this hook the tests below this folder alone."""
+    item.add_marker(pytest.mark.processes)
+
+
 def _up(factory: pytest.TempPathFactory, **options: Any) -> Iterator[Cluster]:
     reason = why_not(accounting=options.get("accounting", False))
+    if reason is not None and environ.get("TOKENLAW_EXPECT_SLURM") == "1":
+        pytest.fail(f"SLURM is expected here (TOKENLAW_EXPECT_SLURM=1): {reason}")
     if reason is not None:
         pytest.skip(f"SLURM: {reason}")
     with Cluster(factory.mktemp("slurm"), **options) as running:

@@ -37,6 +37,18 @@ product = { "generator.size" = ["XS"] }
 """Two tokenizers, a generator each."""
 
 
+OF_PROCESSES = ("test_command.py", "test_fencing.py", "test_own_trainer.py", "test_pruning.py", "test_real_ranks.py",
+    "test_real_runs.py",
+)
+"""Files whose tests start workers and trainers of their own, whatever their fixtures."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests of submitters and workers are of real processes; pytest offers this hook the tests of this folder alone."""
+    if "sweep" in getattr(item, "fixturenames", ()) or item.path.name in OF_PROCESSES:
+        item.add_marker(pytest.mark.processes)
+
+
 class Sweep(RootedStudy):
     """A study under a root, submitted to this machine."""
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from results.errors import RunError
 from results.recorder import Recorder
-from scaling.data import images
 from scaling.data.tokens import TokenSplit
 from scaling.ranks import Place
 from scaling.specification.ladder import transformer
@@ -28,7 +27,6 @@ from scaling.specification.spec import (
     VectorQuantizerSpec,
 )
 from scaling.specification.workspace import Workspace
-from scaling.training import tokenizer as tokenizer_training
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
 from scaling.training.loop import train
@@ -58,18 +56,13 @@ SPECS: dict[str, TokenizerRun | GeneratorRun] = {
 """Batches that no number of processes divides."""
 
 
-def _drawn(spec: object, split: str) -> images.Images:
-    source = torch.Generator().manual_seed(3)
-    pixels = torch.randint(0, 256, (200, 1, 32, 32), generator=source, dtype=torch.uint8)
-    return images.Images(pixels, torch.randint(0, 10, (200,), generator=source))
-
-
 def build(what: str, ranks: Ranks, microbatch: int | None) -> TokenizerTraining | GeneratorTraining:
     """A training on drawn data whose evaluation records nothing."""
-    tokenizer_training.load_images = _drawn
     spec = SPECS[what]
     if isinstance(spec, TokenizerRun):
-        return TokenizerTraining(spec, ranks=ranks, microbatch=microbatch)
+        source = torch.Generator().manual_seed(3)
+        pixels = torch.randint(0, 256, (200, 1, 32, 32), generator=source, dtype=torch.uint8)
+        return TokenizerTraining(spec, pixels, lambda *arguments: None, ranks, microbatch)
     source = torch.Generator().manual_seed(4)
     tokens = torch.randint(0, 64, (200, spec.tokenizer.tokens_per_image), generator=source).int()
     split = TokenSplit(tokens, torch.randint(0, 10, (200,), generator=source))

@@ -168,8 +168,9 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
     plan = make_plan(parse_study(STUDY.format(name="t", sizes='["XS"]').replace("[0, 1, 2]", "[0]"), "t"))
     tokenizer, generator = plan.runs
     tokens = TokenSplit(torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int64))
+    pixels = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
     for run, training, forked in (
-        (tokenizer, TokenizerTraining(tokenizer.spec), 1),
+        (tokenizer, TokenizerTraining(tokenizer.spec, pixels, lambda *_: None), 1),
         (generator, GeneratorTraining(generator.spec, tokens, lambda *_: None), 2),
     ):
         for parameter in training.model.parameters():
