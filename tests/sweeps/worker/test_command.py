@@ -287,9 +287,9 @@ def test_the_trainer_dies_with_its_worker(tmp_path: Path) -> None:
     worker = f"""
 from pathlib import Path
 from results import Recorder
-from scaling.workspace import Workspace
-from sweeps.command import run_command
-from sweeps.external import ExternalRun
+from scaling.specification.workspace import Workspace
+from sweeps.worker.command import run_command
+from sweeps.study.external_run import ExternalRun
 import sys
 spec = ExternalRun(trainer=(sys.executable, "-c", {child!r}))
 folder = Path({str(tmp_path)!r}) / "1"
