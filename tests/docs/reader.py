@@ -15,6 +15,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from analysis.fitting.known_laws import LAWS
 from sweeps.cli.app import app
 
 HOME = Path(__file__).parents[2]
@@ -77,7 +78,13 @@ class Reader:
     def type(self, command: str) -> Result:
         """Execute a command of tokenlaw; of a pipe into `tail -N` the command before it."""
         words = shlex.split(command.partition(" | tail -")[0], comments=True)
-        return CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        laws = dict(LAWS)
+        try:
+            return CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        finally:
+            # Each command is a process of its own: a law that it registered is gone with it.
+            LAWS.clear()
+            LAWS.update(laws)
 
     def output(self, command: str) -> list[str]:
         """What a command prints that must not fail, or with exit code 2 its error."""

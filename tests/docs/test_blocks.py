@@ -107,7 +107,15 @@ def test_every_exception_is_used() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_work_as_pasted(document: Path, reader: Reader) -> None:
     """All but those that train, in order; where output is shown it is compared, unless it is told apart above."""
-    _read(document, reader, lambda block: block.commands[0].startswith(SLOW.get(document.name, "none")))
+    _read(document, reader, _trains)
+
+
+def _trains(block: Block) -> bool:
+    return block.commands[0].startswith(SLOW.get(block.document, "none"))
+
+
+def _named(name: str) -> Path:
+    return next(path for path in DOCUMENTS if path.name == name)
 
 
 def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> None:
@@ -131,6 +139,15 @@ def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> Non
                 assert not printed or not printed[-1].startswith("error: "), f"{block}: {command}: {printed[-1]}"
 
 
+def test_rows_measured_elsewhere(reader: Reader) -> None:
+    """What docs/own-trainer.md imports is there once, however often it is imported."""
+    _read(_named("own-trainer.md"), reader, _trains)
+    assert len(list(csv.DictReader((reader.folder / "report.csv").open()))) == 12
+    (take,) = [c for block in ALL for c in block.commands if c.startswith("tokenlaw store import table.csv")]
+    assert "0 runs added, 0 replaced, 6 there before" in "".join(reader.output(take))
+    assert "6 sets checked, 0 damaged" in "".join(reader.output("tokenlaw store check"))
+
+
 @pytest.mark.slow
 def test_the_study_of_the_readme_is_trained(reader: Reader) -> None:
     """From the file to the report, in small; what it says is only shorter."""
@@ -151,7 +168,7 @@ def test_the_study_of_the_readme_is_trained(reader: Reader) -> None:
 
 @pytest.mark.slow
 def test_the_trainer_of_ones_own_is_trained(reader: Reader) -> None:
-    _read(next(path for path in DOCUMENTS if path.name == "own-trainer.md"), reader, lambda block: False)
+    _read(_named("own-trainer.md"), reader, lambda block: False)
     store = Store(reader.root)
     external = {run_id: run for run_id, run in store.results().items() if run.wall_seconds}
     assert len(external) == 16 and store.failures() == {}
@@ -171,7 +188,7 @@ def test_the_trainer_of_ones_own_is_trained(reader: Reader) -> None:
 
 
 def test_studies_md_names_every_section_field_and_profile() -> None:
-    text = next(path for path in DOCUMENTS if path.name == "studies.md").read_text()
+    text = _named("studies.md").read_text()
     for section in _SECTIONS:
         assert re.search(rf"`\[+{section}[\].]", text), section
     for name in (*Resources.model_fields, *Limits.model_fields):
