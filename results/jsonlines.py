@@ -35,8 +35,8 @@ EVALUATION = ("branch", "step", "images", "path_flops", *_MEASURED, "protocol")
 """Fields of an evaluation; `protocol` is an object with fields of results.Protocol besides metric, n and guidance."""
 PROGRESS = ("progress", "images_per_second", "phase", "detail")
 ENDINGS = ("done", "diverged", "failed")
-CAUSES = ("error", "out_of_memory")
-"""Causes that a trainer may give for `failed`."""
+CAUSES = ("error", "out_of_memory", "mistake")
+"""Causes that a trainer may give for `failed`; a mistake would happen again, and is not tried again by itself."""
 
 
 class Lines:

@@ -7,6 +7,7 @@ tokenizer's width for a run of no stage) or is not known of it (the memory of a 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -189,12 +190,18 @@ OWN_METRIC = re.compile(r"own_[a-z0-9_]+")
 
 
 def metric_name(name: object) -> str:
-    """`name` if it is one of METRICS or matches OWN_METRIC. Raises UsageError otherwise."""
-    if not isinstance(name, str) or not (name in METRICS or OWN_METRIC.fullmatch(name)):
-        raise UsageError(
-            f"metric = {name!r} is unknown; allowed: {', '.join(METRICS)}, or a name of your own such as own_clip_score"
-        )
-    return name
+    """`name` if it is one of METRICS or matches OWN_METRIC. Raises UsageError, with the names that may be meant."""
+    if isinstance(name, str) and (name in METRICS or OWN_METRIC.fullmatch(name)):
+        return name
+    hint = ""
+    if isinstance(name, str) and (plain := re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").removeprefix("own_")):
+        near = difflib.get_close_matches(plain, METRICS, n=2, cutoff=0.6)
+        near, own = ([plain], []) if plain in METRICS else (near, [f"'own_{plain}' for a metric of your own"])
+        hint = f"did you mean {' or '.join([*map(repr, near), *own])}? "
+    raise UsageError(
+        f"metric = {name!r} is unknown; {hint}allowed: {', '.join(METRICS)}, or a name of your own such as "
+        "own_clip_score"
+    )
 
 
 @cache

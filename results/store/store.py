@@ -4,6 +4,7 @@
     <root>/store/<run_id>.failed-<attempt>/      the same for an attempt that failed
     <root>/store/.compacted/                     many such sets in a few large files (see versions.py, segments.py)
     <root>/store/.quarantine/                    what `check` found damaged and moved aside, with the reason
+    <root>/store/.superseded/                    results that were set aside so that their runs are trained again
 
 A set is written to a temporary folder, flushed to disk and renamed. The rename is exclusive: of several attempts that
 finish one run the first wins and the others are ignored, also after `compact` has moved the first one's rows. No locks,
@@ -31,6 +32,7 @@ from .parquet import csv_bytes, parquet_bytes, read_parquet
 from .pieces import Piece, gather
 from .run_set import LooseSet, SetName, StoredRun
 from .segments import IndexEntry
+from .superseding import supersede
 from .versions import Version, current, discard, listing
 
 if TYPE_CHECKING:
@@ -146,6 +148,17 @@ class Store:
         """
         return check(self.folder)
 
+    def supersede(self, run_ids: Collection[str], reason: str) -> dict[str, Path]:
+        """Set the results of these runs aside with a reason; their runs have none then, and can be trained again.
+
+        The sets themselves are kept in store/.superseded; where each lies, by run id. Raises StoreError.
+        """
+        view = self.view()
+        names = {name for name in (*view.loose, *view.version.names()) if name.failed is None}
+        moved = supersede(self.folder, loose_sets(self.folder), view.version,
+                          {name for name in names if name.run_id in run_ids}, reason)  # fmt: skip
+        return {name.run_id: path for name, path in moved.items()}
+
     def compact(self, *, settle: float = 0.0) -> Compaction:
         """Put the sets of all runs into a few large files, beside living writers and readers; see compaction.py."""
         return compact(self.folder, settle=settle)
@@ -228,6 +241,9 @@ class PublishedStudy(Store):
         self._tables: dict[str, pyarrow.Table] = {}
 
     def append(self, run_id: str, tables: Mapping[str, pyarrow.Table], *, status: str, attempt: int) -> bool:
+        raise StoreError(f"cannot write {self.folder}: a folder of exported tables is read-only")
+
+    def supersede(self, run_ids: Collection[str], reason: str) -> dict[str, Path]:
         raise StoreError(f"cannot write {self.folder}: a folder of exported tables is read-only")
 
     def compact(self, *, settle: float = 0.0) -> Compaction:

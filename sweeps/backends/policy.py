@@ -5,6 +5,7 @@ out_of_memory                    tried again with more memory, or a smaller micr
 error, storage                   tried again; with out_of_memory and killed up to `limits.retries` times, then only by
                                  `retry`
 killed                           begun again at once, where it was
+mistake                          a row that is never accepted, a missing program: only by `retry`
 timeout without progress         recorded as a failure: more attempts of the same length would get no further
 diverged                         a result; never again
 
@@ -26,7 +27,7 @@ from sweeps.record.outcome import Outcome
 from sweeps.study.external_run import AnyRun
 from sweeps.study.resources import Resources
 
-FINAL = ("timeout",)
+FINAL = ("timeout", "mistake")
 """Causes after which only `retry` tries again: the same would happen."""
 IN_PLACE = ("preempted", "node_lost", "timeout")
 """Causes of an interruption after which a run is resumed where it was, uncounted."""

@@ -64,7 +64,7 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
     ours = [run for run in runs if run.spec.trainer is None]
     for package in ("torch", "safetensors") if ours else ():
         if importlib.util.find_spec(package) is None:
-            raise UsageError(f"training needs {package}, which is not installed; pip install 'tokenlaw[train]'")
+            raise UsageError(f"training needs {package}, which is not installed; pip install '.[train]' in the clone")
     from scaling.data.sources import locate
 
     for name in sorted({str(run.facts["data"]) for run in ours}):

@@ -116,6 +116,7 @@ def plan(
     from results import Store
     from sweeps.backends.status import collect
     from sweeps.planning.plan import unite
+    from sweeps.record.trainer_code import done_with_other_code, notice
     from sweeps.study.hardware import choose
 
     from .plan_table import PlanTable
@@ -125,7 +126,8 @@ def plan(
     united = unite(plans)
     statuses = collect(united, root)
     done = [status.run.run_id for status in statuses if status.status == "done"]
-    table = PlanTable(plans, united, statuses, Store(root).results(done), chosen)
+    notices = [text for each in plans if (text := notice(done_with_other_code(each, root)))]
+    table = PlanTable(plans, united, statuses, Store(root).results(done), chosen, notices)
     if as_json:
         print(json.dumps(table.as_json(), indent=1))
     if csv_file == "-":

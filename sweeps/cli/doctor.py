@@ -45,7 +45,7 @@ def _python() -> Iterator[Finding]:
     yield Finding("problem" if missing else "ok", "packages", f"missing: {', '.join(missing)}" if missing else versions)
     absent = [name for name in TRAINING if importlib.util.find_spec(name) is None]
     found = ", ".join(f"{name} {_version(name)}" for name in TRAINING if name not in absent)
-    advice = f"missing: {', '.join(absent)}; plans, fits and reports work, training needs pip install 'tokenlaw[train]'"
+    advice = f"missing: {', '.join(absent)}; plans, fits and reports work, to train pip install '.[train]' in the clone"
     yield Finding("warning" if absent else "ok", "training", advice if absent else found)
 
 

@@ -36,6 +36,7 @@ class PlanTable:
 
     statuses  of the runs of the united plan, in its order
     results   what the store says of them
+    notices   what else people should know
     """
 
     plans: Sequence[Plan]
@@ -43,6 +44,7 @@ class PlanTable:
     statuses: Sequence[RunStatus]
     results: Mapping[str, StoredRun]
     hardware: Hardware | None
+    notices: Sequence[str] = ()
 
     @cached_property
     def costs(self) -> dict[str, Cost]:
@@ -105,7 +107,7 @@ class PlanTable:
     @property
     def notes(self) -> list[str]:
         """What people should know of the runs, such as points of an IsoFLOP grid left out."""
-        return list(dict.fromkeys(note for plan in self.plans for note in plan.study.notes))
+        return list(dict.fromkeys([*self.notices, *(note for plan in self.plans for note in plan.study.notes)]))
 
     def as_json(self) -> dict[str, Any]:
         """The machine form."""

@@ -27,6 +27,8 @@ from .process_identity import ProcessId
 
 ROWS = "rows.jsonl"
 """What a trainer of one's own writes in its attempt's folder."""
+SUPERSEDED = "superseded"
+"""The file in attempts that no later one resumes from: their run is trained again from the beginning."""
 STALE_SECONDS = 120.0
 """An owner on another machine counts as dead when its heartbeat is this old. Heartbeats come every 10 s or faster."""
 

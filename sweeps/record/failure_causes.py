@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from results import DataError, UsageError
 from sweeps.text import size
 
 from .attempts import Heartbeat
@@ -21,11 +22,12 @@ from .memory import NEARLY, memory_kills
 from .slurm_client import duration_seconds, end_time, job_facts
 
 Cause = Literal[
-    "preempted", "node_lost", "timeout", "out_of_memory", "error", "diverged", "storage", "interrupted", "killed"
-]
+    "preempted", "node_lost", "timeout", "out_of_memory", "error", "mistake", "diverged", "storage", "interrupted",
+    "killed",
+]  # fmt: skip
 CAUSES: tuple[str, ...] = get_args(Cause)
 """preempted, node_lost, timeout: the cluster's doing, or its trainer's wish; resumed, not counted. interrupted: stopped
-on purpose."""
+on purpose. mistake: a row that is never accepted, a command that does not exist: the same would happen again."""
 
 WARNING_SECONDS = 300.0
 """A stop with less than this left to the job's time limit is a time-out. SLURM's warnings come 30 to 300 s before."""
@@ -69,6 +71,9 @@ def of_error(error: BaseException) -> Cause:
     """What an exception that ended a run says."""
     if out_of_memory(error):
         return "out_of_memory"
+    if isinstance(error, UsageError) and not isinstance(error, DataError):
+        # A bad row or specification. Data may be missing on one node only.
+        return "mistake"
     return "storage" if no_space(error) else "error"
 
 

@@ -14,6 +14,7 @@ needs in placeholders and in its environment (and where a job has several proces
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -49,6 +50,13 @@ ALONE = Place()
 """Of a training of one process."""
 _WORKERS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 ")
 """How lines of the worker in the log begin."""
+_MISTAKE = re.compile(
+    r"(results\.errors\.(Usage|Spec)Error|ModuleNotFoundError|SyntaxError|IndentationError|TabError): |.*can't open file"
+)
+"""Last lines of Python after which the same would happen again: a row that is refused, a module that is missing."""
+_NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)
+_NOT_EXECUTABLE = (126, 127)
+"""Exit codes of shells and `env` for a program that is not executable or not there."""
 
 
 def run_command(
@@ -65,8 +73,8 @@ def run_command(
 
     Of several processes of one training each executes the command; the rows of rank 0 count. The others get a file of
     their own, so that a trainer that writes rows in each of them needs no change.
-    Raises RunError with a cause: error (exit code, bad row, no rows), out_of_memory, diverged, interrupted. StoreError
-    if the attempt's folder cannot be written.
+    Raises RunError with a cause: error (exit code), mistake (bad row, no rows, no such program), out_of_memory, diverged,
+    interrupted. StoreError if the attempt's folder cannot be written.
     """
     assert spec.trainer is not None
     for folder in (workspace.artifacts, workspace.checkpoints):
@@ -101,7 +109,7 @@ def run_command(
     _judge(code, trainer, lines, stop(), incomplete, memory_kills() != kills)
     if place.rank == 0 and not any(recorder.rows.values()):
         raise RunError(
-            f"{trainer.program} ended well but wrote no rows; allowed: JSON lines in the file $TOKENLAW_ROWS"
+            f"{trainer.program} ended well but wrote no rows; allowed: JSON lines in the file $TOKENLAW_ROWS", "mistake"
         )
 
 
@@ -213,7 +221,8 @@ def _started(
             )
         except OSError as error:
             place = folder or Path.cwd()
-            raise RunError(f"trainer {command[0]!r} cannot be started in {place}: {error.strerror}") from error
+            cause = "mistake" if error.errno in _NO_PROGRAM else "error"
+            raise RunError(f"trainer {command[0]!r} cannot be started in {place}: {error.strerror}", cause) from error
     trainer = _Trainer(process, command[0], log, begin)
     guard = subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).with_name("watchdog.py")), str(process.pid)],
@@ -251,7 +260,7 @@ def _follow(trainer: _Trainer, rows: LinesFile, report: Callable[[Progress], Non
         try:
             rows.poll()
         except UsageError as error:
-            raise RunError(str(error)) from error
+            raise RunError(str(error), "mistake") from error
         if rows.lines.progress is not shown:
             shown = rows.lines.progress
             report(
@@ -293,7 +302,8 @@ def _judge(
         short = memory_killed and code == -signal.SIGKILL
         if short or (code > 0 and any(map(says_out_of_memory, last[-20:]))):
             raise RunError(f"{trainer.program} ran out of memory ({_ending(code)}){tail}", "out_of_memory")
-        raise RunError(f"{trainer.program} ended with {_ending(code)}{tail}")
+        again = code in _NOT_EXECUTABLE or (code > 0 and last and _MISTAKE.match(last[-1]))
+        raise RunError(f"{trainer.program} ended with {_ending(code)}{tail}", "mistake" if again else "error")
     if incomplete:
         raise RunError(incomplete)
 

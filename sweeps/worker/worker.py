@@ -37,7 +37,7 @@ from scaling.ranks import Place
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
 from sweeps.record import artifacts, failure_causes
-from sweeps.record.attempts import Attempt, Claim, State, attempts_at, claim_attempt
+from sweeps.record.attempts import SUPERSEDED, Attempt, Claim, State, attempts_at, attempts_folder, claim_attempt
 from sweeps.record.dependencies import blocking
 from sweeps.record.endings import run_row
 from sweeps.record.memory import peak_memory
@@ -162,6 +162,12 @@ def training(spec: Run, attempt: Attempt, options: Options) -> Execute:
     return train
 
 
+def earlier_attempts(root: Path, attempt: Attempt) -> list[Attempt]:
+    """The attempts that this one may resume from, newest first."""
+    before = [other for other in attempts_at(root, attempt.run_id) if other.number < attempt.number]
+    return [other for other in before if not (other.path / SUPERSEDED).exists()]
+
+
 def workspace(root: Path, spec: Run, attempt: Attempt, earlier: Sequence[Attempt]) -> Workspace:
     """The folders of an attempt. Raises StoreError."""
     return Workspace(
@@ -179,7 +185,7 @@ class _Worker:
         self.root, self.spec, self.attempt, self.started_at = root, spec, attempt, started_at
         self.options = options
         self.store = Store(root)
-        self.earlier = [other for other in attempts_at(root, spec.run_id) if other.number < attempt.number]
+        self.earlier = earlier_attempts(root, attempt)
         self.elapsed_before = sum(beat.elapsed for other in self.earlier if (beat := other.heartbeat))
         self.stop = Stop()
         self.pulse = Pulse(attempt.path / "heartbeat.json", self.elapsed_before, self._look)
@@ -290,8 +296,7 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
         return Outcome(**found["outcome"])
     number = int(found["attempt"])
     options = replace(options, place=replace(place, address=found["address"], port=found["port"]))
-    attempts = {attempt.number: attempt for attempt in attempts_at(root, run_id)}
-    attempt = attempts[number]
+    attempt = Attempt(attempts_folder(root) / run_id / str(number))
     with atomic.storage(attempt.path):
         log(rendezvous.log_of(attempt, place.rank))
     stop = Stop()
@@ -299,7 +304,7 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
         say(_beginning(spec, attempt, options))
         try:
             execute = execute or training(spec, attempt, options)
-            folders = workspace(root, spec, attempt, [other for other in attempts.values() if other.number < number])
+            folders = workspace(root, spec, attempt, earlier_attempts(root, attempt))
             execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
         except RunError as error:
             if error.cause == "interrupted":

@@ -17,7 +17,7 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import sweeps
 sys.path.insert(0, sys.argv.pop(1))
-from sweeps.entry import main
+from sweeps.cli.entry import main
 sys.exit(main())
 """
 

@@ -1,4 +1,4 @@
-"""The commands and files of docs/own-trainer.md, as a new user would execute them."""
+"""Trainers of one's own from the command line to the store; the example of docs/own-trainer.md is in tests/docs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,8 @@ import pytest
 
 from results import Store
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "own-trainer.md"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The files of the document."""
-    for name, _, content in re.findall(r"^`([\w.]+)`:\n\n```(\w+)\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S):
-        (tmp_path / name).write_text(content)
-    return tmp_path
-
-
-def commands(after: str) -> list[str]:
-    """The lines of the first block of commands after a heading."""
-    text = DOCUMENT.read_text().partition(after)[2]
-    return re.search(r"^```sh\n(.*?)^```", text, re.M | re.S)[1].splitlines()  # type: ignore[index]
-
-
 def execute(command: str, folder: Path) -> str:
-    """Standard output of a command of the document."""
+    """Standard output of a command that succeeds."""
     words = shlex.split(command)
     assert words[0] == "tokenlaw"
     # What the console script does; `python` is this one.
@@ -53,36 +36,6 @@ def execute(command: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_study_with_a_trainer_of_ones_own_from_plan_to_fit(folder: Path) -> None:
-    plan, submit, status, export, fit = commands("From that folder")
-    assert "16" in execute(plan, folder)
-    execute(submit, folder)
-    store = Store(folder / "root")
-    assert len(store.finished()) == 16 and store.failures() == {}
-    shown = json.loads(execute(f"{status} --json", folder))
-    assert {run["status"] for run in shown["runs"]} == {"done"}
-    execute(status, folder)
-    execute(export, folder)
-    rows = list(csv.DictReader((folder / "measured.csv").open()))
-    assert len(rows) == 16
-    assert {(row["stage"], row["metric"], row["codebook_size"]) for row in rows} == {("run", "own_missed", "")}
-    wide = [float(row["value"]) for row in rows if row["run.width"] == "32" and row["run.examples"] == "4000"]
-    narrow = [float(row["value"]) for row in rows if row["run.width"] == "4" and row["run.examples"] == "4000"]
-    assert len(wide) == len(narrow) == 2 and max(wide) < min(narrow)
-    assert {row["parameters_other"] for row in rows} == {"4", "8", "16", "32"}
-    alpha = float(re.search(r"^alpha\s+([0-9.e-]+)", execute(fit, folder), re.M)[1])  # type: ignore[index]
-    assert 0.2 < alpha < 2
-    curves = store.read("curves").to_pylist()
-    assert len(curves) == 8 * (2 + 8)
-    assert (folder / "root" / "artifacts" / rows[0]["run_id"] / "weights.json").exists()
-    # A second time nothing is trained, also from a compacted store.
-    execute("tokenlaw store compact", folder)
-    before = store.read("runs")
-    execute(submit, folder)
-    assert Store(folder / "root").read("runs").equals(before)
-
-
-@pytest.mark.slow
 def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
     """What the trainer printed is not buried under where we noticed it."""
     worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 0\n'
@@ -93,20 +46,6 @@ def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
     (log,) = (tmp_path / "root").glob("attempts/*/1/log.txt")
     assert log.read_text().count("Traceback") == 1
     assert "RunError" not in log.read_text()
-
-
-def test_rows_measured_elsewhere(folder: Path) -> None:
-    take, export, fit = commands("## Rows measured elsewhere")
-    assert "6 runs added" in execute(take, folder)
-    assert "0 runs added, 0 replaced, 6 there before" in execute(take, folder)
-    execute(export, folder)
-    assert len(list(csv.DictReader((folder / "report.csv").open()))) == 12
-    assert re.search(r"^alpha\s+", execute(fit, folder), re.M)
-    check, compact, tables, prune = commands("# The store")
-    assert "6 sets checked, 0 damaged" in execute(check, folder)
-    assert "6 sets in 1 segments" in execute(compact, folder)
-    assert "runs.parquet" in execute(tables, folder)
-    assert "nothing to remove" in execute(prune, folder)
 
 
 STAGES = """

@@ -110,10 +110,10 @@ def test_the_row_of_a_run_of_no_stage_is_complete(scene: Scene) -> None:
         ({"ending": "exit"}, "error", "exit code 3: the wheel came off"),
         ({"ending": "memory"}, "out_of_memory", "CUDA out of memory"),
         ({"ending": "diverged"}, "diverged", "loss is nan at step 3"),
-        ({"ending": "bad"}, "error", r"rows\.jsonl line 7: metric = 'gFID' is unknown; allowed: rfid"),
+        ({"ending": "bad"}, "mistake", r"rows\.jsonl line 7: metric = 'gFID' is unknown; did you mean 'gfid'\? allowed: rfid"),
         ({"ending": "again"}, "interrupted", "exit code 75"),
         ({"ending": "cut"}, "error", "signal SIGKILL"),
-        ({"ending": "silent", "steps": 0}, "error", "wrote no rows"),
+        ({"ending": "silent", "steps": 0}, "mistake", "wrote no rows"),
     ],
 )
 def test_endings_and_causes(scene: Scene, options: dict[str, Any], cause: str, words: str) -> None:
@@ -136,9 +136,30 @@ def test_a_program_that_is_not_there(scene: Scene) -> None:
     spec = ExternalRun(trainer=("no-such-program",))
     attempt = scene.folder / "1"
     attempt.mkdir()
-    with pytest.raises(RunError, match=r"trainer 'no-such-program' cannot be started in .*: No such file"):
+    with pytest.raises(RunError, match=r"trainer 'no-such-program' cannot be started in .*: No such file") as error:
         workspace = Workspace(attempt, (), None, scene.folder)
         run_command(spec, attempt / "s", workspace, Recorder("a", 1), lambda p: None, lambda: False)
+    assert error.value.cause == "mistake"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "words"),
+    [
+        ("from results import open_rows; open_rows().evaluation('fid', 1.0, step=1)", "mistake", "'gfid' or 'own_fid'"),
+        ("import no_such_module", "mistake", "No module named"),
+        ("def", "mistake", "SyntaxError"),
+        ("import sys; sys.exit(127)", "mistake", "exit code 127"),
+        ("raise ValueError('once')", "error", "once"),
+    ],
+)
+def test_what_would_happen_again_is_a_mistake(scene: Scene, code: str, cause: str, words: str) -> None:
+    attempt = scene.folder / "1"
+    attempt.mkdir()
+    spec = ExternalRun(trainer=(sys.executable, "-c", code))
+    workspace = Workspace(attempt, (), None, scene.folder)
+    with pytest.raises(RunError, match=words) as error:
+        run_command(spec, attempt / "s", workspace, Recorder("a", 1), lambda p: None, lambda: False)
+    assert error.value.cause == cause
 
 
 def test_resumed_rows_equal_those_of_an_undisturbed_run(tmp_path: Path) -> None:
@@ -287,9 +308,9 @@ def test_the_trainer_dies_with_its_worker(tmp_path: Path) -> None:
     worker = f"""
 from pathlib import Path
 from results import Recorder
-from scaling.workspace import Workspace
-from sweeps.command import run_command
-from sweeps.external import ExternalRun
+from scaling.specification.workspace import Workspace
+from sweeps.worker.command import run_command
+from sweeps.study.external_run import ExternalRun
 import sys
 spec = ExternalRun(trainer=(sys.executable, "-c", {child!r}))
 folder = Path({str(tmp_path)!r}) / "1"

@@ -1,0 +1,198 @@
+"""Every block of the documentation, pasted in any folder: studies are valid, commands work and print what is shown."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results import Store
+from sweeps.study.hardware import PROFILES
+from sweeps.study.resources import Resources
+from sweeps.study.sections import Limits
+from sweeps.study.study import _SECTIONS, load_study, parse_study
+
+from .reader import DOCUMENTS, Block, Reader, blocks, parse
+
+NOT_RUN = {
+    "git clone": "needs the address of the repository",
+    "make": "installs everything; the gate does the same with `demo --smoke` and these tests",
+    "python3 -m venv": "installs everything",
+    "pip": "installs everything",
+    "export": "sets what the reader of these tests has set already",
+    "apt-get": "needs root",
+    "python -m pytest": "is what runs this",
+    "python tests/benchmarks": "measures for minutes; the page shows what it printed",
+    "OPENBLAS_NUM_THREADS=1": "measures for minutes; the page shows what it printed",
+    "python -m scaling.evaluation.pretrain": "trains the feature network that the package ships",
+    "squeue": "needs a cluster; tests/slurm has one",
+    "cat runs/submissions": "needs a cluster; tests/slurm has one",
+}
+"""What is not executed, by how it begins, and why."""
+PARSED = {
+    r"--cluster slurm|^slurm.md: tokenlaw (status|cancel|doctor)": "needs a cluster; tests/slurm has one",
+    r"^validation.md: ": "needs data that are not part of the package",
+    r" STUDY\b": "stands for any study",
+}
+"""Commands of which only the options are checked, by document and command, and why."""
+SLOW = {"README.md": "tokenlaw plan my-study.toml", "own-trainer.md": "tokenlaw plan study.toml"}
+"""Blocks that train: the command that they begin with."""
+FRAME = '[study]\nname = "doc"\n[generator]\nsize = "S"\nwarmup_images = 1024\ntrain_images = [4096]\n'
+"""What a part of a study stands in."""
+SMALL = {
+    "[16384, 32768, 65536]": "[1024, 2048]",
+    "warmup_images = 4096": "warmup_images = 256",
+    "tokenizer = [0, 1, 2]": "tokenizer = [0]",
+    "[seeds]": "[tokenizer]\ntrain_images = 2048\noptimiser = { warmup_images = 512 }\n[evaluation]\nsamples = 128\n[seeds]",
+}
+"""What makes the study of the README small enough to be trained here."""
+
+ALL = [block for document in DOCUMENTS for block in blocks(document)]
+
+
+def _reason(command: str) -> str | None:
+    return next((why for begin, why in NOT_RUN.items() if command.startswith(begin)), None)
+
+
+def _is_parsed(block: Block, command: str) -> bool:
+    return any(re.search(pattern, f"{block.document}: {command}") for pattern in PARSED)
+
+
+def _points(path: Path) -> None:
+    """A table such as a reader of docs/fitting.md has."""
+    rng = np.random.default_rng(0)
+    n, d, k = np.exp(rng.uniform(15, 23, 80)), np.exp(rng.uniform(19, 26, 80)), 2.0 ** rng.integers(4, 14, 80)
+    loss = (1.7 + 400 / n**0.34 + 900 / d**0.3) * np.exp(rng.normal(0, 0.002, 80))
+    pd.DataFrame({"N": n, "D": d, "codebook_size": k, "K": k, "loss": loss}).to_csv(path, index=False)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    return Reader(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language == "toml"], ids=str)
+def test_every_study_is_valid(block: Block) -> None:
+    study = parse_study(block.text if "[study]" in block.text else FRAME + block.text, str(block))
+    assert "id" in study.sections.get("tokenizer", {}) or study.runs()
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language == "python"], ids=str)
+def test_every_program_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+def test_every_block_is_of_a_kind_that_is_tested_or_is_output() -> None:
+    assert {block.language for block in ALL} <= {"toml", "sh", "console", "python", "csv", "text"}
+    assert sum(len(block.commands) for block in ALL) > 50
+    for block in ALL:
+        # Output and layouts; whoever writes commands into such a block gives it a language.
+        assert block.language != "text" or not re.search(r"^(\$|tokenlaw) ", block.text, re.MULTILINE), block
+
+
+def test_every_exception_is_used() -> None:
+    commands = [(block.document, command) for block in ALL for command in block.commands]
+    for begin in NOT_RUN:
+        assert any(command.startswith(begin) for _, command in commands), begin
+    for pattern in PARSED:
+        assert any(re.search(pattern, f"{document}: {command}") for document, command in commands), pattern
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_work_as_pasted(document: Path, reader: Reader) -> None:
+    """All but those that train, in order; where output is shown it is compared, unless it is told apart above."""
+    _read(document, reader, _trains)
+
+
+def _trains(block: Block) -> bool:
+    return block.commands[0].startswith(SLOW.get(block.document, "none"))
+
+
+def _named(name: str) -> Path:
+    return next(path for path in DOCUMENTS if path.name == name)
+
+
+def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> None:
+    _points(reader.folder / "points.csv")
+    for block in blocks(document):
+        if block.file:
+            (reader.folder / block.file).write_text(block.text)
+        if document.name == "fitting.md" and "class CodebookLaw" in block.text:
+            (reader.folder / "codebook_law.py").write_text(block.text)
+        for command in block.commands:
+            if _reason(command) is not None:
+                continue
+            assert command.startswith("tokenlaw "), f"{block}: {command} is neither run nor in NOT_RUN"
+            if leave(block) or _is_parsed(block, command):
+                parse(command)
+                continue
+            printed = reader.output(command)
+            if block.language == "console":
+                assert printed == block.shown, f"{block}: {command}"
+            else:
+                assert not printed or not printed[-1].startswith("error: "), f"{block}: {command}: {printed[-1]}"
+
+
+def test_rows_measured_elsewhere(reader: Reader) -> None:
+    """What docs/own-trainer.md imports is there once, however often it is imported."""
+    _read(_named("own-trainer.md"), reader, _trains)
+    assert len(list(csv.DictReader((reader.folder / "report.csv").open()))) == 12
+    (take,) = [c for block in ALL for c in block.commands if c.startswith("tokenlaw store import table.csv")]
+    assert "0 runs added, 0 replaced, 6 there before" in "".join(reader.output(take))
+    assert "6 sets checked, 0 damaged" in "".join(reader.output("tokenlaw store check"))
+
+
+@pytest.mark.slow
+def test_the_study_of_the_readme_is_trained(reader: Reader) -> None:
+    """From the file to the report, in small; what it says is only shorter."""
+    (file,) = [block for block in ALL if block.document == "README.md" and block.language == "toml"]
+    text = file.text
+    for large, small in SMALL.items():
+        assert large in text
+        text = text.replace(large, small)
+    (block,) = [block for block in ALL if block.commands and block.commands[0].startswith(SLOW["README.md"])]
+    (reader.folder / file.file).write_text(text)
+    for command in block.commands:
+        if not _is_parsed(block, command):
+            assert reader.type(command).exit_code == 0, command
+    runs = load_study(file.file).runs()
+    assert Store(reader.root).finished() == {run.run_id for run in runs}
+    assert (reader.folder / "report" / "index.html").stat().st_size and (reader.folder / "tables/runs.parquet").exists()
+
+
+@pytest.mark.slow
+def test_the_trainer_of_ones_own_is_trained(reader: Reader) -> None:
+    _read(_named("own-trainer.md"), reader, lambda block: False)
+    store = Store(reader.root)
+    external = {run_id: run for run_id, run in store.results().items() if run.wall_seconds}
+    assert len(external) == 16 and store.failures() == {}
+    rows = list(csv.DictReader((reader.folder / "measured.csv").open()))
+    assert {(row["stage"], row["metric"], row["codebook_size"]) for row in rows} == {("run", "own_missed", "")}
+    wide = [float(row["value"]) for row in rows if row["run.width"] == "32" and row["run.examples"] == "4000"]
+    narrow = [float(row["value"]) for row in rows if row["run.width"] == "4" and row["run.examples"] == "4000"]
+    assert len(wide) == len(narrow) == 2 and max(wide) < min(narrow)
+    assert {row["parameters_other"] for row in rows} == {"4", "8", "16", "32"}
+    assert (reader.root / "artifacts" / rows[0]["run_id"] / "weights.json").exists()
+    # A second time nothing is trained, also from a compacted store; of a trainer that vanished `submit` says so.
+    before = store.read("runs")
+    assert "nothing to do" in "".join(reader.output("tokenlaw submit study.toml --wait"))
+    assert Store(reader.root).read("runs").equals(before)
+    shutil.move("train.py", "elsewhere.py")
+    assert "done with another version of train.py" in "".join(reader.output("tokenlaw plan study.toml"))
+
+
+def test_studies_md_names_every_section_field_and_profile() -> None:
+    text = _named("studies.md").read_text()
+    for section in _SECTIONS:
+        assert re.search(rf"`\[+{section}[\].]", text), section
+    for name in (*Resources.model_fields, *Limits.model_fields):
+        assert f"`{name}`" in text, name
+    for profile in PROFILES.values():
+        peak = f"{profile.peak:.4g}".replace("e+", "e")
+        assert f"| `{profile.name}` | {peak} | {profile.mfu:g} |" in text
