@@ -25,8 +25,12 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield prefix + name, value
 
 
-def parts(spec: Any) -> dict[str, dict[str, Any]]:
-    """The fields of a specification by PARTS, each flat. A generator has its own and its tokenizer's."""
+def parts(text: str) -> dict[str, dict[str, Any]]:
+    """The fields of a specification, JSON, by PARTS, each flat. A generator has its own and its tokenizer's."""
+    try:
+        spec = json.loads(text)
+    except ValueError:
+        return {}
     if not isinstance(spec, Mapping):
         return {}
     imported, stage = spec.get("imported"), spec.get("stage")
@@ -66,7 +70,7 @@ def setting_columns(specs: Sequence[str], known: Mapping[str, Sequence[Any]]) ->
     Of tokenizers and generators the fields in which they differ, less those that one of the columns `known` tells;
     free values and columns of imported files all.
     """
-    rows = [parts(json.loads(text)) for text in specs]
+    rows = [parts(text) for text in specs]
     columns = {}
     for part in PARTS:
         fields = [row[part] for row in rows if part in row]

@@ -8,7 +8,6 @@ the seed is the statistical unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +15,16 @@ import numpy as np
 import pandas as pd
 
 from results.errors import FitError
+from results.settings import differing
 
 from .frames import StudyFrames
 from .fronts import in_order
+from .names import configurations
 from .rows import by_seed, groups
 from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
 
 GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
 TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "codebook_utilisation": "difference"}
-
-UNIMPORTANT = ("seed", "evaluation")
-"""Fields of a tokenizer's specification in which two families may differ and still be one facet apart."""
-
-FLOPS_TOLERANCE = 1e-3
-"""Largest relative difference of stage-2 FLOPs that still counts as equal compute."""
 
 
 @dataclass(frozen=True)
@@ -89,45 +84,16 @@ class Contrast:
         }
 
 
-def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
-    """Dotted names of the fields in which two specifications differ; a part that one lacks is named as a whole."""
-    names: list[str] = []
-    for key in sorted(a.keys() | b.keys()):
-        left, right = a.get(key), b.get(key)
-        if left == right:
-            continue
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            names.extend(differing_fields(left, right, f"{prefix}{key}."))
-        else:
-            names.append(f"{prefix}{key}")
-    return tuple(names)
-
-
 def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
     """In which facets two families differ, from their full specifications: such as ("regulariser",).
 
     Facets are top-level fields of the specification; seeds and the evaluation do not count. Without specifications the
     columns of `runs` decide. Number of training images rides along with a regulariser, whose cost it may compensate.
     """
-    specs = frames.family_spec(a), frames.family_spec(b)
-    if specs[0] and specs[1]:
-        names = tuple(dict.fromkeys(n.split(".")[0] for n in differing_fields(specs[0], specs[1])))
-    else:
-        columns = [
-            "quantizer",
-            "codebook_size",
-            "tokens_per_image",
-            "downsampling",
-            "regulariser",
-            "regulariser_weight",
-        ]
-        rows = frames.families.set_index("family").loc[[a, b], columns]
-        differs = [c for c in columns if rows[c].iloc[0] != rows[c].iloc[1] and not rows[c].isna().all()]
-        names = tuple(dict.fromkeys("regulariser" if c.startswith("regulariser") else c for c in differs))
-    names = tuple(n for n in names if n not in UNIMPORTANT)
-    if "regulariser" in names:
-        names = tuple(n for n in names if n != "train_images")
-    return names
+    table = frames.families.set_index("family", drop=False)
+    names = dict.fromkeys(name.split(".")[0] for name in differing(configurations(table.loc[[a, b]])))
+    unimportant = {"evaluation"} | ({"train_images"} if "regulariser" in names else set())
+    return tuple(name for name in names if name not in unimportant)
 
 
 def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:

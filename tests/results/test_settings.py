@@ -12,6 +12,10 @@ def _tokenizer(seed: int, perceptual: float, **fields: object) -> dict[str, obje
     return {"stage": "tokenizer", "seed": seed, "losses": losses, "regulariser": None} | fields
 
 
+def _parts(spec: object) -> dict[str, dict[str, object]]:
+    return parts(json.dumps(spec))
+
+
 def test_a_part_that_some_lack_is_told_by_its_kind_alone() -> None:
     causal = {"regulariser": {"kind": "causal", "layers": 2}}
     assert differing([flat({"regulariser": None}), flat(causal)]) == ["regulariser.kind"]
@@ -24,11 +28,11 @@ def test_a_part_that_some_lack_is_told_by_its_kind_alone() -> None:
 
 def test_fields_of_a_generator_are_its_own_and_its_tokenizers() -> None:
     tokenizer = _tokenizer(0, 1.0)
-    found = parts({"stage": "generator", "seed": 3, "tokenizer": tokenizer, "optimiser": {"learning_rate": 0.1}})
+    found = _parts({"stage": "generator", "seed": 3, "tokenizer": tokenizer, "optimiser": {"learning_rate": 0.1}})
     assert found["generator"] == {"seed": 3, "optimiser.learning_rate": 0.1}
-    assert found["tokenizer"] == parts(tokenizer)["tokenizer"]
-    assert parts({"stage": "run", "values": {"stage": "x", "a": {"b": [1]}}}) == {"run": {"stage": "x", "a.b": [1]}}
-    assert parts("no object") == {} and parts({"imported": {"others": None}}) == {}
+    assert found["tokenizer"] == _parts(tokenizer)["tokenizer"]
+    assert _parts({"stage": "run", "values": {"stage": "x", "a": {"b": [1]}}}) == {"run": {"stage": "x", "a.b": [1]}}
+    assert _parts("no object") == {} == parts("no JSON") and _parts({"imported": {"others": None}}) == {}
 
 
 def test_columns_are_the_fields_that_differ_and_that_no_column_tells() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.tokenizers.contrasts import contrast, differing_fields, facets, mean_effect, regulariser_contrasts
+from analysis.tokenizers.contrasts import contrast, facets, mean_effect, regulariser_contrasts
 from results.errors import FitError
 
 
@@ -93,9 +93,3 @@ def test_families_that_differ_in_more_are_no_regulariser_contrast(make_study, kn
     assert facets(frames, "K256-T16", "K4096-T16-crt0.5") == ("quantizer", "regulariser")
     with pytest.raises(FitError, match="no pair of runs"):
         contrast(frames, "K256-T16", "K4096-T16")
-
-
-def test_differing_fields_are_dotted_and_whole_where_one_lacks_them():
-    a = {"quantizer": {"kind": "vq", "size": 256}, "regulariser": None, "seed": 0}
-    b = {"quantizer": {"kind": "vq", "size": 512}, "regulariser": {"weight": 1}, "seed": 0}
-    assert differing_fields(a, b) == ("quantizer.size", "regulariser")
