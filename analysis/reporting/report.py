@@ -16,7 +16,6 @@ import pandas as pd
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import in_order
 from analysis.tokenizers.rows import records
-from results.errors import DataError
 from results.store import atomic
 
 from . import wording
@@ -300,7 +299,7 @@ def _caveats(frames: StudyFrames, answer: Answer) -> list[str]:
     if len(noise):
         level = wording.number(float(noise.median()))
         found.append(f"Held-out real images score {level} in gFID's own protocol: differences of that order are noise.")
-    held = [f"{p.name} at {wording.flops(b.flops)}" for b in answer.budgets for p in b.pairs if p.held]
+    held = [f"{p.name} at {wording.flops(b.flops)}" for b in answer.best_pairs for p in b.pairs if p.held]
     if held:
         found.append(
             "Pairs whose longest run is cheaper than a budget stand with that run's gFID there, which longer training "
@@ -312,14 +311,3 @@ def _caveats(frames: StudyFrames, answer: Answer) -> list[str]:
         else "No Fréchet distance was measured."
     )
     return found + [note + "." for note in answer.notes]
-
-
-def read_answer(path: Path) -> dict[str, Any]:
-    """The answer.json of a report. Raises DataError if it cannot be read."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no answer of a report: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is no answer of a report: it holds no object")
-    return value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from results.settings import differing
 from .frames import StudyFrames
 from .fronts import in_order
 from .names import configurations
-from .rows import by_seed, groups
+from .rows import Record, by_seed, groups
 from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
 
 GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
@@ -28,7 +27,7 @@ TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "
 
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(Record):
     """The effect of `treatment` over `base` on one metric: a ratio or a difference. `budget` None: pooled or none."""
 
     metric: str
@@ -36,23 +35,15 @@ class Effect:
     sizes: tuple[str, ...]
     estimate: SeedEstimate
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "metric": self.metric,
-            "budget": self.budget,
-            "sizes": list(self.sizes),
-            "estimate": self.estimate.to_dict(),
-        }
-
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Record):
     """All effects of exchanging tokenizer `base` for `treatment`, which differ in `facets`.
 
     `per_budget` holds gFID and nats per image at each budget, `pooled` the same over all budgets, `stage1` the metrics
-    of the tokenizers themselves. `tokenizer_flops` is the ratio of stage-1 training FLOPs, `stage2_flops` the largest
-    relative difference of stage-2 FLOPs between paired runs, `unpaired` counts runs left out for want of a partner.
+    of the tokenizers themselves. `tokenizer_flops_ratio` is that of stage-1 training FLOPs, `stage2_flops_difference`
+    the largest relative difference of stage-2 FLOPs between paired runs; `unpaired_runs` were left out for want of a
+    partner.
     """
 
     base: str
@@ -61,27 +52,13 @@ class Contrast:
     per_budget: tuple[Effect, ...]
     pooled: tuple[Effect, ...]
     stage1: tuple[Effect, ...]
-    tokenizer_flops: float
-    stage2_flops: float
-    unpaired: int
+    tokenizer_flops_ratio: float
+    stage2_flops_difference: float
+    unpaired_runs: int
 
     def effect(self, metric: str) -> Effect | None:
         """The pooled (or stage-1) effect on a metric, or None if it was not measured."""
         return next((e for e in (*self.pooled, *self.stage1) if e.metric == metric), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "base": self.base,
-            "treatment": self.treatment,
-            "facets": list(self.facets),
-            "per_budget": [e.to_dict() for e in self.per_budget],
-            "pooled": [e.to_dict() for e in self.pooled],
-            "stage1": [e.to_dict() for e in self.stage1],
-            "tokenizer_flops_ratio": self.tokenizer_flops,
-            "stage2_flops_difference": self.stage2_flops,
-            "unpaired_runs": self.unpaired,
-        }
 
 
 def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
@@ -141,9 +118,9 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
         stage1=tuple(tokenizer_effects(rows, base, treatment)),
-        tokenizer_flops=_stage1_flops(points, base, treatment),
-        stage2_flops=flops,
-        unpaired=unpaired,
+        tokenizer_flops_ratio=_stage1_flops(points, base, treatment),
+        stage2_flops_difference=flops,
+        unpaired_runs=unpaired,
     )
 
 

@@ -21,7 +21,7 @@ from results.schema import COLUMNS, TABLES, TRUNK
 from results.settings import differing, setting_columns
 
 from .names import family_names, size_names
-from .rows import groups
+from .rows import groups, records
 from .seed_intervals import Noise
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ FACTS = (
 
 DERIVED = ("family", "size")
 """Display names, unique within a study: of a tokenizer configuration without seed, and of a generator (names.py)."""
+
+SETTINGS = (
+    "quantizer", "codebook_size", "tokens_per_image", "downsampling", "regulariser", "regulariser_weight", "width",
+    "layers", "learning_rate", "batch_size", "train_images", "threads",
+)  # fmt: skip
+"""Columns of `runs` that a specification sets."""
 
 TRAIN_REFERENCE = ("gfid", "rfid_floor", "real_fid")
 """Metrics that are compared with training images where both splits were measured; all others with validation."""
@@ -116,6 +122,28 @@ class StudyFrames:
         rows = _ends(_preferred_split(rows))
         columns = ["run_id", "branch", *FACTS, *DERIVED, "images", "path_flops", "guidance", "value"]
         return rows[columns].rename(columns={"value": "gfid"}).reset_index(drop=True)
+
+    @cached_property
+    def own(self) -> pd.DataFrame:
+        """Metrics of one's own, and every metric of runs of no stage, one row a measurement at the end of a run or of
+        a branch: run facts, settings `run.NAME`, images, path_flops, guidance, metric, value.
+
+        `name` says what was run: family and size, or the values in which runs of no stage differ.
+        """
+        rows = _ends(self.used)
+        rows = rows[rows["metric"].str.startswith("own_") | (rows["stage"] == "run")]
+        values = self.settings.filter(regex=r"^run\.")
+        varying = values[[c for c in values if values[c].astype(str).nunique() > 1]]
+        rows = rows.join(varying, on="run_id")
+        names = [
+            ", ".join(f"{c.removeprefix('run.')} = {_said(row[c])}" for c in varying if row[c] is not None) or "run"
+            if row["stage"] == "run"
+            else " + ".join(str(row[name]) for name in DERIVED if not pd.isna(row[name]))
+            for row in records(rows)
+        ]
+        return rows.assign(name=names, tokenizer_seed=rows["tokenizer_seed"].fillna(rows["seed"])).reset_index(
+            drop=True
+        )
 
     @cached_property
     def families(self) -> pd.DataFrame:
@@ -226,6 +254,10 @@ def from_tables(
         evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
         failed=failed.reset_index(drop=True),
     )
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _winners(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

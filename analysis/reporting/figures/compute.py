@@ -28,7 +28,7 @@ def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "repo
     if points.empty:
         return None
     palette = Palette.of(frames.families, points)
-    cross = answer.compressions[0].crossover if answer.compressions else None
+    cross = answer.compression[0].crossover if answer.compression else None
     rows = {"nrows": 2, "sharex": True, "height_ratios": [3.1, 1.3]} if cross else {"nrows": 1}
     with look.applied(style) as chosen:
         figure, axes = look.new_figure(chosen, 0.72 if cross else 0.55, **rows)

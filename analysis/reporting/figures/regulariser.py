@@ -22,15 +22,15 @@ from .style import INK, MUTED, Palette
 
 def regulariser_effect(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """gFID with and without, then the paired effect per budget and pooled on gFID, rFID and nats per image."""
-    if not answer.contrasts:
+    if not answer.regulariser:
         return None
     palette = Palette.of(frames.families, frames.points)
     with look.applied(style) as chosen:
         figure, axes = look.new_figure(chosen, 0.46, ncols=3, width_ratios=[1.0, 1.25, 1.05])
-        _curves(axes[0], frames, answer.contrasts, palette)
-        _effects(axes[1], answer.contrasts, "gfid", palette)
-        _effects(axes[2], answer.contrasts, "nats_per_image", palette)
-        families = list(dict.fromkeys(f for c in answer.contrasts for f in (c.base, c.treatment)))
+        _curves(axes[0], frames, answer.regulariser, palette)
+        _effects(axes[1], answer.regulariser, "gfid", palette)
+        _effects(axes[2], answer.regulariser, "nats_per_image", palette)
+        families = list(dict.fromkeys(f for c in answer.regulariser for f in (c.base, c.treatment)))
         handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2, label=f) for f in families]
         look.legend_below(figure, handles, chosen)
     return figure

@@ -36,11 +36,11 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
     points = frames.points[frames.points["gfid"].notna()]
     rfid = _rfid(frames)
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
-    if len(rfid) < 2 or not answer.budgets:
+    if len(rfid) < 2 or not answer.best_pairs:
         return None
     palette = Palette.of(frames.families, points)
     lines = []
-    for best in answer.budgets:
+    for best in answer.best_pairs:
         spots = []
         for family, estimate in rfid.items():
             logs = {
