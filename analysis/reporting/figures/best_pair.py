@@ -64,7 +64,7 @@ def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = 
     if curve is None or len(curve.flops) < 2:
         return None
     palette = Palette.of(frames.families, points)
-    order = [f for f in frames.families["family"] if f in curve.families]
+    order = [f for f in palette.colours if f in curve.families]
     with look.applied(style) as chosen:
         figure, axis = look.new_figure(chosen, 0.34)
         table = curve.probability[:, [curve.families.index(f) for f in order]]
