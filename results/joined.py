@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .settings import setting_columns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,8 +21,10 @@ _NOT_JOINED = ("attempt", "run_id", "spec", "provenance", "path_flops", "message
 def joined(store: Store, run_ids: Collection[str] | None = None) -> pyarrow.Table:
     """The evaluations of all runs with a result, or of `run_ids`, with the columns of `runs`.
 
-    The free values of a run of no stage come as columns `run.NAME`, columns that an imported file had beside ours as
-    `other.NAME`; a column whose values are of several types is text. Raises StoreError for damage.
+    Fields of the specifications in which tokenizers or generators differ come as columns such as
+    `tokenizer.losses.perceptual_weight`, unless a column tells them already; the free values of a run of no stage as
+    `run.NAME`, columns that an imported file had beside ours as `other.NAME`. A column whose values are of several
+    types is text. Raises StoreError for damage.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -30,31 +33,13 @@ def joined(store: Store, run_ids: Collection[str] | None = None) -> pyarrow.Tabl
     places = pc.index_in(evaluations["run_id"], runs["run_id"].combine_chunks())
     if places.null_count:
         raise UsageError("some evaluations have no row in runs; `tokenlaw store check` tells more")
-    for name in runs.column_names:
-        if name not in _NOT_JOINED:
-            evaluations = evaluations.append_column(name, runs[name].take(places))
-    rows = [dict(_values(json.loads(text))) for text in runs["spec"].to_pylist()]
-    for name in sorted({name for row in rows for name in row}):
-        column = _column([row.get(name) for row in rows])
-        evaluations = evaluations.append_column(name, pa.chunked_array([column]).take(places))
+    columns = {name: runs[name] for name in runs.column_names if name not in _NOT_JOINED}
+    known = {name: column.to_pylist() for name, column in columns.items()}
+    for name, values in setting_columns(runs["spec"].to_pylist(), known).items():
+        columns[name] = pa.chunked_array([_column(values)])
+    for name, column in columns.items():
+        evaluations = evaluations.append_column(name, column.take(places))
     return evaluations
-
-
-def _values(spec: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(spec, Mapping):
-        if isinstance(spec.get("values"), Mapping):
-            yield from _leaves(spec["values"], "run.")
-        imported = spec.get("imported")
-        if isinstance(imported, Mapping):
-            yield from _leaves(imported.get("others") or {}, "other.")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _column(values: list[Any]) -> pyarrow.Array:

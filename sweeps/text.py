@@ -1,25 +1,35 @@
-"""Plain text for people: aligned tables and numbers with units. Needs no terminal and no package."""
+"""Text for people: tables of the terminal, drawn by rich, and numbers with units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+WIDEST = 100_000
+"""Characters that a line may have: nothing is cut or folded, a narrow terminal folds whole lines."""
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of aligned columns; those whose cells are numbers are aligned to the right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    numeric = [
-        bool(rows) and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(header))
-    ]
-    lines = [
-        "  ".join(
-            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    """Lines of aligned columns, a dashed rule below the header; columns whose cells are numbers are aligned right.
+
+    Plain text, also on a terminal. rich is imported here, since `--help` needs none of it.
+    """
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.rule import Rule
+    from rich.table import Table
+
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for i, title in enumerate(header):
+        numeric = bool(rows) and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows)
+        grid.add_column(title, justify="right" if numeric else "left")
+    grid.add_row(*[Rule(characters="-", style="") for _ in header])
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(file=StringIO(), width=WIDEST, color_system=None, markup=False, highlight=False, emoji=False)
+    with console.capture() as drawn:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
 def count(number: float) -> str:

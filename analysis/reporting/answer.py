@@ -9,9 +9,9 @@ they do not.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
 
 from analysis.tokenizers.compression import Compression
 from analysis.tokenizers.compute_law import ComputeLaw, LawCrossover, compute_law, law_crossover
@@ -21,23 +21,31 @@ from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
 from analysis.tokenizers.multiplier import Multiplier, multiplier
 from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets, expected_crossover
-from analysis.tokenizers.rows import records
-from results.errors import DataError, FitError
+from analysis.tokenizers.rows import Record, records
+from results.errors import FitError
 
-from .sentences import Statement, compression_statements, headline, pair_statements, regulariser_statements
+from .sentences import (
+    Statement,
+    compression_statements,
+    headline,
+    own_statements,
+    pair_statements,
+    regulariser_statements,
+    without_gfid,
+)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Record):
     """Everything the report begins with. `headline` is one sentence; `statements` are grouped by topic, in order."""
 
     headline: str
     statements: tuple[Statement, ...]
-    compressions: tuple[Compression, ...]
-    contrasts: tuple[Contrast, ...]
-    multipliers: tuple[Multiplier, ...]
-    budgets: tuple[BestPairs, ...]
-    laws: tuple[ComputeLaw, ...]
+    compression: tuple[Compression, ...]
+    regulariser: tuple[Contrast, ...]
+    compute_multiplier: tuple[Multiplier, ...]
+    best_pairs: tuple[BestPairs, ...]
+    compute_laws: tuple[ComputeLaw, ...]
     notes: tuple[str, ...]
 
     @property
@@ -45,42 +53,27 @@ class Answer:
         """The short answer: the main statements' texts, in order."""
         return tuple(s.text for s in self.statements if s.main)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "headline": self.headline,
-            "statements": [vars(s) for s in self.statements],
-            "compression": [c.to_dict() for c in self.compressions],
-            "regulariser": [c.to_dict() for c in self.contrasts],
-            "compute_multiplier": [m.to_dict() for m in self.multipliers],
-            "best_pairs": [b.to_dict() for b in self.budgets],
-            "compute_laws": [law.to_dict() for law in self.laws],
-            "notes": list(self.notes),
-        }
-
     def to_json(self) -> str:
         """Indented JSON with a final newline; numbers at full precision, missing ones null."""
-        return json.dumps(_finite(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed: int = 0) -> Answer:
     """The answer of a study. `budgets`: compute budgets in FLOPs for question 3; by default three inside the range.
 
-    Raises DataError if the study has no gFID yet.
+    Without any gFID the three questions stay open, and the answer says what was measured instead.
     """
     points = frames.points
-    if points["gfid"].notna().sum() == 0:
-        raise DataError(
-            "the study has no gFID yet: no generator run has finished; `tokenlaw status` shows what is open"
-        )
+    own = own_statements(frames)
+    if not points["gfid"].notna().any():
+        return Answer(without_gfid(frames), tuple(own), (), (), (), (), (), ())
     notes: list[str] = []
     laws = _laws(frames)
     compressions = _compressions(frames, laws, notes)
     contrasts = [contrast(frames, a, b) for a, b in regulariser_contrasts(frames) if designs(points, a, b)]
     multipliers = [multiplier(points, c.base, c.treatment, noise=frames.noise) for c in contrasts]
-    chosen = tuple(budgets) if budgets is not None else default_budgets(points)
     best = []
-    for flops in chosen:
+    for flops in budgets if budgets is not None else default_budgets(points):
         try:
             best.append(best_pairs(points, flops, seed=seed))
         except FitError as error:
@@ -89,15 +82,16 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
         *compression_statements(frames, compressions),
         *regulariser_statements(contrasts, multipliers),
         *pair_statements(best),
+        *own,
     ]
     return Answer(
         headline=headline(compressions, best),
         statements=tuple(statements),
-        compressions=tuple(compressions),
-        contrasts=tuple(contrasts),
-        multipliers=tuple(multipliers),
-        budgets=tuple(best),
-        laws=tuple(laws),
+        compression=tuple(compressions),
+        regulariser=tuple(contrasts),
+        compute_multiplier=tuple(multipliers),
+        best_pairs=tuple(best),
+        compute_laws=tuple(laws),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -122,49 +116,29 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
     points = frames.points
     measured = set(points.loc[points["gfid"].notna(), "family"])
     rows = records(table.loc[table["family"].isin(measured), ["family", "bits_per_image"]])
-    found = []
-    for i, a in enumerate(rows):
-        for b in rows[i + 1 :]:
-            if a["bits_per_image"] == b["bits_per_image"]:
-                continue
-            first, second = str(a["family"]), str(b["family"])
-            effects = tokenizer_effects(frames.tokenizers, second, first)
-            rfid = next((e for e in effects if e.metric == "rfid"), None)
-            balanced = designs(points, first, second)
-            crossings = []
-            if len(balanced) > 1:
-                joined = expected_crossover(points, first, second)
-                crossings += [] if joined is None else [joined]
-            for design in balanced:
-                try:
-                    crossings.append(crossover(points, first, second, design=design, noise=frames.noise))
-                except FitError as error:
-                    notes.append(str(error))
-            found += [Compression(first, second, rfid, c, tuple(_law_crossings(laws, c))) for c in crossings]
-    return sorted(found, key=lambda c: (-len(c.crossover.seeds), -len(c.crossover.design.sizes)))
+    compressions = []
+    for a, b in combinations(rows, 2):
+        if a["bits_per_image"] == b["bits_per_image"]:
+            continue
+        first, second = str(a["family"]), str(b["family"])
+        effects = tokenizer_effects(frames.tokenizers, second, first)
+        rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
+        balanced = designs(points, first, second)
+        joined = expected_crossover(points, first, second) if len(balanced) > 1 else None
+        crossings = [] if joined is None else [joined]
+        for design in balanced:
+            try:
+                crossings.append(crossover(points, first, second, design=design, noise=frames.noise))
+            except FitError as error:
+                notes.append(str(error))
+        compressions += [Compression(first, second, rfid, c, tuple(_law_crossings(laws, c))) for c in crossings]
+    return sorted(compressions, key=lambda c: (-len(c.crossover.seeds), -len(c.crossover.design.sizes)))
 
 
-def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> list[LawCrossover]:
-    found = []
-    for kind in ("free", "rfid_floor"):
-        pair = [
-            next((x for x in laws if (x.family, x.floor_kind) == (f, kind)), None) for f in (cross.first, cross.second)
-        ]
-        if pair[0] is not None and pair[1] is not None:
-            result = law_crossover(pair[0], pair[1], cross.low, cross.high)
-            if result is not None:
-                found.append(result)
-    return found
-
-
-def _finite(value: Any) -> Any:
-    """The same structure with plain JSON types: NumPy scalars unwrapped, NaN and infinities as null."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> Iterator[LawCrossover]:
+    by_name = {(law.family, law.floor): law for law in laws}
+    for floor in ("free", "rfid_floor"):
+        first, second = by_name.get((cross.first, floor)), by_name.get((cross.second, floor))
+        crossing = law_crossover(first, second, cross.low, cross.high) if first and second else None
+        if crossing is not None:
+            yield crossing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from analysis.tokenizers.rows import by_seed
 from analysis.tokenizers.seed_intervals import Scale, SeedEstimate, over_seeds
 
 from . import wording
+
+Facts = Mapping[str, Any]
+Shown = str | Callable[[Facts], str]
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,30 @@ class Table:
     data: pd.DataFrame
     note: str = ""
 
+    @staticmethod
+    def of(name: str, title: str, facts: Sequence[Facts], columns: Mapping[str, Shown], note: str = "") -> Table | None:
+        """The table that shows `facts`, one a row, under the headings of `columns`; None without facts.
+
+        What a heading shows is a fact by name, as `text_of` writes it, or a function of the row's facts. Facts whose
+        names begin with _ are shown only; estimates are value, low, high and seeds among the numbers.
+        """
+        if not facts:
+            return None
+        rows = [tuple(show(f) if callable(show) else text_of(f[show]) for show in columns.values()) for f in facts]
+        estimates = {key for f in facts for key, value in f.items() if isinstance(value, SeedEstimate)}
+        data = []
+        for f in facts:
+            numbers = {key: value for key, value in f.items() if not key.startswith("_")}
+            data.append({
+                name: number
+                for key, value in numbers.items()
+                for name, number in (flat(key, value) if key in estimates else {key: value}).items()
+            })  # fmt: skip
+        return Table(name, title, tuple(columns), tuple(rows), pd.DataFrame(data), note)
+
     def to_csv(self) -> str:
         """The numbers, at full precision."""
         return self.data.to_csv(index=False, lineterminator="\n")
-
-    def to_markdown(self) -> str:
-        """A pipe table."""
-        lines = [self.columns, tuple("---" for _ in self.columns), *self.rows]
-        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
     def to_latex(self) -> str:
         """A booktabs table environment, text escaped."""
@@ -48,50 +67,51 @@ class Table:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "×": r"$\times$",
-    "–": "--",
-    "<": "$<$",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "×": r"$\times$", "–": "--", "<": "$<$",
     ">": "$>$",
-}
+}  # fmt: skip
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def cell(estimate: SeedEstimate | None, scale: float = 1.0) -> str:
-    """Value with its interval in brackets, for a table cell."""
-    if estimate is None:
+def text_of(value: Any) -> str:
+    """A fact for people: an estimate with its interval, a number, a text; a dash for what is not known."""
+    if isinstance(value, SeedEstimate):
+        return cell(value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
-    signed = estimate.scale == "difference"
-    write: Callable[[float | None], str] = wording.signed if signed else wording.number
-    text = write(scale * estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} ({write(scale * estimate.low)} to {write(scale * estimate.high)})"
+    if isinstance(value, float | np.floating):
+        return f"{value:,.0f}" if float(value).is_integer() else wording.number(float(value))
+    return f"{value:,}" if isinstance(value, int | np.integer) and not isinstance(value, bool) else str(value)
+
+
+def level(key: str, write: Callable[[float], str] = wording.number) -> Shown:
+    """Shows the value of an estimate without its interval."""
+    return lambda f: "–" if f[key] is None else write(f[key].value)
+
+
+def known(key: str, write: Callable[[float], str]) -> Shown:
+    """Shows a number that may not be known, as of rows measured elsewhere."""
+    return lambda f: "–" if pd.isna(f[key]) else write(f[key])
+
+
+def cell(estimate: SeedEstimate) -> str:
+    """Value with its interval in brackets, for a table cell."""
+    write = wording.signed if estimate.scale == "difference" else wording.number
+    text = write(estimate.value)
+    return text if estimate.low is None else f"{text} ({write(estimate.low)} to {write(estimate.high)})"
 
 
 def flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
     """value, low, high and seeds of an estimate as flat columns."""
-    if estimate is None:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan, f"{name}_seeds": 0}
+    low, high, seeds = (None, None, ()) if estimate is None else (estimate.low, estimate.high, estimate.seeds)
     return {
-        name: estimate.value,
-        f"{name}_low": np.nan if estimate.low is None else estimate.low,
-        f"{name}_high": np.nan if estimate.high is None else estimate.high,
-        f"{name}_seeds": len(estimate.seeds),
-    }
+        name: None if estimate is None else estimate.value,
+        f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": len(seeds),
+    }  # fmt: skip
 
 
 def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate | None:
@@ -102,7 +122,3 @@ def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate |
     if scale != "difference" and min(values.values()) <= 0:
         return None
     return over_seeds(values, scale=scale, paired=False)
-
-
-def level(estimate: SeedEstimate | None) -> str:
-    return "–" if estimate is None else wording.number(estimate.value)

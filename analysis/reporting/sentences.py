@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from analysis.tokenizers.compression import Compression
 from analysis.tokenizers.contrasts import Contrast, Effect
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.multiplier import Multiplier
 from analysis.tokenizers.pairs import BestPairs
+from analysis.tokenizers.rows import Record, groups
 from analysis.tokenizers.seed_intervals import SeedEstimate
 
 from . import wording
 
-if TYPE_CHECKING:
-    from analysis.tokenizers.compression import Compression
-
-Topic = Literal["compression", "regulariser", "pair"]
+Topic = Literal["compression", "regulariser", "pair", "own"]
 
 
 @dataclass(frozen=True)
-class Statement:
+class Statement(Record):
     """A few sentences on one topic. `main`: part of the short answer; the others are further comparisons.
 
     `conditional`: holds for the one tokenizer at hand only, nothing being known about another seed.
@@ -35,37 +34,34 @@ class Statement:
 
 
 def headline(compressions: Sequence[Compression], best: Sequence[BestPairs]) -> str:
-    if compressions:
-        c = compressions[0]
-        cross = c.crossover
-        if cross.flops is not None and cross.expected_direction:
-            worse = c.rfid is not None and c.rfid.estimate.value > 1
-            which = "The tokenizer that reconstructs worse" if worse else "The more compressed tokenizer"
-            verb = "makes" if cross.established else "seems to make"
-            return (
-                f"{which}, {c.first}, {verb} the better images below {wording.flops(cross.flops)} training FLOPs; "
-                f"above, {c.second} does."
-            )
-        if cross.flops is None:
-            span = f"{wording.flops(cross.low)} to {wording.flops(cross.high)}"
-            return (
-                f"From {span} training FLOPs {cross.lower_before} has the lower mean gFID throughout: "
-                f"no crossover with {_other(cross, cross.lower_before)} in the measured range."
-            )
+    """One sentence: which of the two tokenizers that are compared first is the better one, and at which compute."""
+    if not compressions:
+        if best:
+            return f"At {wording.flops(best[-1].flops)} training FLOPs the best pair measured is {best[-1].best.name}."
+        return "The study is too small for an answer."
+    cross, rfid_ratio = compressions[0].crossover, compressions[0].rfid_ratio
+    if cross.flops is None:
+        other = cross.second if cross.lower_before == cross.first else cross.first
+        return (
+            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs {cross.lower_before} has "
+            f"the lower mean gFID throughout: no crossover with {other} in the measured range."
+        )
+    if not cross.expected_direction:
         return (
             f"Against expectation the less compressed tokenizer, {cross.lower_before}, has the lower gFID below "
             f"{wording.flops(cross.flops)} training FLOPs, and {cross.lower_after} above."
         )
-    if best:
-        return f"At {wording.flops(best[-1].flops)} training FLOPs the best pair measured is {best[-1].best.name}."
-    return "The study is too small for an answer."
-
-
-def _other(cross: Crossover, family: str) -> str:
-    return cross.second if family == cross.first else cross.first
+    worse = rfid_ratio is not None and rfid_ratio.value > 1
+    which = "The tokenizer that reconstructs worse" if worse else "The more compressed tokenizer"
+    verb = "makes" if cross.established else "seems to make"
+    return (
+        f"{which}, {cross.first}, {verb} the better images below {wording.flops(cross.flops)} training FLOPs; "
+        f"above, {cross.second} does."
+    )
 
 
 def compression_statements(frames: StudyFrames, compressions: Sequence[Compression]) -> list[Statement]:
+    """Reconstruction, gFID and crossover of every two tokenizers compared, or why there are none."""
     if not compressions:
         plain = frames.families[frames.families["regulariser"].isna()]["family"]
         reason = (
@@ -76,11 +72,11 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
         return [Statement("compression", f"Compression cannot be compared: {reason}.")]
     statements = []
     for i, c in enumerate(compressions):
-        parts = [_rfid_sentence(frames, c), _ratio_sentence(c), _crossing_sentence(c.crossover), _basis(c.crossover)]
-        if i:
-            parts.append(seeds_sentence(c.crossover))
-        text = " ".join(part for part in parts if part)
-        statements.append(Statement("compression", text, main=i == 0, conditional=c.crossover.conditional))
+        cross = c.crossover
+        sentences = [_rfid_sentence(frames, cross.first, cross.second, c.rfid_ratio), _ratio_sentence(cross)]
+        sentences += [_crossing_sentence(cross), _basis(cross), seeds_sentence(cross) if i else ""]
+        text = " ".join(filter(None, sentences))
+        statements.append(Statement("compression", text, main=i == 0, conditional=cross.conditional))
     return statements
 
 
@@ -89,26 +85,22 @@ def _span(estimate: SeedEstimate) -> str:
     return "" if estimate.low is None else f" ({wording.interval(estimate)})"
 
 
-def _rfid_sentence(frames: StudyFrames, c: Compression) -> str:
-    if c.rfid is None:
-        return f"rFID was not measured for both {c.first} and {c.second}."
-    estimate = c.rfid.estimate
-    table = frames.tokenizers[frames.tokenizers["tokenizer_seed"].isin(estimate.seeds)]
-    levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (c.first, c.second)]
-    shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(estimate.value)}{_span(estimate)}"
-    if estimate.low is not None and not estimate.decided:
-        return f"{c.first}, the more compressed, and {c.second} cannot be told apart by reconstruction: {shown}."
-    verb = "worse" if estimate.value > 1 else "better"
-    return f"{c.first}, the more compressed, reconstructs {verb} than {c.second}: {shown}."
+def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEstimate | None) -> str:
+    if ratio is None:
+        return f"rFID was not measured for both {first} and {second}."
+    table = frames.tokenizers[frames.tokenizers["tokenizer_seed"].isin(ratio.seeds)]
+    levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (first, second)]
+    shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{_span(ratio)}"
+    if ratio.low is not None and not ratio.decided:
+        return f"{first}, the more compressed, and {second} cannot be told apart by reconstruction: {shown}."
+    verb = "worse" if ratio.value > 1 else "better"
+    return f"{first}, the more compressed, reconstructs {verb} than {second}: {shown}."
 
 
-def _ratio_sentence(c: Compression) -> str:
-    cross = c.crossover
-    shown = [
-        f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{_span(e)} that of {c.second}"
-        for at, e in ((cross.low, cross.at_low), (cross.high, cross.at_high))
-    ]
-    return f"Its gFID is {shown[0]}, and {shown[1].removesuffix(' that of ' + c.second)}."
+def _ratio_sentence(cross: Crossover) -> str:
+    ends = ((cross.low, cross.at_low), (cross.high, cross.at_high))
+    low, high = (f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{_span(e)}" for at, e in ends)
+    return f"Its gFID is {low} that of {cross.second}, and {high}."
 
 
 def _crossing_sentence(cross: Crossover) -> str:
@@ -142,8 +134,7 @@ def _zone(cross: Crossover) -> str:
 
 
 def _basis(cross: Crossover) -> str:
-    sizes = wording.listing(cross.design.sizes)
-    generators = f"generator{'s' if len(cross.design.sizes) > 1 else ''} {sizes}"
+    generators = _generators(cross.design.sizes)
     if cross.conditional:
         noise = "no intervals" if cross.band is None else "intervals from measurement noise alone"
         return f"[{generators}; one seed: conditional on this tokenizer, {noise}]"
@@ -153,30 +144,31 @@ def _basis(cross: Crossover) -> str:
     return f"[95 % intervals over {n} paired tokenizer seeds, df {n - 1}; {generators}]"
 
 
+def _generators(sizes: Sequence[str]) -> str:
+    return f"generator{'s' if len(sizes) > 1 else ''} {wording.listing(sizes)}"
+
+
 def seeds_sentence(cross: Crossover) -> str:
     """Each seed's own crossing, censored ones included, and the one-sided statement they allow."""
     if len(cross.per_seed) < 2:
         return ""
-    parts = []
-    for s in cross.per_seed:
-        text = {
-            "within": wording.flops(s.flops),
-            "above": f"none up to {wording.flops(s.flops)}, where {cross.first} still leads",
-            "below": f"none down to {wording.flops(s.flops)}, where {cross.second} leads already",
-            "reversed": f"{wording.flops(s.flops)} the other way round",
-        }[s.placement]
-        parts.append(f"seed {s.seed} {text}")
-    own, bound = crossing_over_seeds(cross), median_bound(cross)
-    tail = ""
-    if own is not None:
-        tail = f"; their geometric mean {wording.flops(own.value)}"
+    texts = {
+        "within": "{}",
+        "above": f"none up to {{}}, where {cross.first} still leads",
+        "below": f"none down to {{}}, where {cross.second} leads already",
+        "reversed": "{} the other way round",
+    }
+    seeds = [f"seed {s.seed} {texts[s.placement].format(wording.flops(s.flops))}" for s in cross.per_seed]
+    mean, bound, tail = crossing_over_seeds(cross), median_bound(cross), ""
+    if mean is not None:
+        tail = f"; their geometric mean {wording.flops(mean.value)}"
     elif bound is not None:
         side, at, confidence = bound
         tail = (
             f"; the median over tokenizer seeds lies {side} {wording.flops(at)} with confidence "
             f"{100 * confidence:.0f} %, by the seeds' order alone"
         )
-    return f"Crossings seed by seed: {', '.join(parts)}{tail}."
+    return f"Crossings seed by seed: {', '.join(seeds)}{tail}."
 
 
 _NAMES = {"gfid": "gFID", "rfid": "rFID", "nats_per_image": "nats per image"}
@@ -194,6 +186,7 @@ def _effect_phrase(effect: Effect) -> str:
 
 
 def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[Multiplier]) -> list[Statement]:
+    """What the regulariser changes at equal compute, or that nothing was compared."""
     if not contrasts:
         return [
             Statement("regulariser", "The causal regulariser was not compared: no two tokenizers differ in it alone.")
@@ -205,32 +198,29 @@ def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[
         text = f"At equal compute the causal regulariser ({c.treatment} against {c.base}) changes "
         text += wording.listing([_effect_phrase(e) for e in effects]) + "."
         if m.estimate is not None:
-            spread = _span(m.estimate)
-            text += f" Compute multiplier at equal gFID: {wording.number(m.estimate.value)}{spread}, above 1 a saving."
+            saved = f"{wording.number(m.estimate.value)}{_span(m.estimate)}"
+            text += f" Compute multiplier at equal gFID: {saved}, above 1 a saving."
         for seed, family in m.without_overlap:
             text += f" On seed {seed} the two reach no common gFID ({family} is lower)."
-        if abs(c.tokenizer_flops - 1) > 5e-4:
-            text += f" Its stage 1 takes {wording.number(c.tokenizer_flops)} times the FLOPs, not counted in this."
+        if abs(c.tokenizer_flops_ratio - 1) > 5e-4:
+            ratio = wording.number(c.tokenizer_flops_ratio)
+            text += f" Its stage 1 takes {ratio} times the FLOPs, not counted in this."
         if gfid is not None:
-            n = len(gfid.estimate.seeds)
-            basis = (
-                f"95 % intervals over {n} paired tokenizer seeds, df {n - 1}" if n > 1 else wording.seeds(gfid.estimate)
-            )
-            text += f" [{basis}; generator{'s' if len(gfid.sizes) > 1 else ''} {wording.listing(gfid.sizes)}]"
+            text += f" [{wording.seeds(gfid.estimate)}; {_generators(gfid.sizes)}]"
         conditional = gfid is not None and gfid.estimate.conditional
         statements.append(Statement("regulariser", text, conditional=conditional))
     return statements
 
 
 def pair_statements(best: Sequence[BestPairs]) -> list[Statement]:
+    """What to train at each budget."""
     statements = []
     for b in best:
         pair = b.best
-        spread = "" if pair.low is None else f" ({wording.number(pair.low)} to {wording.number(pair.high)})"
         text = (
             f"At {wording.flops(b.flops)} FLOPs train {pair.name} on {wording.images(pair.train_images)} images: gFID "
+            f"{wording.number(pair.gfid)}{wording.spread(pair.low, pair.high)}"
         )
-        text += f"{wording.number(pair.gfid)}{spread}"
         if pair.probability is None:
             text += "; one seed each, so no probability of being best can be given"
         elif len(b.pairs) == 1:
@@ -244,3 +234,38 @@ def pair_statements(best: Sequence[BestPairs]) -> list[Statement]:
             text += " (its longest run costs less than this)"
         statements.append(Statement("pair", text + ".", conditional=pair.probability is None))
     return statements
+
+
+def own_statements(frames: StudyFrames) -> list[Statement]:
+    """The range of each metric of one's own over the configurations, whatever direction is the better one."""
+    statements = []
+    for metric, rows in groups(frames.own, "metric"):
+        last = rows[rows["images"].isna() | (rows["images"] == rows.groupby("name")["images"].transform("max"))]
+        means = last.groupby("name")["value"].mean()
+        seeds = last.groupby("name")["tokenizer_seed"].nunique()
+        text = f"{metric}: {wording.number(float(means.iloc[0]))} ({means.index[0]})"
+        if len(means) > 1:
+            low, high = means.idxmin(), means.idxmax()
+            text = (
+                f"{metric} ranges from {wording.number(float(means[low]))} ({low}) to "
+                f"{wording.number(float(means[high]))} ({high}) over {len(means)} configurations"
+            )
+        few, many = int(seeds.min()), int(seeds.max())
+        count = f"{few}" if few == many else f"{few} to {many}"
+        statements.append(
+            Statement("own", f"{text}, mean over {count} seed{'s' * (many > 1)} each.", conditional=many == 1)
+        )
+    return statements
+
+
+def without_gfid(frames: StudyFrames) -> str:
+    """The headline of a study in which no gFID was measured: what there is instead."""
+    runs = frames.runs[frames.runs["status"] == "done"]
+    counts = runs["stage"].map({"run": "run of no stage"}).fillna(runs["stage"]).value_counts(sort=False)
+    finished = [
+        f"{n} {'runs of no stage' if s == 'run of no stage' and n > 1 else s + 's' * (n > 1)}"
+        for s, n in counts.items()
+    ]
+    own = wording.listing(sorted(set(frames.own["metric"])))
+    measured = f" measured {own}" if own else ""
+    return f"No gFID was measured, so no tokenizer is ranked by its images: {wording.listing(finished)}{measured}."

@@ -57,34 +57,24 @@ def percent(value: float | None) -> str:
 
 
 def seeds(estimate: SeedEstimate) -> str:
-    """On what an estimate stands: "3 paired tokenizer seeds, df 2" or "conditional on this tokenizer"."""
+    """On what an interval stands: "95 % intervals over 3 paired tokenizer seeds, df 2", or one seed alone."""
     if estimate.conditional:
         return "one seed: conditional on this tokenizer"
     over = "paired tokenizer seeds" if "paired" in estimate.method else "tokenizer seeds"
-    return f"{len(estimate.seeds)} {over}, df {estimate.df}"
+    return f"95 % intervals over {len(estimate.seeds)} {over}, df {estimate.df}"
 
 
-def interval(estimate: SeedEstimate, digits: int = 3) -> str:
+def interval(estimate: SeedEstimate) -> str:
     """`low to high`, or that there is none."""
     if estimate.low is None or estimate.high is None:
         return "no interval"
     write = signed if estimate.scale == "difference" else number
-    return f"{write(estimate.low, digits)} to {write(estimate.high, digits)}"
+    return f"{write(estimate.low)} to {write(estimate.high)}"
 
 
-def with_interval(estimate: SeedEstimate, digits: int = 3, *, basis: bool = True) -> str:
-    """`1.42 (95 % interval 1.21 to 1.66; 3 paired tokenizer seeds, df 2)`, said honestly where there is none."""
-    write = signed if estimate.scale == "difference" else number
-    inside = []
-    if estimate.low is not None and estimate.high is not None:
-        inside.append(f"{100 * estimate.confidence:.0f} % interval {interval(estimate, digits)}")
-        if estimate.conditional:
-            inside.append("measurement noise only, conditional on this tokenizer")
-        elif basis:
-            inside.append(seeds(estimate))
-    else:
-        inside.append("one seed: no interval, conditional on this tokenizer")
-    return f"{write(estimate.value, digits)} ({'; '.join(inside)})"
+def spread(low: float | None, high: float | None) -> str:
+    """An interval of numbers in brackets after its value; nothing where there is none."""
+    return "" if low is None else f" ({number(low)} to {number(high)})"
 
 
 def listing(items: Sequence[str], last: str = "and") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from results.errors import DataError, FitError
 
 from .fronts import Design, pareto_points
+from .rows import Record
 from .seed_intervals import SeedEstimate, over_seeds
 
 Array = np.ndarray
@@ -29,7 +30,7 @@ HUBER_DELTA = 0.1
 
 
 @dataclass(frozen=True)
-class SeedLaw:
+class SeedLaw(Record):
     """The law of one tokenizer: gFID = floor + amplitude (C / pivot)^-alpha, how its fit ended, on how many points."""
 
     seed: int
@@ -46,26 +47,29 @@ class SeedLaw:
         return self.floor + self.amplitude * (np.asarray(flops, dtype=float) / self.pivot) ** -self.alpha
 
 
+class Skipped(NamedTuple):
+    """A seed without a fit, and why."""
+
+    seed: int
+    reason: str
+
+
+class LawCrossing(NamedTuple):
+    """Where the laws of one paired seed cross, in FLOPs; None: not within 100 times the measured range."""
+
+    seed: int
+    flops: float | None
+
+
 @dataclass(frozen=True)
-class ComputeLaw:
+class ComputeLaw(Record):
     """A family's laws, one a tokenizer seed, and the exponent over seeds. `skipped`: seeds without a fit, and why."""
 
     family: str
-    floor_kind: FloorKind
+    floor: FloorKind
     laws: tuple[SeedLaw, ...]
     alpha: SeedEstimate | None
-    floor: SeedEstimate | None
-    skipped: tuple[tuple[int, str], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "family": self.family,
-            "floor": self.floor_kind,
-            "laws": [vars(law) for law in self.laws],
-            "alpha": None if self.alpha is None else self.alpha.to_dict(),
-            "skipped": [{"seed": s, "reason": r} for s, r in self.skipped],
-        }
+    skipped: tuple[Skipped, ...]
 
 
 def _fit(flops: Array, gfid: Array, floor: float | None) -> tuple[float, float, float, float, str]:
@@ -88,62 +92,44 @@ def compute_law(
 ) -> ComputeLaw:
     """Fit the law to each seed's front. Seeds whose front is too short or determines no law are listed, not dropped."""
     laws: list[SeedLaw] = []
-    skipped: list[tuple[int, str]] = []
+    skipped: list[Skipped] = []
     rows = points[points["family"] == family]
     for seed, (flops, gfid) in pareto_points(points, family, design).items():
         floor = None
         if floor_kind == "rfid_floor":
-            own = rows[rows["tokenizer_seed"] == seed]
-            floors = own["rfid_floor"].dropna() if "rfid_floor" in own else own["gfid"].iloc[:0]
-            if floors.empty:
-                skipped.append((seed, "its tokenizer has no rfid_floor"))
+            measured = rows.loc[rows["tokenizer_seed"] == seed, "rfid_floor"].dropna() if "rfid_floor" in rows else ()
+            if not len(measured):
+                skipped.append(Skipped(seed, "its tokenizer has no rfid_floor"))
                 continue
-            floor = float(floors.iloc[0])
+            floor = float(measured.iloc[0])
         if len(flops) < MIN_POINTS[floor_kind]:
-            skipped.append((seed, f"its front has {len(flops)} points, {MIN_POINTS[floor_kind]} are needed"))
+            reason = f"its front has {len(flops)} points, {MIN_POINTS[floor_kind]} are needed"
+            skipped.append(Skipped(seed, reason))
             continue
         try:
             fitted_floor, amplitude, alpha, pivot, status = _fit(flops, gfid, floor)
         except (FitError, DataError) as error:
-            skipped.append((seed, str(error)))
+            skipped.append(Skipped(seed, str(error)))
             continue
         law = SeedLaw(seed, fitted_floor, amplitude, alpha, pivot, status, len(flops), math.nan)
         logs = np.log(gfid)
         spread = float(((logs - logs.mean()) ** 2).sum())
         missed = float(((logs - np.log(law.gfid(flops))) ** 2).sum())
         laws.append(replace(law, r_squared=1 - missed / spread if spread > 0 else math.nan))
-    usable = {law.seed: law for law in laws if law.alpha > 0}
-    return ComputeLaw(
-        family=family,
-        floor_kind=floor_kind,
-        laws=tuple(laws),
-        alpha=over_seeds({s: law.alpha for s, law in usable.items()}, scale="level", paired=False) if usable else None,
-        floor=over_seeds({s: law.floor for s, law in usable.items()}, scale="difference", paired=False)
-        if usable
-        else None,
-        skipped=tuple(skipped),
-    )
+    exponents = {law.seed: law.alpha for law in laws if law.alpha > 0}
+    alpha_over_seeds = over_seeds(exponents, scale="level", paired=False) if exponents else None
+    return ComputeLaw(family, floor_kind, tuple(laws), alpha_over_seeds, tuple(skipped))
 
 
 @dataclass(frozen=True)
-class LawCrossover:
+class LawCrossover(Record):
     """Where two families' fitted laws cross, per paired seed (None: not within 100 times the measured range)."""
 
     first: str
     second: str
-    floor_kind: FloorKind
-    per_seed: tuple[tuple[int, float | None], ...]
+    floor: FloorKind
+    per_seed: tuple[LawCrossing, ...]
     estimate: SeedEstimate | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "floor": self.floor_kind,
-            "per_seed": [{"seed": s, "flops": c} for s, c in self.per_seed],
-            "estimate": None if self.estimate is None else self.estimate.to_dict(),
-        }
 
 
 def law_crossover(first: ComputeLaw, second: ComputeLaw, low: float, high: float) -> LawCrossover | None:
@@ -153,21 +139,21 @@ def law_crossover(first: ComputeLaw, second: ComputeLaw, low: float, high: float
     """
     others = {law.seed: law for law in second.laws}
     grid = np.exp(np.linspace(math.log(low / 100), math.log(high * 100), 4001))
-    per_seed: list[tuple[int, float | None]] = []
+    per_seed: list[LawCrossing] = []
     for law in first.laws:
         if law.seed not in others:
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
             d = np.log(law.gfid(grid)) - np.log(others[law.seed].gfid(grid))
         flips = np.flatnonzero((d[:-1] < 0) & (d[1:] >= 0))
-        if len(flips) == 0:
-            per_seed.append((law.seed, None))
-            continue
-        i = int(flips[0])
-        share = d[i] / (d[i] - d[i + 1])
-        per_seed.append((law.seed, float(np.exp(np.log(grid[i]) + share * np.log(grid[i + 1] / grid[i])))))
+        flops = None
+        if len(flips):
+            i = int(flips[0])
+            share = d[i] / (d[i] - d[i + 1])
+            flops = float(np.exp(np.log(grid[i]) + share * np.log(grid[i + 1] / grid[i])))
+        per_seed.append(LawCrossing(law.seed, flops))
     if not per_seed:
         return None
-    found = {s: c for s, c in per_seed if c is not None}
-    estimate = over_seeds(found, scale="level") if len(found) == len(per_seed) else None
-    return LawCrossover(first.family, second.family, first.floor_kind, tuple(per_seed), estimate)
+    crossings = {seed: flops for seed, flops in per_seed if flops is not None}
+    estimate = over_seeds(crossings, scale="level") if len(crossings) == len(per_seed) else None
+    return LawCrossover(first.family, second.family, first.floor, tuple(per_seed), estimate)

@@ -8,32 +8,26 @@ the seed is the statistical unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from results.errors import FitError
+from results.settings import differing
 
 from .frames import StudyFrames
 from .fronts import in_order
-from .rows import by_seed, groups
+from .names import configurations
+from .rows import Record, by_seed, groups
 from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
 
 GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
 TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "codebook_utilisation": "difference"}
 
-UNIMPORTANT = ("seed", "evaluation")
-"""Fields of a tokenizer's specification in which two families may differ and still be one facet apart."""
-
-FLOPS_TOLERANCE = 1e-3
-"""Largest relative difference of stage-2 FLOPs that still counts as equal compute."""
-
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(Record):
     """The effect of `treatment` over `base` on one metric: a ratio or a difference. `budget` None: pooled or none."""
 
     metric: str
@@ -41,23 +35,15 @@ class Effect:
     sizes: tuple[str, ...]
     estimate: SeedEstimate
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "metric": self.metric,
-            "budget": self.budget,
-            "sizes": list(self.sizes),
-            "estimate": self.estimate.to_dict(),
-        }
-
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Record):
     """All effects of exchanging tokenizer `base` for `treatment`, which differ in `facets`.
 
     `per_budget` holds gFID and nats per image at each budget, `pooled` the same over all budgets, `stage1` the metrics
-    of the tokenizers themselves. `tokenizer_flops` is the ratio of stage-1 training FLOPs, `stage2_flops` the largest
-    relative difference of stage-2 FLOPs between paired runs, `unpaired` counts runs left out for want of a partner.
+    of the tokenizers themselves. `tokenizer_flops_ratio` is that of stage-1 training FLOPs, `stage2_flops_difference`
+    the largest relative difference of stage-2 FLOPs between paired runs; `unpaired_runs` were left out for want of a
+    partner.
     """
 
     base: str
@@ -66,41 +52,13 @@ class Contrast:
     per_budget: tuple[Effect, ...]
     pooled: tuple[Effect, ...]
     stage1: tuple[Effect, ...]
-    tokenizer_flops: float
-    stage2_flops: float
-    unpaired: int
+    tokenizer_flops_ratio: float
+    stage2_flops_difference: float
+    unpaired_runs: int
 
     def effect(self, metric: str) -> Effect | None:
         """The pooled (or stage-1) effect on a metric, or None if it was not measured."""
         return next((e for e in (*self.pooled, *self.stage1) if e.metric == metric), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "base": self.base,
-            "treatment": self.treatment,
-            "facets": list(self.facets),
-            "per_budget": [e.to_dict() for e in self.per_budget],
-            "pooled": [e.to_dict() for e in self.pooled],
-            "stage1": [e.to_dict() for e in self.stage1],
-            "tokenizer_flops_ratio": self.tokenizer_flops,
-            "stage2_flops_difference": self.stage2_flops,
-            "unpaired_runs": self.unpaired,
-        }
-
-
-def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
-    """Dotted names of the fields in which two specifications differ; a part that one lacks is named as a whole."""
-    names: list[str] = []
-    for key in sorted(a.keys() | b.keys()):
-        left, right = a.get(key), b.get(key)
-        if left == right:
-            continue
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            names.extend(differing_fields(left, right, f"{prefix}{key}."))
-        else:
-            names.append(f"{prefix}{key}")
-    return tuple(names)
 
 
 def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
@@ -109,25 +67,10 @@ def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
     Facets are top-level fields of the specification; seeds and the evaluation do not count. Without specifications the
     columns of `runs` decide. Number of training images rides along with a regulariser, whose cost it may compensate.
     """
-    specs = frames.family_spec(a), frames.family_spec(b)
-    if specs[0] and specs[1]:
-        names = tuple(dict.fromkeys(n.split(".")[0] for n in differing_fields(specs[0], specs[1])))
-    else:
-        columns = [
-            "quantizer",
-            "codebook_size",
-            "tokens_per_image",
-            "downsampling",
-            "regulariser",
-            "regulariser_weight",
-        ]
-        rows = frames.families.set_index("family").loc[[a, b], columns]
-        differs = [c for c in columns if rows[c].iloc[0] != rows[c].iloc[1] and not rows[c].isna().all()]
-        names = tuple(dict.fromkeys("regulariser" if c.startswith("regulariser") else c for c in differs))
-    names = tuple(n for n in names if n not in UNIMPORTANT)
-    if "regulariser" in names:
-        names = tuple(n for n in names if n != "train_images")
-    return names
+    table = frames.families.set_index("family", drop=False)
+    names = dict.fromkeys(name.split(".")[0] for name in differing(configurations(table.loc[[a, b]])))
+    unimportant = {"evaluation"} | ({"train_images"} if "regulariser" in names else set())
+    return tuple(name for name in names if name not in unimportant)
 
 
 def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
@@ -175,9 +118,9 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
         stage1=tuple(tokenizer_effects(rows, base, treatment)),
-        tokenizer_flops=_stage1_flops(points, base, treatment),
-        stage2_flops=flops,
-        unpaired=unpaired,
+        tokenizer_flops_ratio=_stage1_flops(points, base, treatment),
+        stage2_flops_difference=flops,
+        unpaired_runs=unpaired,
     )
 
 

@@ -13,14 +13,15 @@ import pandas as pd
 from results.errors import FitError
 
 from .fronts import Array, Design, Front, compared_fronts, first_design
+from .rows import Record, plain
 from .seed_intervals import (
     BOOTSTRAP_CLUSTERS,
     CONFIDENCE,
     Noise,
     SeedEstimate,
     cluster_bootstrap_weights,
+    half_width,
     over_seeds,
-    t_factor,
 )
 
 SCAN_POINTS = 801
@@ -61,7 +62,7 @@ Placement = Literal["within", "above", "below", "reversed"]
 
 
 @dataclass(frozen=True)
-class SeedCrossing:
+class SeedCrossing(Record):
     """The crossover of one paired seed: at `flops` within the range, or censored at the end of the range.
 
     above: `first` is still lower at the largest common compute; below: `second` is lower from the smallest on;
@@ -74,7 +75,7 @@ class SeedCrossing:
 
 
 @dataclass(frozen=True)
-class Crossover:
+class Crossover(Record):
     """Where two tokenizers' fronts cross. `first` is the one expected to have the lower gFID at small compute.
 
     `flops` is where the mean over seeds of the log ratio changes sign; None without a crossing in [low, high], the
@@ -127,21 +128,12 @@ class Crossover:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields, without the curves."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "seeds": list(self.seeds),
+        names = ("first", "second", "seeds", "flops", "established", "excluded", "lower_before", "lower_after")
+        return {name: plain(getattr(self, name)) for name in (*names, "per_seed", "method")} | {
             "sizes": list(self.design.sizes),
             "range_flops": [self.low, self.high],
-            "flops": self.flops,
             "interval": [self.interval_low, self.interval_high],
-            "established": self.established,
-            "excluded": self.excluded,
-            "lower_before": self.lower_before,
-            "lower_after": self.lower_after,
-            "per_seed": [vars(s) for s in self.per_seed],
-            "method": self.method,
-            "bootstrap_interval": None if self.bootstrap is None else list(self.bootstrap),
+            "bootstrap_interval": plain(self.bootstrap),
             "gfid_ratio_at_low": self.at_low.to_dict(),
             "gfid_ratio_at_high": self.at_high.to_dict(),
         }
@@ -184,46 +176,65 @@ def crossover_of(
     knots = knots[(knots > math.log(low)) & (knots < math.log(high))]
     grid = np.unique(np.concatenate([knots, np.linspace(math.log(low), math.log(high), SCAN_POINTS)]))
     d = np.stack([sides[0][s].log_gfid(grid) - sides[1][s].log_gfid(grid) for s in design.seeds])
+    half, _, method = half_width(d, noise, confidence=confidence)
     mean = d.mean(axis=0)
+    return crossing_of(
+        first,
+        second,
+        design,
+        (low, high),
+        grid,
+        mean,
+        None if half is None else (mean - half, mean + half),
+        (_ratio(design.seeds, d[:, 0], noise, confidence), _ratio(design.seeds, d[:, -1], noise, confidence)),
+        method,
+        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
+        bootstrap=_bootstrap(grid, d, confidence) if len(d) >= BOOTSTRAP_CLUSTERS else None,
+    )
+
+
+def crossing_of(
+    first: str,
+    second: str,
+    design: Design,
+    span: tuple[float, float],
+    grid: Array,
+    mean: Array,
+    band: tuple[Array, Array] | None,
+    ratios: tuple[SeedEstimate, SeedEstimate],
+    method: str,
+    *,
+    per_seed: tuple[SeedCrossing, ...] = (),
+    bootstrap: tuple[float | None, float | None] | None = None,
+) -> Crossover:
+    """The crossover that follows from the `mean` log ratio of two fronts and its `band` at ln FLOPs `grid`, all (k,).
+
+    `ratios` are the estimates at both ends of the compute range `span`.
+    """
     at, sign = split_point(grid, mean)
-    half, method = _half_width(d, noise, confidence)
-    band = None if half is None else (mean - half, mean + half)
     zone = (None, None) if band is None else confidence_set(grid, mean, *band)
     names = (first, second) if sign < 0 else (second, first)
     return Crossover(
         first=first,
         second=second,
         design=design,
-        low=low,
-        high=high,
+        low=span[0],
+        high=span[1],
         flops=None if at is None else math.exp(at),
         interval_low=zone[0] if zone else None,
         interval_high=zone[1] if zone else None,
         excluded=zone is None,
         lower_before=names[0],
         lower_after=names[1] if at is not None else names[0],
-        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
+        per_seed=per_seed,
         method=method,
-        at_low=_ratio(design.seeds, d[:, 0], noise, confidence),
-        at_high=_ratio(design.seeds, d[:, -1], noise, confidence),
+        at_low=ratios[0],
+        at_high=ratios[1],
         grid=np.exp(grid),
         log_ratio=mean,
         band=band,
-        bootstrap=_bootstrap(grid, d, confidence) if len(d) >= BOOTSTRAP_CLUSTERS else None,
+        bootstrap=bootstrap,
     )
-
-
-def _half_width(d: Array, noise: Noise | None, confidence: float) -> tuple[Array | None, str]:
-    """Half width at each compute of the interval of the mean difference, and what it is. d (seeds, k)."""
-    n = len(d)
-    if n >= 2:
-        half = t_factor(n - 1, confidence) * d.std(axis=0, ddof=1) / math.sqrt(n)
-        return half, f"paired t-test over {n} tokenizer seeds at each compute, inverted (df {n - 1})"
-    if noise is not None:
-        factor = t_factor(noise.df or 10**9, confidence)
-        half = np.full(d.shape[1], factor * noise.sd * math.sqrt(2.0))
-        return half, f"conditional on this tokenizer: measurement noise only ({noise.source})"
-    return None, "conditional on this tokenizer: one seed, no interval"
 
 
 def confidence_set(log_flops: Array, mean: Array, low: Array, high: Array) -> tuple[float | None, float | None] | None:

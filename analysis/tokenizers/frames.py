@@ -7,68 +7,48 @@ size, parameters, FLOPs) are joined to every evaluation, so nothing below ever p
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from results.errors import DataError
 from results.schema import COLUMNS, TABLES, TRUNK
+from results.settings import differing, setting_columns
 
-from .rows import groups
+from .names import family_names, size_names
+from .rows import groups, records
 from .seed_intervals import Noise
 
 if TYPE_CHECKING:
-    import pyarrow
+    from results.store.store import Store
 
 FACTS = (
-    "stage",
-    "label",
-    "parent",
-    "seed",
-    "tokenizer_seed",
-    "tokenizer",
-    "tokenizer_family",
-    "generator",
-    "generator_family",
-    "data",
-    "image_size",
-    "downsampling",
-    "quantizer",
-    "codebook_size",
-    "tokens_per_image",
-    "regulariser",
-    "regulariser_weight",
-    "width",
-    "layers",
-    "learning_rate",
-    "batch_size",
-    "parameters_embedding",
-    "parameters_other",
-    "flops_per_image",
-    "tokenizer_flops",
-)
+    "stage", "label", "parent", "seed", "tokenizer_seed", "tokenizer", "tokenizer_family", "generator",
+    "generator_family", "data", "image_size", "downsampling", "quantizer", "codebook_size", "tokens_per_image",
+    "regulariser", "regulariser_weight", "width", "layers", "learning_rate", "batch_size", "parameters_embedding",
+    "parameters_other", "flops_per_image", "tokenizer_flops",
+)  # fmt: skip
 """Columns of `runs` that are joined to `evaluations`; `path_flops` is not among them: evaluations have their own."""
 
 DERIVED = ("family", "size")
-"""Display names, unique within a study: of a tokenizer configuration without seed, and of a generator."""
+"""Display names, unique within a study: of a tokenizer configuration without seed, and of a generator (names.py)."""
+
+SETTINGS = (
+    "quantizer", "codebook_size", "tokens_per_image", "downsampling", "regulariser", "regulariser_weight", "width",
+    "layers", "learning_rate", "batch_size", "train_images", "threads",
+)  # fmt: skip
+"""Columns of `runs` that a specification sets."""
 
 TRAIN_REFERENCE = ("gfid", "rfid_floor", "real_fid")
 """Metrics that are compared with training images where both splits were measured; all others with validation."""
 
 STRICTLY_POSITIVE = ("gfid", "rfid", "rfid_floor")
 """Metrics whose logarithm is taken."""
-
-
-class Source(Protocol):
-    """What `load` needs of a store."""
-
-    def read(self, table: str, run_ids: Collection[str] | None = None) -> pyarrow.Table:
-        """All rows of one table, of all runs with a result or of `run_ids` alone."""
 
 
 @dataclass(frozen=True)
@@ -144,23 +124,37 @@ class StudyFrames:
         return rows[columns].rename(columns={"value": "gfid"}).reset_index(drop=True)
 
     @cached_property
+    def own(self) -> pd.DataFrame:
+        """Metrics of one's own, and every metric of runs of no stage, one row a measurement at the end of a run or of
+        a branch: run facts, settings `run.NAME`, images, path_flops, guidance, metric, value.
+
+        `name` says what was run: family and size, or the values in which runs of no stage differ.
+        """
+        rows = _ends(self.used)
+        rows = rows[rows["metric"].str.startswith("own_") | (rows["stage"] == "run")]
+        values = self.settings.filter(regex=r"^run\.")
+        varying = values[[c for c in values if values[c].astype(str).nunique() > 1]]
+        rows = rows.join(varying, on="run_id")
+        names = [
+            ", ".join(f"{c.removeprefix('run.')} = {_said(row[c])}" for c in varying if row[c] is not None) or "run"
+            if row["stage"] == "run"
+            else " + ".join(str(row[name]) for name in DERIVED if not pd.isna(row[name]))
+            for row in records(rows)
+        ]
+        return rows.assign(name=names, tokenizer_seed=rows["tokenizer_seed"].fillna(rows["seed"])).reset_index(
+            drop=True
+        )
+
+    @cached_property
     def families(self) -> pd.DataFrame:
         """One row a tokenizer configuration, most compressed first: family, the facets, seeds, rate in bits an image.
 
         `bits_per_image` is tokens x log2(codebook size); `tokenizer_seeds` counts tokenizer runs.
         """
         columns = [
-            "family",
-            "tokenizer_family",
-            "tokenizer",
-            "quantizer",
-            "codebook_size",
-            "tokens_per_image",
-            "downsampling",
-            "regulariser",
-            "regulariser_weight",
-            "image_size",
-        ]
+            "family", "tokenizer_family", "tokenizer", "quantizer", "codebook_size", "tokens_per_image",
+            "downsampling", "regulariser", "regulariser_weight", "image_size", "spec",
+        ]  # fmt: skip
         # Runs of no stage have no tokenizer.
         done = self.runs[(self.runs["status"] == "done") & self.runs["tokenizer_family"].notna()]
         table = done[columns].drop_duplicates("tokenizer_family").copy()
@@ -170,16 +164,13 @@ class StudyFrames:
         order = ["bits_per_image", "regulariser_weight", "family"]
         return table.sort_values(order).reset_index(drop=True)
 
-    def family_spec(self, family: str) -> dict[str, Any] | None:
-        """Full specification of a tokenizer configuration (of its first seed), or None if the study holds none."""
-        rows = self.runs[(self.runs["family"] == family) & (self.runs["stage"] == "tokenizer")]
-        if rows.empty:
-            return None
-        try:
-            spec = json.loads(rows.sort_values("seed").iloc[0]["spec"])
-        except ValueError:
-            return None
-        return spec if isinstance(spec, dict) else None
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """A row a run, by its id: the fields in which tokenizers or generators differ and that `runs` does not have
+        as columns, such as `tokenizer.losses.perceptual_weight`; free values as `run.NAME`."""
+        known = {name: self.runs[name].tolist() for name in self.runs.columns}
+        columns = setting_columns(self.runs["spec"].tolist(), known)
+        return pd.DataFrame(columns, index=pd.Index(self.runs["run_id"], name="run_id"))
 
     @cached_property
     def noise(self) -> Noise | None:
@@ -187,12 +178,12 @@ class StudyFrames:
         points = self.points[self.points["gfid"].notna()]
         cell = ["tokenizer_family", "tokenizer_seed", "size", "images"]
         logs = np.log(points["gfid"].to_numpy(dtype=float))
-        groups = points.assign(_log=logs).groupby(cell)["_log"]
-        counts, variances = groups.count(), groups.var(ddof=1)
-        df = int((counts[counts > 1] - 1).sum())
+        cells = points.assign(log=logs).groupby(cell)["log"]
+        freedom = cells.count() - 1
+        df = int(freedom.sum())
         if df == 0:
             return None
-        total = float((variances[counts > 1] * (counts[counts > 1] - 1)).sum())
+        total = float((cells.var(ddof=1) * freedom).sum())
         return Noise(float(np.sqrt(total / df)), df, f"repeated generator runs on one tokenizer, df {df}")
 
     @cached_property
@@ -207,16 +198,16 @@ class StudyFrames:
 
 
 def load(
-    source: Source | Path | str, run_ids: Collection[str] | None = None, *, protocols: Collection[str] | None = None
+    source: Store | Path | str, run_ids: Collection[str] | None = None, *, protocols: Collection[str] | None = None
 ) -> StudyFrames:
     """The study in a store, or in a folder that holds runs, curves and evaluations.parquet.
 
     `run_ids` keeps these runs only. `protocols` names (by short hash) which protocol to use where a metric was measured
     under several. Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
     """
-    if isinstance(source, str | Path):
-        from results.store.store import Store
+    from results.store.store import Store
 
+    if isinstance(source, str | Path):
         path = Path(source)
         source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
     tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
@@ -251,20 +242,22 @@ def from_tables(
         causes = ", ".join(sorted(set(failed["cause"].dropna()))) or "unknown"
         raise DataError(f"all {len(failed)} attempts of the study failed (causes: {causes}): nothing to analyse")
     _one_data_set(winners)
-    winners = winners.assign(family=_family_names(winners), size=_size_names(winners))
+    winners = winners.assign(family=family_names(winners), size=size_names(winners))
 
     key = ["run_id", "attempt"]
     facts = winners[[*key, *FACTS, *DERIVED, "status"]]
     joined = evaluations.merge(facts, on=key, how="inner")
     joined["excluded"] = _exclusion(joined)
-    joined = joined.drop(columns="status")
-    joined = _one_protocol(joined, protocols)
     return StudyFrames(
         runs=winners.reset_index(drop=True),
         curves=curves.merge(facts[key], on=key, how="inner").reset_index(drop=True),
-        evaluations=joined.reset_index(drop=True),
+        evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
         failed=failed.reset_index(drop=True),
     )
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _winners(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -278,30 +271,12 @@ def _one_data_set(runs: pd.DataFrame) -> None:
     """Raises DataError for runs of several data sets. Rows measured elsewhere have no fingerprint: the name counts."""
     staged = runs[runs["stage"] != "run"]
     known = staged[staged["data_fingerprint"].notna()]
-    found = {(str(n), str(f)[:8]) for n, f in zip(known["data"], known["data_fingerprint"], strict=True)}
-    elsewhere = staged.loc[staged["data_fingerprint"].isna(), "data"]
-    names = {"unknown" if pd.isna(name) else str(name) for name in elsewhere} - {name for name, _ in found}
-    if len(found) + len(names) > 1:
-        texts = sorted([f"{name} {fingerprint}" for name, fingerprint in found] + list(names))
-        raise DataError(f"the study mixes data sets ({', '.join(texts)}); choose the runs of one with run_ids")
-
-
-def _family_names(runs: pd.DataFrame) -> pd.Series:
-    """The tokenizer's label; with the first digits of its family where one label names several configurations."""
-    shared = runs.groupby("tokenizer")["tokenizer_family"].nunique()
-    ambiguous = runs["tokenizer"].map(shared) > 1
-    return runs["tokenizer"].where(~ambiguous, runs["tokenizer"] + "#" + runs["tokenizer_family"].str[:4])
-
-
-def _size_names(runs: pd.DataFrame) -> pd.Series:
-    """The generator's label, with the facts that tell apart several generators of one label within the study."""
-    names = runs["generator"].copy()
-    for _, group in groups(runs[runs["generator"].notna()], "generator"):
-        for fact, text in (("width", "d"), ("layers", "x"), ("learning_rate", "lr"), ("batch_size", "b")):
-            if group[fact].nunique() > 1:
-                suffix = group[fact].map(lambda value, text=text: f" {text}{value:g}")
-                names.loc[group.index] = names.loc[group.index] + suffix
-    return names
+    printed = {(str(n), str(f)[:8]) for n, f in zip(known["data"], known["data_fingerprint"], strict=True)}
+    elsewhere = staged.loc[staged["data_fingerprint"].isna(), "data"].fillna("unknown")
+    sets = [f"{name} {fingerprint}" for name, fingerprint in printed]
+    sets += set(elsewhere.astype(str)) - {name for name, _ in printed}
+    if len(sets) > 1:
+        raise DataError(f"the study mixes data sets ({', '.join(sorted(sets))}); choose the runs of one with run_ids")
 
 
 def _exclusion(rows: pd.DataFrame) -> pd.Series:
@@ -309,9 +284,8 @@ def _exclusion(rows: pd.DataFrame) -> pd.Series:
     reason = rows["flag"].astype(object).where(rows["flag"].notna(), None)
     diverged = rows["status"] == "diverged"
     reason = reason.mask(diverged & reason.isna(), "the run diverged")
-    value = pd.to_numeric(rows["value"], errors="coerce")
-    unusable = ~np.isfinite(value.to_numpy(dtype=float, na_value=np.nan))
-    unusable |= rows["metric"].isin(STRICTLY_POSITIVE).to_numpy() & ~(value.to_numpy(dtype=float, na_value=np.nan) > 0)
+    value = pd.to_numeric(rows["value"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    unusable = ~np.isfinite(value) | (rows["metric"].isin(STRICTLY_POSITIVE).to_numpy() & ~(value > 0))
     return reason.mask(unusable & reason.isna(), "not a positive finite number")
 
 
@@ -334,18 +308,14 @@ def _one_protocol(rows: pd.DataFrame, chosen: Collection[str] | None) -> pd.Data
     return rows
 
 
-def _describe(group: pd.DataFrame, protocols: Sequence[str]) -> str:
+def _describe(group: pd.DataFrame, protocols: list[str]) -> str:
     """Each protocol with its rows and those fields in which they differ."""
     texts = group.drop_duplicates("protocol").set_index("protocol")["protocol_json"]
     fields = {p: json.loads(texts[p]) for p in protocols}
-    names = sorted(set().union(*fields.values()))
-    differing = [name for name in names if len({json.dumps(fields[p].get(name)) for p in protocols}) > 1]
+    names = differing(list(fields.values()))
     counts = group["protocol"].value_counts()
-    parts = []
-    for p in protocols:
-        shown = ", ".join(f"{name} = {str(fields[p].get(name))[:20]}" for name in differing)
-        parts.append(f"{p} ({counts[p]} rows; {shown})")
-    return " and ".join(parts)
+    shown = {p: ", ".join(f"{name} = {str(fields[p].get(name))[:20]}" for name in names) for p in protocols}
+    return " and ".join(f"{p} ({counts[p]} rows; {shown[p]})" for p in protocols)
 
 
 def _preferred_split(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .fronts import Array, Design, first_design, fronts
+from .rows import Record
 from .seed_intervals import Noise, SeedEstimate, over_seeds
 
 
+class NoOverlap(NamedTuple):
+    """A seed on which the fronts share no gFID range, and which family is lower there."""
+
+    seed: int
+    lower: str
+
+
 @dataclass(frozen=True)
-class Multiplier:
+class Multiplier(Record):
     """Compute multiplier of `treatment` over `base` at equal gFID: base FLOPs / treatment FLOPs, above 1 a saving.
 
     The horizontal gap of the fronts, averaged in log over the gFID range both reach, per seed. `gfid_range` is the
     range common to all seeds' overlaps, or None. `curve_gfid` (k,) and `curve` (seeds, k): the multiplier by gFID
-    level. `without_overlap` lists seeds left out because their fronts share no gFID range, with which family is lower.
+    level. `without_overlap`: seeds left out.
     """
 
     base: str
     treatment: str
-    design: Design
+    sizes: tuple[str, ...]
     estimate: SeedEstimate | None
-    without_overlap: tuple[tuple[int, str], ...]
+    without_overlap: tuple[NoOverlap, ...]
     curve_gfid: Array
     curve: Array
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields, without the curves."""
-        return {
-            "base": self.base,
-            "treatment": self.treatment,
-            "sizes": list(self.design.sizes),
-            "estimate": None if self.estimate is None else self.estimate.to_dict(),
-            "without_overlap": [{"seed": s, "lower": family} for s, family in self.without_overlap],
-        }
 
 
 def multiplier(
@@ -55,7 +53,7 @@ def multiplier(
         a, b = sides[base][seed], sides[treatment][seed]
         span = (math.log(max(a.gfid[-1], b.gfid[-1])), math.log(min(a.gfid[0], b.gfid[0])))
         if not span[0] < span[1]:
-            without.append((seed, base if a.gfid[0] < b.gfid[0] else treatment))
+            without.append(NoOverlap(seed, base if a.gfid[0] < b.gfid[0] else treatment))
             continue
         levels = np.concatenate([np.log(a.gfid), np.log(b.gfid), span])
         # A flat piece of a front is a step of its inverse: a level just below its own has the step behind it.
@@ -82,4 +80,4 @@ def multiplier(
         )
     else:
         levels, curve = np.empty(0), np.empty((0, 0))
-    return Multiplier(base, treatment, design, estimate, tuple(without), np.exp(levels), np.exp(curve))
+    return Multiplier(base, treatment, design.sizes, estimate, tuple(without), np.exp(levels), np.exp(curve))

@@ -15,16 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from results.errors import FitError
 
-from .crossover import Crossover, confidence_set, split_point
+from .crossover import Crossover, crossing_of
 from .fronts import Design, in_order
-from .rows import groups
+from .rows import Record, groups
 from .seed_intervals import CONFIDENCE, SeedEstimate
 
 Array = np.ndarray
@@ -35,7 +35,7 @@ RHO = np.linspace(0.0, 0.95, 20)
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Record):
     """One tokenizer family with one generator size at a compute budget.
 
     `gfid` is its expected gFID (geometric mean over seeds, by the model), `low` and `high` its 95 % interval (None
@@ -60,8 +60,15 @@ class Pair:
         return f"{self.family} + {self.size}"
 
 
+class FamilyChance(NamedTuple):
+    """Probability of a family to hold the best pair."""
+
+    family: str
+    probability: float | None
+
+
 @dataclass(frozen=True)
-class BestPairs:
+class BestPairs(Record):
     """All pairs measured at compute `flops`, lowest expected gFID first; `families` sums probabilities over sizes.
 
     `df` are the degrees of freedom of the variance, 0 if no pair was run twice (then probabilities are None), `sd` its
@@ -70,7 +77,7 @@ class BestPairs:
 
     flops: float
     pairs: tuple[Pair, ...]
-    families: tuple[tuple[str, float | None], ...]
+    families: tuple[FamilyChance, ...]
     df: int
     sd: float | None
     draws: int
@@ -82,17 +89,8 @@ class BestPairs:
         return max(self.pairs, key=lambda p: (p.probability or 0.0, -p.gfid))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "flops": self.flops,
-            "best": self.best.name,
-            "pairs": [{**vars(p), "seeds": list(p.seeds)} for p in self.pairs],
-            "families": [{"family": f, "probability": p} for f, p in self.families],
-            "df": self.df,
-            "sd": self.sd,
-            "draws": self.draws,
-            "seed": self.seed,
-        }
+        """JSON-ready fields, with the name of the best pair."""
+        return super().to_dict() | {"best": self.best.name}
 
 
 def default_budgets(points: pd.DataFrame, count: int = 3) -> tuple[float, ...]:
@@ -143,14 +141,15 @@ def best_pairs(
     """
     design = _design(points, flops, hold, families)
     posterior = _posterior(design, draws, seed)
-    probability: Array | None = None
+    k = len(design.pairs)
+    low: Sequence[float | None] = [None] * k
+    high, probability = low, low
     if posterior is not None:
         mean, draws_of_mu, sd, df = posterior
-        k = len(design.pairs)
-        probability = np.bincount(draws_of_mu.argmin(axis=1), minlength=k) / len(draws_of_mu)
-        low, high = np.exp(np.quantile(draws_of_mu, [0.025, 0.975], axis=0))
+        probability = (np.bincount(draws_of_mu.argmin(axis=1), minlength=k) / len(draws_of_mu)).tolist()
+        low, high = np.exp(np.quantile(draws_of_mu, [0.025, 0.975], axis=0)).tolist()
     else:
-        mean = np.array([design.y[design.pair == i].mean() for i in range(len(design.pairs))])
+        mean = np.array([design.y[design.pair == i].mean() for i in range(k)])
         sd, df = None, 0
     pairs = []
     for i, (family, size) in enumerate(design.pairs):
@@ -160,24 +159,23 @@ def best_pairs(
                 family=family,
                 size=size,
                 gfid=float(np.exp(mean[i])),
-                low=None if probability is None else float(low[i]),
-                high=None if probability is None else float(high[i]),
-                probability=None if probability is None else float(probability[i]),
+                low=low[i],
+                high=high[i],
+                probability=probability[i],
                 runs=len(rows),
                 seeds=tuple(sorted({int(s) for s in rows["tokenizer_seed"]})),
                 train_images=float(np.exp(np.log(rows["images"]).mean())),
                 held=bool(rows["held"].any()),
             )
         )
-    names = list(dict.fromkeys(family for family, _ in design.pairs))
     sums = [
-        (f, None if probability is None else float(sum(p.probability or 0.0 for p in pairs if p.family == f)))
-        for f in names
+        FamilyChance(f, None if posterior is None else sum(p.probability or 0.0 for p in pairs if p.family == f))
+        for f in dict.fromkeys(family for family, _ in design.pairs)
     ]
     return BestPairs(
         flops=float(flops),
         pairs=tuple(sorted(pairs, key=lambda p: p.gfid)),
-        families=tuple(sorted(sums, key=lambda item: -(item[1] or 0.0))),
+        families=tuple(sorted(sums, key=lambda item: -(item.probability or 0.0))),
         df=df,
         sd=sd,
         draws=draws,
@@ -298,45 +296,23 @@ def expected_crossover(
         return None
     grid = np.linspace(math.log(low), math.log(high), count)
     mean, bounds = np.empty(count), np.empty((2, count))
+    tail = (1 - CONFIDENCE) / 2
     for i, x in enumerate(grid):
         design = _design(rows, math.exp(x), True, None)
         posterior = _posterior(design, draws, seed)
         if posterior is None:
             return None
         drawn = posterior[1]
-        own = np.array([family == first for family, _ in design.pairs])
-        ratio = drawn[:, own].min(axis=1) - drawn[:, ~own].min(axis=1)
+        of_first = np.array([family == first for family, _ in design.pairs])
+        ratio = drawn[:, of_first].min(axis=1) - drawn[:, ~of_first].min(axis=1)
         mean[i] = np.median(ratio)
-        tail = (1 - CONFIDENCE) / 2
         bounds[:, i] = np.quantile(ratio, [tail, 1 - tail])
-    at, sign = split_point(grid, mean)
-    zone = confidence_set(grid, mean, bounds[0], bounds[1])
-    names = (first, second) if sign < 0 else (second, first)
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
     sizes = tuple(in_order(rows, {str(s) for s in rows["size"]}))
     method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
-
-    def ends(i: int) -> SeedEstimate:
-        value, lower, upper = np.exp([mean[i], bounds[0, i], bounds[1, i]])
-        return SeedEstimate(float(value), float(lower), float(upper), method, "ratio", seeds, ())
-
-    return Crossover(
-        first=first,
-        second=second,
-        design=Design(seeds, sizes),
-        low=low,
-        high=high,
-        flops=None if at is None else math.exp(at),
-        interval_low=zone[0] if zone else None,
-        interval_high=zone[1] if zone else None,
-        excluded=zone is None,
-        lower_before=names[0],
-        lower_after=names[1] if at is not None else names[0],
-        per_seed=(),
-        method=method,
-        at_low=ends(0),
-        at_high=ends(count - 1),
-        grid=np.exp(grid),
-        log_ratio=mean,
-        band=(bounds[0], bounds[1]),
+    at_low, at_high = (
+        SeedEstimate(*np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist(), method, "ratio", seeds, ())
+        for i in (0, count - 1)
     )
+    span, band = (low, high), (bounds[0], bounds[1])
+    return crossing_of(first, second, Design(seeds, sizes), span, grid, mean, band, (at_low, at_high), method)

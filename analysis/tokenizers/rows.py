@@ -1,12 +1,39 @@
-"""Rows and groups of pandas frames with types a checker can follow; pandas itself types cells as almost anything."""
+"""Rows and groups of pandas frames with types a checker can follow, and values as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+
+class Record:
+    """A dataclass with a JSON form."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields by name; arrays are left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: plain(value) for name, value in values.items() if not isinstance(value, np.ndarray)}
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready: records and named tuples as objects, tuples as lists, NumPy scalars as numbers, NaN and infinities as
+    null."""
+    if isinstance(value, Record):
+        return value.to_dict()
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ import numpy as np
 
 from results.errors import FitError
 
+from .rows import Record
+
 Scale = Literal["ratio", "level", "difference"]
 """ratio and level: averaged as logarithms (geometric mean); difference: averaged as they are."""
 
@@ -38,7 +40,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class SeedEstimate:
+class SeedEstimate(Record):
     """A value with its interval. `low` and `high` are None where the data give no interval on that side.
 
     `seeds` are the tokenizer seeds it stands on and `per_seed` their values, in the same order; `df` the degrees of
@@ -72,26 +74,30 @@ class SeedEstimate:
             self.high is not None and self.high < self.neutral
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "confidence": self.confidence,
-            "method": self.method,
-            "scale": self.scale,
-            "df": self.df,
-            "seeds": list(self.seeds),
-            "per_seed": list(self.per_seed),
-        }
-
 
 def t_factor(df: int, confidence: float = CONFIDENCE) -> float:
     """Two-sided Student t quantile."""
     from scipy.special import stdtrit
 
     return float(stdtrit(df, 0.5 + confidence / 2))
+
+
+def half_width(
+    values: np.ndarray, noise: Noise | None, noise_terms: float = 2.0, confidence: float = CONFIDENCE
+) -> tuple[Any, int | None, str]:
+    """Half width of the interval of the mean over seeds, its degrees of freedom, and what the interval is.
+
+    `values` (seeds,) or (seeds, k). One seed has measurement noise alone, of `noise_terms` measurements; without it
+    the half width is None.
+    """
+    n = len(values)
+    if n >= 2:
+        half = t_factor(n - 1, confidence) * values.std(axis=0, ddof=1) / math.sqrt(n)
+        return half, n - 1, f"paired t-test over {n} tokenizer seeds at each compute, inverted (df {n - 1})"
+    if noise is not None:
+        half = np.full(values.shape[1:], t_factor(noise.df or 10**9, confidence) * noise.sd * math.sqrt(noise_terms))
+        return half, noise.df, f"conditional on this tokenizer: measurement noise only ({noise.source})"
+    return None, None, "conditional on this tokenizer: one seed, no interval"
 
 
 def over_seeds(
@@ -121,20 +127,10 @@ def over_seeds(
     x = np.log(raw) if logarithmic else raw
     back = np.exp if logarithmic else (lambda y: y)
     center, n = float(x.mean()), len(seeds)
-    half: float | None = None
-    df: int | None = None
+    half, df, method = half_width(x, noise if logarithmic else None, noise_terms, confidence)
     if n >= 2:
-        df = n - 1
-        half = t_factor(df, confidence) * float(x.std(ddof=1)) / math.sqrt(n)
         over = "paired tokenizer seeds" if paired else "tokenizer seeds"
         method = f"Student t over {n} {over}{' in log space' if logarithmic else ''}, df {df}"
-    elif noise is not None and logarithmic:
-        df = noise.df
-        factor = t_factor(df, confidence) if df else t_factor(10**9, confidence)
-        half = factor * noise.sd * math.sqrt(noise_terms)
-        method = f"conditional on this tokenizer: measurement noise only ({noise.source})"
-    else:
-        method = "conditional on this tokenizer: one seed, no interval"
     return SeedEstimate(
         value=float(back(center)),
         low=None if half is None else float(back(center - half)),

@@ -18,15 +18,15 @@ SHOWN = 5
 
 def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """For each budget the pairs with the lowest expected gFID, its 95 % interval, and the probability of being best."""
-    if not answer.budgets:
+    if not answer.best_pairs:
         return None
     palette = Palette.of(frames.families, frames.points)
     with look.applied(style) as chosen:
-        rows = max(min(SHOWN, len(b.pairs)) for b in answer.budgets)
+        rows = max(min(SHOWN, len(b.pairs)) for b in answer.best_pairs)
         figure, axes = look.new_figure(
-            chosen, (0.36 * rows + 0.8) / chosen.width * 1.0, ncols=len(answer.budgets), squeeze=False
+            chosen, (0.36 * rows + 0.8) / chosen.width * 1.0, ncols=len(answer.best_pairs), squeeze=False
         )
-        for axis, best in zip(axes[0], answer.budgets, strict=True):
+        for axis, best in zip(axes[0], answer.best_pairs, strict=True):
             pairs = best.pairs[:rows]
             for y, pair in enumerate(pairs):
                 colour = palette.colours[pair.family]
@@ -64,12 +64,12 @@ def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = 
     if curve is None or len(curve.flops) < 2:
         return None
     palette = Palette.of(frames.families, points)
-    order = [f for f in frames.families["family"] if f in curve.families]
+    order = [f for f in palette.colours if f in curve.families]
     with look.applied(style) as chosen:
         figure, axis = look.new_figure(chosen, 0.34)
         table = curve.probability[:, [curve.families.index(f) for f in order]]
         axis.stackplot(curve.flops, table.T, colors=[palette.colours[f] for f in order], labels=order, alpha=0.85, lw=0)
-        for best in answer.budgets:
+        for best in answer.best_pairs:
             axis.axvline(best.flops, color="white", lw=1.0, ls=":")
         look.flops_axis(axis)
         axis.set_xlim(curve.flops[0], curve.flops[-1])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.reporting import wording
 from analysis.reporting.answer import Answer
@@ -28,19 +27,17 @@ def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "repo
     if points.empty:
         return None
     palette = Palette.of(frames.families, points)
-    cross = answer.compressions[0].crossover if answer.compressions else None
+    cross = answer.compression[0].crossover if answer.compression else None
     rows = {"nrows": 2, "sharex": True, "height_ratios": [3.1, 1.3]} if cross else {"nrows": 1}
     with look.applied(style) as chosen:
         figure, axes = look.new_figure(chosen, 0.72 if cross else 0.55, **rows)
         top: Axes = axes[0] if cross else axes
-        families = [f for f in frames.families["family"] if f in set(points["family"])]
+        families = palette.present(points)
         for family in families:
             _family(top, points[points["family"] == family], family, palette)
         look.log_value_axis(top, "gFID, no guidance", points["gfid"])
         look.flops_axis(top, "" if cross else "training FLOPs of the generator")
-        handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2.2, label=f) for f in families]
-        handles += [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in palette.markers.items()]
-        look.legend_below(figure, handles, chosen)
+        look.legend_below(figure, palette.handles(families), chosen)
         if cross is not None:
             _crossover_band(top, cross)
             _ratio(axes[1], cross)
@@ -61,11 +58,9 @@ def _family(axis: Axes, points: pd.DataFrame, family: str, palette: Palette) -> 
 
 
 def _crossover_band(axis: Axes, cross: Crossover) -> None:
+    _crossover_line(axis, cross)
     if cross.flops is None:
         return
-    if cross.band is not None:
-        axis.axvspan(cross.interval_low or cross.low, cross.interval_high or cross.high, color=MUTED, alpha=0.16, lw=0)
-    axis.axvline(cross.flops, color=INK, lw=0.9, ls=":")
     low = "" if cross.interval_low is None else wording.flops(cross.interval_low)
     high = "" if cross.interval_high is None else wording.flops(cross.interval_high)
     span = "" if cross.band is None else f"\n95 %: {low or '<' + wording.flops(cross.low)} to "
@@ -101,12 +96,11 @@ def _ratio(axis: Axes, cross: Crossover) -> None:
 
 
 def _crossover_line(axis: Axes, cross: Crossover) -> None:
-    if cross.flops is not None:
-        if cross.band is not None:
-            axis.axvspan(
-                cross.interval_low or cross.low, cross.interval_high or cross.high, color=MUTED, alpha=0.16, lw=0
-            )
-        axis.axvline(cross.flops, color=INK, lw=0.9, ls=":")
+    if cross.flops is None:
+        return
+    if cross.band is not None:
+        axis.axvspan(cross.interval_low or cross.low, cross.interval_high or cross.high, color=MUTED, alpha=0.16, lw=0)
+    axis.axvline(cross.flops, color=INK, lw=0.9, ls=":")
 
 
 def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
@@ -116,7 +110,7 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
         return None
     points = points[points["bits_per_pixel"].notna()]
     palette = Palette.of(frames.families, points)
-    families = [f for f in frames.families["family"] if f in set(points["family"])]
+    families = palette.present(points)
     with look.applied(style) as chosen:
         figure, (left, right) = look.new_figure(chosen, 0.45, ncols=2)
         for family in families:
@@ -134,7 +128,5 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
         right.set_xlabel("bits per pixel, held-out")
         left.set_title("Cross-entropy falls with compute")
         right.set_title("but ranks no two tokenizers")
-        handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2, label=f) for f in families]
-        handles += [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in palette.markers.items()]
-        look.legend_below(figure, handles, chosen)
+        look.legend_below(figure, palette.handles(families), chosen)
     return figure

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GalleryFigure:
-    """A figure: file name, the function that draws it (`module:function`), title, and caption for a report."""
+    """A figure: file name, the function here that draws it (`module:function`), title, and caption for a report."""
 
     name: str
     function: str
@@ -30,14 +30,15 @@ class GalleryFigure:
     def draw(self, frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
         """The figure, or None if the study holds nothing to show in it."""
         module, name = self.function.split(":")
-        drawer: Callable[[StudyFrames, Answer, str], Figure | None] = getattr(import_module(module), name)
+        drawer: Callable[[StudyFrames, Answer, str], Figure | None]
+        drawer = getattr(import_module(f"{__package__}.{module}"), name)
         return drawer(frames, answer, style)
 
 
 GALLERY: tuple[GalleryFigure, ...] = (
     GalleryFigure(
         "worse-is-better",
-        "analysis.reporting.figures.tradeoff:worse_is_better",
+        "tradeoff:worse_is_better",
         "Reconstruction against generation",
         "Each tokenizer's rFID against the gFID of the best generator trained on it, one line a compute budget. A line "
         "that falls to the right says that at this budget the tokenizer that reconstructs worse is the one to train "
@@ -46,7 +47,7 @@ GALLERY: tuple[GalleryFigure, ...] = (
     ),
     GalleryFigure(
         "gfid-compute",
-        "analysis.reporting.figures.compute:gfid_against_compute",
+        "compute:gfid_against_compute",
         "gFID against compute",
         "Points are the ends of all decays; thin lines each tokenizer seed along the Pareto front that the other seeds "
         "select, thick ones their geometric mean. The grey band is the 95 % interval of the crossover: all compute at "
@@ -54,59 +55,65 @@ GALLERY: tuple[GalleryFigure, ...] = (
     ),
     GalleryFigure(
         "regulariser",
-        "analysis.reporting.figures.regulariser:regulariser_effect",
+        "regulariser:regulariser_effect",
         "The causal regulariser at equal compute",
         "Pairs share tokenizer seed, generator seed, size and budget. Dots are seeds, bars 95 % t intervals over them; "
         "diamonds average over budgets within each seed first.",
     ),
     GalleryFigure(
         "compute-multiplier",
-        "analysis.reporting.figures.multiplier:compute_multiplier",
+        "multiplier:compute_multiplier",
         "Compute multiplier of the regulariser",
         "Compute without the regulariser divided by compute with it, at the same gFID. Stage 1 is not counted.",
     ),
     GalleryFigure(
         "best-pair",
-        "analysis.reporting.figures.best_pair:best_pair_at_budgets",
+        "best_pair:best_pair_at_budgets",
         "Best pair at three budgets",
         "Expected gFID with its 95 % interval; in percent the probability that the pair is the best of those measured, "
         "from a hierarchical model over tokenizer seeds.",
     ),
     GalleryFigure(
         "best-tokenizer",
-        "analysis.reporting.figures.best_pair:best_tokenizer_by_compute",
+        "best_pair:best_tokenizer_by_compute",
         "Best tokenizer by compute",
         "Probability that the best pair uses each tokenizer, summed over generator sizes.",
     ),
     GalleryFigure(
         "cross-entropy",
-        "analysis.reporting.figures.compute:cross_entropy_against_compute",
+        "compute:cross_entropy_against_compute",
         "Cross-entropy",
         "Bits per pixel share a unit, not a quality: they compare generators on one tokenizer, and tokenizers only at "
         "matched rate or matched rFID.",
     ),
     GalleryFigure(
         "training",
-        "analysis.reporting.figures.training:training_curves",
+        "training:training_curves",
         "Training",
         "Losses along the trunks, before any decay. Markers tell generator sizes apart.",
     ),
     GalleryFigure(
         "memorisation",
-        "analysis.reporting.figures.memorisation:memorisation",
+        "memorisation:memorisation",
         "Memorisation",
         "Distance from samples to their nearest training images in feature space, relative to that of held-out images. "
         "A near copy is a sample closer to a training image than 99 % of held-out images are.",
+    ),
+    GalleryFigure(
+        "own-metrics",
+        "own:own_metrics",
+        "Metrics of your own",
+        "Dots are measurements at the ends of runs, lines join the means of one series.",
     ),
 )
 
 
 def entry(name: str) -> GalleryFigure:
     """A figure by name. Raises UsageError, listing what is allowed."""
-    for item in GALLERY:
-        if item.name == name:
-            return item
-    raise UsageError(f"figure = {name!r} is unknown; allowed: {', '.join(e.name for e in GALLERY)}")
+    by_name = {figure.name: figure for figure in GALLERY}
+    if name not in by_name:
+        raise UsageError(f"figure = {name!r} is unknown; allowed: {', '.join(by_name)}")
+    return by_name[name]
 
 
 def drawn(
@@ -129,16 +136,15 @@ def write_figures(
 ) -> list[Path]:
     """Write all figures into a folder, one file a figure and format; returns the paths.
 
-    Raises UsageError for an unknown style, format or name, DataError without any gFID, StoreError on a full disk.
+    Raises UsageError for an unknown style, format or name, StoreError on a full disk.
     """
     from analysis.reporting.answer import answer
 
-    from .style import FORMATS, save, style_named
+    from .style import check_format, save, style_named
 
     style_named(style)
     for form in formats:
-        if form not in FORMATS:
-            raise UsageError(f"format = {form!r} is unknown; allowed: {', '.join(FORMATS)}")
+        check_format(form)
     atomic.make_folder(out)
     paths = []
     for item, figure in drawn(frames, answer(frames), style, names):

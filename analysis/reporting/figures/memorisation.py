@@ -23,17 +23,16 @@ def memorisation(frames: StudyFrames, answer: Answer, style: str = "report") -> 
         return None
     palette = Palette.of(frames.families, points)
     rows = points[points[metrics].notna().all(axis=1)].sort_values("images").drop_duplicates("run_id", keep="last")
-    families = [f for f in frames.families["family"] if f in set(rows["family"])]
     present = set(zip(rows["family"], rows["size"], strict=True))
-    pairs = [(f, s) for f in families for s in palette.markers if (f, s) in present]
+    pairs = [(f, s) for f in palette.colours for s in palette.markers if (f, s) in present]
     with look.applied(style) as chosen:
         height = (0.23 * len(pairs) + 0.9) / chosen.width
         figure, axes = look.new_figure(chosen, height, ncols=len(metrics), squeeze=False, sharey=True)
         for axis, metric in zip(axes[0], metrics, strict=True):
             percent = metric == "near_copy_fraction"
             for y, (family, size) in enumerate(pairs):
-                own = rows[(rows["family"] == family) & (rows["size"] == size)]
-                values = own[metric].to_numpy(dtype=float) * (100 if percent else 1)
+                runs = rows[(rows["family"] == family) & (rows["size"] == size)]
+                values = runs[metric].to_numpy(dtype=float) * (100 if percent else 1)
                 marker, colour = palette.markers[size], palette.colours[family]
                 axis.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
             axis.axvline(100 * EXPECTED_COPIES if percent else 1.0, color=INK, lw=0.9)

@@ -18,7 +18,7 @@ from .style import INK, Palette
 
 def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """One line a regularised tokenizer: the horizontal gap of the fronts; seeds thin, with the t interval over them."""
-    shown = [m for m in answer.multipliers if m.estimate is not None and m.curve.size]
+    shown = [m for m in answer.compute_multiplier if m.estimate is not None and m.curve.size]
     if not shown:
         return None
     palette = Palette.of(frames.families, frames.points)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.reporting import wording
 from analysis.reporting.answer import Answer
@@ -22,38 +21,33 @@ from .style import INK, MUTED, Palette
 
 def regulariser_effect(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """gFID with and without, then the paired effect per budget and pooled on gFID, rFID and nats per image."""
-    if not answer.contrasts:
+    if not answer.regulariser:
         return None
     palette = Palette.of(frames.families, frames.points)
     with look.applied(style) as chosen:
         figure, axes = look.new_figure(chosen, 0.46, ncols=3, width_ratios=[1.0, 1.25, 1.05])
-        _curves(axes[0], frames, answer.contrasts, palette)
-        _effects(axes[1], answer.contrasts, "gfid", palette)
-        _effects(axes[2], answer.contrasts, "nats_per_image", palette)
-        families = list(dict.fromkeys(f for c in answer.contrasts for f in (c.base, c.treatment)))
-        handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2, label=f) for f in families]
-        look.legend_below(figure, handles, chosen)
+        _curves(axes[0], frames, answer.regulariser, palette)
+        _effects(axes[1], answer.regulariser, "gfid", palette)
+        _effects(axes[2], answer.regulariser, "nats_per_image", palette)
+        look.legend_below(figure, palette.handles(_families(answer.regulariser), sizes=False), chosen)
     return figure
+
+
+def _families(contrasts: tuple[Contrast, ...]) -> list[str]:
+    return list(dict.fromkeys(f for c in contrasts for f in (c.base, c.treatment)))
 
 
 def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], palette: Palette) -> None:
     sizes = list(dict.fromkeys(s for c in contrasts for e in c.pooled for s in e.sizes))
     points = frames.points[frames.points["gfid"].notna() & frames.points["size"].isin(sizes)]
-    families = list(dict.fromkeys(f for c in contrasts for f in (c.base, c.treatment)))
-    for family in families:
+    for family in _families(contrasts):
         rows = points[points["family"] == family]
         for size, group in groups(rows, "size"):
             for _, run in groups(group.sort_values("images"), "run_id"):
                 axis.plot(run["path_flops"], run["gfid"], color=palette.colours[family], lw=0.6, alpha=0.5)
             mean = geometric_means(group, ["path_flops", "gfid"], "images")
-            axis.plot(
-                mean["path_flops"],
-                mean["gfid"],
-                palette.dashes[family],
-                color=palette.colours[family],
-                marker=palette.markers[str(size)],
-                ms=4.5,
-            )
+            marks = {"color": palette.colours[family], "marker": palette.markers[str(size)], "ms": 4.5}
+            axis.plot(mean["path_flops"], mean["gfid"], palette.dashes[family], **marks)
     look.flops_axis(axis, "training FLOPs")
     look.log_value_axis(axis, "gFID, no guidance", points["gfid"])
     axis.set_title(f"gFID, {', '.join(sizes)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +26,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.reporting import wording
 from results.errors import UsageError
 from results.store import atomic
 
@@ -59,6 +60,7 @@ OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "
 """Families for characters that matplotlib's own fonts lack, taken where they are installed."""
 
 FORMATS = ("pdf", "png", "svg")
+XML = '<?xml version="1.0" encoding="utf-8"?>\n'
 
 
 def style_named(name: str) -> Style:
@@ -66,6 +68,13 @@ def style_named(name: str) -> Style:
     if name not in STYLES:
         raise UsageError(f"style = {name!r} is unknown; allowed: {', '.join(STYLES)}")
     return STYLES[name]
+
+
+def check_format(form: str) -> str:
+    """The format, if it is one of FORMATS. Raises UsageError otherwise."""
+    if form not in FORMATS:
+        raise UsageError(f"format = {form!r} is unknown; allowed: {', '.join(FORMATS)}")
+    return form
 
 
 @contextmanager
@@ -136,22 +145,48 @@ class Palette:
         """Families in order of rate; sizes in order of parameters; regularised families are dashed."""
         names = list(families["family"])
         order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
-        regularised = dict(zip(families["family"], families["regulariser"].notna(), strict=True))
+        regularised = set(families.loc[families["regulariser"].notna(), "family"])
         return Palette(
             {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(names)},
             {str(s): MARKERS[i % len(MARKERS)] for i, s in enumerate(order.index)},
-            {f: "--" if regularised[f] else "-" for f in names},
+            {f: "--" if f in regularised else "-" for f in names},
         )
+
+    def present(self, rows: pd.DataFrame) -> list[str]:
+        """The families of some rows, in order of rate."""
+        shown = set(rows["family"])
+        return [family for family in self.colours if family in shown]
+
+    def handles(self, families: Iterable[str], *, sizes: bool = True) -> list[Line2D]:
+        """Entries of a legend: families as lines and, unless told otherwise, all sizes as markers."""
+        lines = [Line2D([], [], color=self.colours[f], ls=self.dashes[f], lw=2.2, label=f) for f in families]
+        return lines + (self.size_handles() if sizes else [])
+
+    def size_handles(self) -> list[Line2D]:
+        """Entries of a legend for generator sizes."""
+        return [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in self.markers.items()]
 
 
 def flops_axis(axis: Axes, label: str = "training FLOPs of the generator") -> None:
-    """Logarithmic compute axis; powers of ten as labels, and 2 and 5 times them where the axis spans few of them."""
+    """Logarithmic compute axis; powers of ten as labels, and 3 times them where the axis spans few of them."""
+    _counting_axis(axis, label, power_of_ten, (1.0, 3.0), (1.0,))
+
+
+def images_axis(axis: Axes, label: str = "training images") -> None:
+    """Logarithmic axis of image counts: 16k, 1M."""
+    _counting_axis(axis, label, wording.images, (1, 2, 5), (1, 3))
+
+
+def _counting_axis(
+    axis: Axes, label: str, write: Callable[[float], str], narrow: Sequence[float], wide: Sequence[float]
+) -> None:
+    """Logarithmic x axis with labels at the multiples `narrow` of powers of ten where it spans few of them."""
     axis.set_xscale("log")
     axis.set_xlabel(label)
     low, high = axis.get_xlim()
     few = low > 0 and math.log10(high / low) < 1.6
-    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0) if few else (1.0,), numticks=20))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=narrow if few else wide, numticks=20))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: write(v)))
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -178,32 +213,17 @@ def power_of_ten(value: float) -> str:
     return rf"${factor}10^{{{int(exponent)}}}$"
 
 
-def images_axis(axis: Axes, label: str = "training images") -> None:
-    """Logarithmic axis of image counts: 16k, 1M."""
-    from analysis.reporting import wording
-
-    axis.set_xscale("log")
-    axis.set_xlabel(label)
-    low, high = axis.get_xlim()
-    few = low > 0 and math.log10(high / low) < 1.6
-    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if few else (1, 3), numticks=20))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: wording.images(v)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
 def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: str = "y") -> None:
     """Logarithmic value axis with plain numbers, more of them the narrower the range."""
     finite = np.array([v for v in values if np.isfinite(v) and v > 0])
     decades = float(np.log10(finite.max() / finite.min())) if len(finite) else 1.0
-    if decades < 0.3:
-        locator: Locator = MaxNLocator(5, steps=[1, 2, 5, 10])
-    else:
-        subs: tuple[float, ...] = (
-            (1.0, 3.0) if decades > 2 else (1.0, 2.0, 5.0) if decades > 1.1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-        )
-        if decades < 0.6:
-            subs = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-        locator = LogLocator(base=10, subs=subs, numticks=20)
+    subs: tuple[float, ...] = (1.0, 3.0)
+    if decades < 0.6:
+        subs = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    elif decades <= 2:
+        subs = (1.0, 2.0, 5.0) if decades > 1.1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    narrow = decades < 0.3
+    locator: Locator = MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(base=10, subs=subs, numticks=20)
     getattr(axis, f"set_{direction}scale")("log")
     getattr(axis, f"set_{direction}label")(label)
     ticks = axis.yaxis if direction == "y" else axis.xaxis
@@ -232,10 +252,8 @@ def svg(figure: Figure, style: str = "report") -> str:
 
 def image_bytes(figure: Figure, form: str, style: str = "report") -> bytes:
     """The figure as bytes of one of FORMATS, on a white ground but for SVG; no dates inside."""
-    if form not in FORMATS:
-        raise UsageError(f"format = {form!r} is unknown; allowed: {', '.join(FORMATS)}")
-    if form == "svg":
-        return ('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, style)).encode()
+    if check_format(form) == "svg":
+        return (XML + svg(figure, style)).encode()
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"CreationDate": None} if form == "pdf" else {"Software": None}
     with applied(style) as look:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from analysis.reporting import wording
 from analysis.reporting.answer import Answer
+from analysis.reporting.rendering import estimate_of
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import family_fronts
-from analysis.tokenizers.rows import by_seed, groups
+from analysis.tokenizers.rows import groups
 from analysis.tokenizers.seed_intervals import SeedEstimate, over_seeds
 
 from . import style as look
@@ -36,11 +37,11 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
     points = frames.points[frames.points["gfid"].notna()]
     rfid = _rfid(frames)
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
-    if len(rfid) < 2 or not answer.budgets:
+    if len(rfid) < 2 or not answer.best_pairs:
         return None
     palette = Palette.of(frames.families, points)
     lines = []
-    for best in answer.budgets:
+    for best in answer.best_pairs:
         spots = []
         for family, estimate in rfid.items():
             logs = {
@@ -74,14 +75,8 @@ def _rfid(frames: StudyFrames) -> dict[str, SeedEstimate]:
         return {}
     measured = set(frames.points.loc[frames.points["gfid"].notna(), "family"])
     table = table[table["rfid"].notna() & table["family"].isin(measured)]
-    return {
-        str(family): over_seeds(
-            by_seed(rows.groupby("tokenizer_seed")["rfid"].mean()),
-            scale="level",
-            paired=False,
-        )
-        for family, rows in groups(table, "family")
-    }
+    estimates = {str(family): estimate_of(rows, "rfid", "level") for family, rows in groups(table, "family")}
+    return {family: estimate for family, estimate in estimates.items() if estimate is not None}
 
 
 def _line(axis: Axes, flops: float, spots: list[_Spot], shade: str, palette: Palette, plain: set[str]) -> None:

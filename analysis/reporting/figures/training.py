@@ -1,4 +1,4 @@
-"""Training curves: loss terms of the tokenizers, cross-entropy of the generators with their decays."""
+"""Training curves: loss terms of the tokenizers, cross-entropy of the generators with decays, terms of other runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.reporting.answer import Answer
 from analysis.tokenizers.frames import StudyFrames
@@ -14,71 +13,58 @@ from analysis.tokenizers.rows import groups
 from results.schema import TRUNK
 
 from . import style as look
-from .style import MUTED, Palette
+from .style import Palette
 
-TOKENIZER_TERMS = ("perceptual", "squared_error")
-GENERATOR_TERMS = ("cross_entropy", "loss", "nats_per_token")
+TERMS = {
+    "tokenizer": ("perceptual", "squared_error"),
+    "generator": ("cross_entropy", "loss", "nats_per_token"),
+    "run": ("loss",),
+}
+"""The first of these that was recorded is drawn, else the first term by name."""
+TITLES = {"tokenizer": "Tokenizers", "generator": "Generators", "run": "Runs of no stage"}
 
 
 def training_curves(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """Left: a loss term of every tokenizer run; right: cross-entropy per token of every generator run."""
-    facts = ["run_id", "stage", "family", "size", "status"]
-    curves = frames.curves.merge(frames.runs[facts], on="run_id", how="inner")
-    if curves.empty:
+    """A loss term of every tokenizer run, cross-entropy per token of every generator run, a term of every other run."""
+    curves = frames.curves.merge(frames.runs[["run_id", "stage", "family", "size", "status"]], on="run_id", how="inner")
+    curves = curves[curves["value"] > 0]
+    stages = [stage for stage in TITLES if (curves["stage"] == stage).any()]
+    if not stages:
         return None
     palette = Palette.of(frames.families, frames.points)
     with look.applied(style) as chosen:
-        figure, (left, right) = look.new_figure(chosen, 0.45, ncols=2)
-        _tokenizers(left, curves[curves["stage"] == "tokenizer"], palette)
-        _generators(right, curves[curves["stage"] == "generator"], palette)
-        families = [f for f in frames.families["family"] if f in set(curves["family"])]
-        handles = [Line2D([], [], color=palette.colours[f], ls=palette.dashes[f], lw=2, label=f) for f in families]
-        look.legend_below(figure, handles, chosen)
+        figure, axes = look.new_figure(chosen, 0.45, ncols=max(2, len(stages)), squeeze=False)
+        for axis in axes[0][len(stages) :]:
+            axis.set_axis_off()
+        for axis, stage in zip(axes[0], stages, strict=False):
+            _panel(axis, stage, curves[curves["stage"] == stage], palette)
+        handles = palette.handles(palette.present(curves), sizes=False)
+        if handles:
+            look.legend_below(figure, handles, chosen)
     return figure
 
 
-def _preferred(curves: pd.DataFrame, terms: tuple[str, ...]) -> str | None:
-    """The first of the terms that was recorded; else any term that sounds like a loss; None without rows."""
+def _panel(axis: Axes, stage: str, curves: pd.DataFrame, palette: Palette) -> None:
     present = set(curves["term"])
-    return next((t for t in terms if t in present), min(present) if present else None)
-
-
-def _tokenizers(axis: Axes, curves: pd.DataFrame, palette: Palette) -> None:
-    term = _preferred(curves, TOKENIZER_TERMS)
-    rows = curves[(curves["term"] == term) & (curves["split"] == "train") & (curves["value"] > 0)]
-    for (family, _), run in groups(rows, ["family", "run_id"]):
-        run = run.sort_values("images")
-        axis.plot(run["images"], run["value"], palette.dashes[family], color=palette.colours[family], lw=0.9, alpha=0.8)
-    axis.set_title("Tokenizers, train split")
-    look.images_axis(axis)
-    if not rows.empty:
-        look.log_value_axis(axis, f"{str(term).replace('_', ' ')} loss", rows["value"])
-
-
-def _generators(axis: Axes, curves: pd.DataFrame, palette: Palette) -> None:
-    term = _preferred(curves, GENERATOR_TERMS)
-    rows = curves[(curves["term"] == term) & (curves["value"] > 0)]
-    split = "validation" if (rows["split"] == "validation").any() else "train"
-    rows = rows[rows["split"] == split]
-    for (family, _), run in groups(rows, ["family", "run_id"]):
-        colour = palette.colours[family]
-        for branch, part in groups(run, "branch"):
-            part = part.sort_values("images")
-            main = branch == TRUNK
-            axis.plot(
-                part["images"],
-                part["value"],
-                "-" if main else ":",
-                color=colour,
-                lw=0.9 if main else 0.8,
-                alpha=0.75 if main else 0.5,
-            )
-            if main and np.isfinite(part["value"].iloc[-1]):
+    term = next((t for t in TERMS[stage] if t in present), min(present))
+    rows = curves[curves["term"] == term]
+    split = "validation" if stage == "generator" and (rows["split"] == "validation").any() else "train"
+    rows = rows[rows["split"] == split] if (rows["split"] == split).any() else rows
+    along = "images" if rows["images"].notna().all() else "step"
+    for _, run in groups(rows.sort_values(along), "run_id"):
+        colour = palette.colours.get(run["family"].iloc[0], look.COLOURS[0])
+        for branch, curve in groups(run, "branch"):
+            trunk = branch == TRUNK
+            # Decays are dotted.
+            dash = palette.dashes.get(run["family"].iloc[0], "-") if stage == "tokenizer" else "-" if trunk else ":"
+            axis.plot(curve[along], curve["value"], dash, color=colour, lw=0.9, alpha=0.75 if trunk else 0.5)
+            if stage == "generator" and trunk and np.isfinite(curve["value"].iloc[-1]):
                 marker = palette.markers.get(str(run["size"].iloc[0]), "o")
-                axis.plot(part["images"].iloc[-1], part["value"].iloc[-1], marker, color=colour, ms=4)
-    axis.set_title(f"Generators, {split} split")
-    look.images_axis(axis)
-    if not rows.empty:
-        look.log_value_axis(axis, "cross-entropy, nats per token", rows["value"])
-    handles = [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in palette.markers.items()]
-    axis.legend(handles=handles, loc="upper right", ncols=2)
+                axis.plot(curve[along].iloc[-1], curve["value"].iloc[-1], marker, color=colour, ms=4)
+    axis.set_title(f"{TITLES[stage]}, {split} split" if stage != "run" else TITLES[stage])
+    look.images_axis(axis, "training images" if along == "images" else "steps")
+    name = term.replace("_", " ")
+    label = {"tokenizer": f"{name} loss", "generator": "cross-entropy, nats per token"}.get(stage, name)
+    look.log_value_axis(axis, label, rows["value"])
+    if stage == "generator":
+        axis.legend(handles=palette.size_handles(), loc="upper right", ncols=2)

@@ -51,7 +51,7 @@ def _tilted(make_study, known, first=0.1, second=0.5, crossing=2e12, **options):
 
 def test_an_established_crossover_is_said_to_make_the_better_images(make_study, known):
     found = answer(_tilted(make_study, known, crossing=1.2e12).frames())
-    cross = found.compressions[0].crossover
+    cross = found.compression[0].crossover
     assert cross.established and cross.flops == pytest.approx(1.2e12, rel=0.25)
     assert found.headline.startswith("The tokenizer that reconstructs worse, K256-T16, makes the better images below")
     assert "do not establish" not in found.sentences[0]
@@ -78,7 +78,7 @@ def test_a_tie_in_rfid_is_not_called_worse(make_study, known):
 def test_censored_seeds_are_listed_with_the_statement_they_allow(make_study, known):
     study = _tilted(make_study, known, crossing=2.0e12, tokenizer_noise=0.12, seed=2)
     found = answer(study.frames())
-    cross = found.compressions[0].crossover
+    cross = found.compression[0].crossover
     assert {s.placement for s in cross.per_seed} > {"within"}, "the seed of this test must give a censored tokenizer"
     from analysis.reporting.sentences import seeds_sentence
 
@@ -109,7 +109,7 @@ def test_sizes_run_on_one_seed_only_join_by_the_model(make_study, known):
     for table in ("runs", "curves", "evaluations"):
         setattr(study, table, [r for r in getattr(study, table) if r["run_id"] not in drop])
     found = answer(study.frames())
-    kinds = [(c.crossover.design.sizes, len(c.crossover.seeds)) for c in found.compressions]
+    kinds = [(c.crossover.design.sizes, len(c.crossover.seeds)) for c in found.compression]
     assert kinds == [(("XS", "S", "M"), 3), (("S",), 3), (("XS", "S", "M"), 1)]
     assert "hierarchical model" in found.sentences[0]
 
@@ -122,7 +122,7 @@ def test_a_study_without_gfid_is_a_typed_error(make_study, known):
 
 def test_budgets_can_be_chosen_and_impossible_ones_are_noted(demo_like):
     found = answer(demo_like.frames(), budgets=(1e12, 1e3))
-    assert [b.flops for b in found.budgets] == [1e12]
+    assert [b.flops for b in found.best_pairs] == [1e12]
     assert any("no run was measured at 1e+03 FLOPs" in note for note in found.notes)
 
 
@@ -139,5 +139,5 @@ def test_wording_of_intervals_and_amounts():
     assert wording.percent(1.0) == "> 99 %" and wording.percent(0.001) == "< 1 %" and wording.percent(None) == "–"
     assert wording.signed(-3.0) == "−3.00"
     one = over_seeds({0: 2.0}, scale="ratio")
-    assert "conditional on this tokenizer" in wording.with_interval(one)
+    assert "conditional on this tokenizer" in wording.seeds(one) and wording.interval(one) == "no interval"
     assert wording.listing(["a", "b", "c"]) == "a, b and c"

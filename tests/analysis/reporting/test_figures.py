@@ -6,13 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.image import imread, imsave
+from matplotlib.image import imread
 
 from analysis.reporting.answer import answer
 from analysis.reporting.figures import style
-from analysis.reporting.figures.contact import Preview, contact_sheet
 from analysis.reporting.figures.gallery import GALLERY, drawn, entry, write_figures
-from results.errors import DataError, UsageError
+from results.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -92,21 +91,6 @@ def test_write_figures_makes_all_formats_in_the_style_asked_for(full, tmp_path):
 def test_wrong_options_are_named(full, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         write_figures(full[0], tmp_path, **options)
-
-
-def test_the_contact_sheet_shows_every_preview(tmp_path):
-    random = np.random.default_rng(0)
-    previews = []
-    for i in range(4):
-        path = tmp_path / f"{i}.png"
-        imsave(path, random.integers(0, 255, (64, 320)).astype(np.uint8), cmap="gray")
-        previews.append(Preview(path, f"tokenizer {i}"))
-    figure = contact_sheet(previews)
-    assert [a.get_title(loc="left") for a in figure.axes if a.images] == [p.caption for p in previews]
-    assert contact_sheet([]) is None
-    (tmp_path / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"0\.png is no readable PNG"):
-        contact_sheet(previews)
 
 
 def test_settings_do_not_leak(full):

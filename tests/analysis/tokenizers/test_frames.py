@@ -109,8 +109,47 @@ def test_one_label_for_two_configurations_gets_told_apart(make_study, known):
             row["learning_rate"] = 0.002
     frames = study.frames()
     assert frames.points["family"].nunique() == 2
-    assert frames.points["family"].str.match(r"K4096-T16#[0-9a-f]{4}$").all()
+    assert set(frames.points["family"]) == {"K4096-T16-codebook256", "K4096-T16-codebook4096"}
     assert set(frames.points["size"]) == {"S lr0.002", "S lr0.004"}
+
+
+def _losses(study, **fields):
+    """The tokenizers of K256-T16 get other losses than those of K4096-T16, and the same label."""
+    for row in study.runs:
+        spec = json.loads(row["spec"]) | {"losses": {"squared_error_weight": 1.0, "perceptual_weight": 1.0}}
+        if row["codebook_size"] == 256:
+            spec["losses"] |= fields
+        spec["quantizer"]["codebook_size"] = 256
+        row |= {"tokenizer": "K256-T16", "spec": json.dumps(spec)}
+    return study
+
+
+def test_families_of_one_label_say_in_which_fields_they_differ(make_study, known):
+    study = _losses(_small(make_study, known), perceptual_weight=0.0)
+    frames = study.frames()
+    assert set(frames.points["family"]) == {"K256-T16-perceptual0", "K256-T16-perceptual1"}
+    assert list(frames.settings.columns) == ["tokenizer.losses.perceptual_weight"]
+    assert frames.settings["tokenizer.losses.perceptual_weight"].value_counts().to_dict() == {0.0: 4, 1.0: 4}
+    study = _losses(_small(make_study, known), network="vgg", perceptual_weight=0.5, normalised=True)
+    names = set(study.frames().points["family"])
+    assert names == {"K256-T16-network.vgg-normalised-perceptual0.5", "K256-T16-perceptual1"}
+    study = _losses(_small(make_study, known))
+    names = study.frames().points["family"].unique()
+    assert len(names) == 2 and all(name.startswith("K256-T16-") and "#" not in name for name in names)
+
+
+def test_generators_of_one_label_say_in_which_fields_they_differ(make_study, known):
+    study = _small(make_study, known)
+    for row in study.runs:
+        if row["stage"] == "generator":
+            first = row["codebook_size"] == 256
+            spec = {"stage": "generator", "seed": row["seed"], "train_images": [1 + row["seed"]]}
+            spec |= {"schedule": "cosine" if first else "wsd", "optimiser": {"weight_decay": 0.05 if first else 0.1}}
+            spec |= {"tokenizer": json.loads(row["spec"])}
+            row |= {"spec": json.dumps(spec), "generator_family": f"{first}{row['seed']}"}
+    assert set(study.frames().points["size"]) == {
+        "S weightdecay0.05 schedule.cosine", "S weightdecay0.1 schedule.wsd",
+    }  # fmt: skip
 
 
 def test_noise_comes_from_repeated_generator_seeds(make_study, known):

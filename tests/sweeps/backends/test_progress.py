@@ -83,3 +83,12 @@ def test_table_aligns_numbers_to_the_right() -> None:
         "name  runs", "----  ----", "a        1", "bb      10",
     ]  # fmt: skip
     assert text.table(["name"], []).splitlines() == ["name", "----"]
+
+
+def test_table_is_plain_text_of_full_width_whatever_its_cells_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "20")
+    long = "x" * 300
+    assert text.table(["名", "b"], [["[red]長い", ":smile:"], [long, "-"]]).splitlines() == [
+        f"名{' ' * 300}b", f"{'-' * 300}  {'-' * 7}", f"[red]長い{' ' * 293}:smile:", f"{long}  -",
+    ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""What runs were told: the fields of their specifications by dotted names, and those in which the runs differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+PARTS = ("tokenizer", "generator", "run", "other")
+"""Whose fields they are: of a tokenizer, of a generator itself, free values, columns that an imported file had."""
+
+_MISSING = object()
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted names; lists count as one value."""
+    return dict(_leaves(values, prefix))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def parts(text: str) -> dict[str, dict[str, Any]]:
+    """The fields of a specification, JSON, by PARTS, each flat. A generator has its own and its tokenizer's."""
+    try:
+        spec = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(spec, Mapping):
+        return {}
+    imported, stage = spec.get("imported"), spec.get("stage")
+    nested: dict[str, Any] = {
+        "run": spec.get("values"),
+        "other": imported.get("others") if isinstance(imported, Mapping) else None,
+        "tokenizer": spec if stage == "tokenizer" else spec.get("tokenizer"),
+        "generator": {k: v for k, v in spec.items() if k != "tokenizer"} if stage == "generator" else None,
+    }
+    return {
+        part: flat({k: v for k, v in nested[part].items() if k != "stage" or part in ("run", "other")})
+        for part in PARTS
+        if isinstance(nested[part], Mapping)
+    }
+
+
+def differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the fields that are not the same everywhere, as those of two parts that `parts` gave.
+
+    A field that some lack differs, unless its part has a `kind`, which says why they lack it.
+    """
+    kinds = {name.removesuffix("kind") for each in fields for name in each if name.endswith(".kind")}
+    names = []
+    for name in dict.fromkeys(name for each in fields for name in each):
+        values = [each.get(name, _MISSING) for each in fields]
+        told = [value for value in values if value is not _MISSING]
+        # `regulariser = null` in one of two is told by `regulariser.kind` of the other, too.
+        explained = not name.endswith(".kind") and any(f"{name}.".startswith(kind) for kind in kinds)
+        if any(value != told[0] for value in told) or (len(told) < len(values) and not explained):
+            names.append(name)
+    return sorted(names)
+
+
+def setting_columns(specs: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Columns `PART.FIELD`, a value a run (None where it has none), for the texts of all runs' specifications.
+
+    Of tokenizers and generators the fields in which they differ, less those that one of the columns `known` tells;
+    free values and columns of imported files all.
+    """
+    rows = [parts(text) for text in specs]
+    columns = {}
+    for part in PARTS:
+        fields = [row[part] for row in rows if part in row]
+        free = part in ("run", "other")
+        for name in sorted({name for each in fields for name in each}) if free else differing(fields):
+            values = [row.get(part, {}).get(name) for row in rows]
+            if free or not any(_told(values, known[c]) for c in _columns_like(part, name) if c in known):
+                columns[f"{part}.{name}"] = values
+    return columns
+
+
+def _columns_like(part: str, name: str) -> set[str]:
+    """Names under which a table would have a field: learning_rate, regulariser_weight, tokenizer_seed, quantizer."""
+    words = f"{part}.{name}".split(".")
+    return {words[-1], "_".join(words[-2:])} | ({words[-2]} if words[-1] == "kind" else set())
+
+
+def _told(values: Sequence[Any], column: Sequence[Any]) -> bool:
+    return all(value is None or value == known for value, known in zip(values, column, strict=True))
