@@ -148,12 +148,16 @@ def submit(
     wait: WaitOption = False,
     sets: SetOption = None,
     over_limit: Annotated[bool, typer.Option("--over-limit", help="Submit although the limits are exceeded.")] = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Train again what was done with another version of the trainer's code.")
+    ] = False,
     root: RootOption = Path("runs"),
 ) -> None:
     """Execute what a study lacks. Stopped or killed at any time, the same command goes on; twice, it does nothing."""
     study_plan = _load(study, sets, root)
     _check_trainers(study_plan)
-    raise typer.Exit(carry_out(study_plan, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=over_limit))
+    jobs = _jobs(cluster, jobs)
+    raise typer.Exit(carry_out(study_plan, root, cluster, jobs=jobs, wait=wait, over_limit=over_limit, rerun=rerun))
 
 
 @app.command()

@@ -33,14 +33,26 @@ def carry_out(
     only: Collection[str] | None = None,
     retry: bool = False,
     again: bool = True,
+    rerun: bool = False,
     worker: tuple[str, ...] = (),
 ) -> int:
-    """Submit what is left of a plan, say so, with `wait` stay until the end; the exit code. Raises TokenlawError."""
+    """Submit what is left of a plan, say so, with `wait` stay until the end; the exit code. Raises TokenlawError.
+
+    `rerun` sets aside what was done with another version of a trainer's code first, so that it is left again.
+    """
     from sweeps.backends.base import Request, prepared
     from sweeps.backends.named import backend
     from sweeps.backends.progress import view
     from sweeps.backends.submission import prepare_training
+    from sweeps.record import trainer_code
 
+    other = trainer_code.done_with_other_code(plan, root)
+    if rerun and other:
+        moved = trainer_code.rerun(plan, root, other, "the trainer's code has changed (--rerun)")
+        aside = root / "store" / ".superseded"
+        print(f"{plan.study.name}: {len(moved)} results set aside in {aside}; their runs are trained again")
+    elif other:
+        print(f"{plan.study.name}: {trainer_code.notice(other)}")
     chosen = backend(cluster)
     debug = cluster == "debug"
     # What is executed in this process is watched by itself, and prints here.
