@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from sweeps.backends.launch import submit
 from typer.testing import CliRunner
 
 from results import Store, StoreError
+from sweeps.backends.base import Request
 from sweeps.cli.app import app
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import attempts_at
 from sweeps.record.trainer_code import done_with_other_code, notice, rerun
 from sweeps.study.study import load_study
+from tests.sweeps.rooted_study import submit_here
 
 STUDY = '[study]\nname = "t"\n[worker]\ncommand = ["python", "t2.py"]\nstage = "run"\n[seeds]\nrun = [0, 1]\n'
 TRAINER = """
@@ -45,7 +46,7 @@ def _plan(study: Path) -> Plan:
 
 
 def _train(study: Path, root: Path) -> None:
-    summary = submit(_plan(study), root, jobs=2)
+    summary = submit_here(Request(_plan(study), root, jobs=2))
     assert {outcome.result for outcome in summary.outcomes.values()} <= {"done"}, summary.outcomes
 
 
@@ -101,3 +102,23 @@ def test_a_run_under_way_is_not_set_aside(study: Path, tmp_path: Path, monkeypat
         rerun(plan, root, plan.by_id, "no")
     assert Store(root).finished() == set(plan.by_id)
     assert not any((attempt.path / "superseded").exists() for run in plan.by_id for attempt in attempts_at(root, run))
+
+
+def test_submit_says_it_and_rerun_trains_again(study: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+
+    def submit(*options: str) -> str:
+        command = ["submit", str(study), "--root", str(root), "--wait", *options]
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "2 done in" in submit()
+    assert submit() == "t: nothing to do, all 2 runs are done\n"
+    (study.parent / "net.py").write_text("VALUE = 2.0\n")
+    said = "t: 2 done with another version of net.py; --rerun trains again\n"
+    assert submit() == f"{said}t: nothing to do, all 2 runs are done\n"
+    again = submit("--rerun")
+    assert "t: 2 results set aside in " in again and "2 done in" in again
+    assert Store(root).read("curves")["value"].to_pylist() == [2.0, 2.0]
+    assert submit("--rerun") == "t: nothing to do, all 2 runs are done\n"
