@@ -36,16 +36,7 @@ from .versions import Version, current, discard, listing
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = [
-    "CheckReport",
-    "Damage",
-    "PublishedStudy",
-    "Store",
-    "View",
-    "check_format",
-    "table_name",
-    "write_table",
-]
+__all__ = ["CheckReport", "Damage", "PublishedStudy", "Store", "View", "check_format", "table_name", "write_table"]
 
 T = TypeVar("T")
 _TRIES = 20

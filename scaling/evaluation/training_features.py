@@ -28,11 +28,7 @@ class TrainingFeatures:
 
 
 def training_features(
-    data: DataSpec,
-    network: FidClassifier,
-    network_hash: str,
-    cache: Path,
-    step: Callable[[], None] = lambda: None,
+    data: DataSpec, network: FidClassifier, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
 ) -> TrainingFeatures:
     """From the cache, or computed and put there; a damaged file is computed again.
 

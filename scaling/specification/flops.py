@@ -16,6 +16,7 @@ from .spec import (
     AutoencoderSpec,
     CausalRegulariserSpec,
     GeneratorRun,
+    RunSpec,
     TokenizerRun,
     TransformerSpec,
     VectorQuantizerSpec,
@@ -189,11 +190,11 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
 
 
-def parameters(run: TokenizerRun | GeneratorRun) -> Parameters:
+def parameters(run: RunSpec) -> Parameters:
     """Parameters of either stage."""
     return tokenizer_parameters(run) if isinstance(run, TokenizerRun) else generator_parameters(run)
 
 
-def flops_per_image(run: TokenizerRun | GeneratorRun) -> float:
+def flops_per_image(run: RunSpec) -> float:
     """Training FLOPs of one image, either stage."""
     return tokenizer_training_flops(run) if isinstance(run, TokenizerRun) else generator_training_flops(run)

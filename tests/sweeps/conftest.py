@@ -37,7 +37,12 @@ product = { "generator.size" = ["XS"] }
 """Two tokenizers, a generator each."""
 
 
-OF_PROCESSES = ("test_command.py", "test_fencing.py", "test_own_trainer.py", "test_pruning.py", "test_real_ranks.py",
+OF_PROCESSES = (
+    "test_command.py",
+    "test_fencing.py",
+    "test_own_trainer.py",
+    "test_pruning.py",
+    "test_real_ranks.py",
     "test_real_runs.py",
 )
 """Files whose tests start workers and trainers of their own, whatever their fixtures."""
