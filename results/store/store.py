@@ -12,9 +12,6 @@ so that many machines can write to one file system.
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -78,15 +75,7 @@ class Store:
         if self._compacted(name) is not None:
             return False
         final = self.folder / str(name)
-        temporary = self.folder / f".writing-{run_id}-{attempt}-{os.getpid()}-{secrets.token_hex(4)}"
-        with atomic.storage(final):
-            try:
-                run_set.write(temporary, files)
-                won = atomic.rename_exclusively(temporary, final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        atomic.sync_folder(self.folder)
-        if not won:
+        if not atomic.new_folder_of(final, files):
             return False
         # The place may have been free only because a compaction has moved the winner's rows since the first look.
         # If the compacted set is this very one, it was this one that won.

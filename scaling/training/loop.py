@@ -61,7 +61,7 @@ class TrainingLoop:
         self.last_save, self.saving = time.monotonic(), 0.0
 
     def run(self) -> None:
-        """Raises RunError with cause `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
+        """Raises RunError: `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
         self._resume()
         while self.index < len(self.segments):
             segment = self.segments[self.index]
