@@ -1,4 +1,54 @@
 """How one run happens: specification, models, training, metrics, rows. The only home of torch.
 
-Importing this package or `scaling.specification` never imports torch.
+    from scaling import TokenizerRun, Workspace, execute
+
+    execute(TokenizerRun(train_images=3_072), Workspace(attempt, (), None, cache), recorder, print, lambda: False)
+
+Importing this package or `scaling.specification` never imports torch: `execute`, which needs it, comes when it is used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run import execute
+    from .specification.components import (
+        AutoencoderSpec,
+        CausalRegulariserSpec,
+        DataSpec,
+        EvaluationSpec,
+        FiniteScalarQuantizerSpec,
+        OptimiserSpec,
+        ReconstructionLossSpec,
+        TransformerSpec,
+        VectorQuantizerSpec,
+    )
+    from .specification.flops import flops_per_image, parameters
+    from .specification.ladder import transformer
+    from .specification.spec import GeneratorRun, RunSpec, TokenizerRun, parse_run
+    from .specification.workspace import Progress, Workspace
+
+_NAMES = {
+    "run": ("execute",),
+    "specification.components": (
+        "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
+        "OptimiserSpec", "ReconstructionLossSpec", "TransformerSpec", "VectorQuantizerSpec",
+    ),
+    "specification.flops": ("flops_per_image", "parameters"),
+    "specification.ladder": ("transformer",),
+    "specification.spec": ("GeneratorRun", "RunSpec", "TokenizerRun", "parse_run"),
+    "specification.workspace": ("Progress", "Workspace"),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = [
+    "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
+    "GeneratorRun", "OptimiserSpec", "Progress", "ReconstructionLossSpec", "RunSpec", "TokenizerRun",
+    "TransformerSpec", "VectorQuantizerSpec", "Workspace", "execute", "flops_per_image", "parameters", "parse_run",
+    "transformer",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -13,14 +13,15 @@ from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
 from scaling.generator.transformer import Generator
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
-from scaling.specification.spec import GeneratorRun, TokenizerRun
+from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
 from scaling.tokenizer.encoding import encode_split
 from scaling.tokenizer.model import Tokenizer
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
-from scaling.training.loop import CHECKPOINT_SECONDS, Report, train
+from scaling.training.loop import CHECKPOINT_SECONDS, Report, TrainingLoop
 from scaling.training.schedule import segments
+from scaling.training.stage import StageTraining
 from scaling.training.tokenizer import TokenizerTraining
 
 from . import preview
@@ -33,7 +34,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def execute(
-    spec: TokenizerRun | GeneratorRun,
+    spec: RunSpec,
     workspace: Workspace,
     recorder: Recorder,
     report: Report,
@@ -88,14 +89,7 @@ class _Execution:
             tokens = self._encode(model, images, 1 - share, 1 - share / 2)
             self._follow(Progress("evaluate", 1 - share / 2))
             decoded = measure_tokenizer(
-                spec,
-                model,
-                images["validation"],
-                tokens["train"],
-                tokens["validation"],
-                self.workspace.cache,
-                recorder,
-                self._evaluating,
+                spec, model, images["validation"], tokens, self.workspace.cache, recorder, self._evaluating
             )
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
@@ -153,20 +147,11 @@ class _Execution:
         preview.sample_sheet(artifacts / PREVIEW, pictures.pixels, spec.tokenizer.data.classes)
         preview.neighbour_sheet(artifacts / NEIGHBOURS, pictures.pixels, pictures.nearest_training)
 
-    def _train(
-        self, spec: TokenizerRun | GeneratorRun, training: TokenizerTraining | GeneratorTraining, share: float
-    ) -> None:
-        train(
-            training,
-            segments(spec),
-            self.workspace,
-            self.recorder,
-            self._follow,
-            self.stop,
-            share,
-            self.checkpoint_seconds,
-            self.ranks,
-        )
+    def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
+        TrainingLoop(
+            training, segments(spec), self.workspace, self.recorder, self._follow, self.stop, share,
+            self.checkpoint_seconds, self.ranks,
+        ).run()  # fmt: skip
 
     def _follow(self, progress: Progress) -> None:
         self.latest = progress

@@ -1,4 +1,4 @@
-"""For all tests: none changes what outlives it, a second run names what passed only then, and a disk that is soon full."""
+"""For all tests: none changes what outlives it, second runs are named, and a disk that is soon full."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _module_names() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _nothing_outlives_a_test() -> Iterator[None]:
-    """Fails a test that leaves the process otherwise than it found it: the tests after it would depend on their order."""
+    """Fails a test that leaves the process otherwise than it found it: those after it would depend on the order."""
     state, names = _process_state(), _module_names()
     yield
     after = _process_state()
@@ -66,8 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gate",
         choices=("first", "second"),
-        help="says at the end which tests need a second run, or passed only on it; the second run fails for one that is "
-        "not marked `processes`",
+        help="names tests that need a second run, or passed only on it; one not marked `processes` then fails it",
     )
 
 

@@ -272,10 +272,7 @@ def _block(runs: list[_Run], about: Mapping[str, Any]) -> IndexBlock:
     ]
     pieces = {
         (False, name): [
-            (
-                pa.Table.from_pylist(tables[name], arrow_schema(name)),
-                [(e.summary.name, e.rows[name]) for e in entries],
-            )
+            (pa.Table.from_pylist(tables[name], arrow_schema(name)), [(e.summary.name, e.rows[name]) for e in entries])
         ]
         for name in TABLES
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,14 +45,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable. Some network file systems refuse this for folders; that is no failure."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -83,6 +89,34 @@ def write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
             raise
     if durable:
         sync_folder(path.parent)
+
+
+def new_folder(target: Path, fill: Callable[[Path], None]) -> bool:
+    """Put a folder that `fill` has written, flushed to disk, at `target` in one step.
+
+    False, and nothing changes, if `target` is there and not empty. Raises StoreError, and then leaves nothing behind.
+    """
+    temporary = target.with_name(f".writing-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    with storage(target):
+        try:
+            temporary.mkdir()
+            fill(temporary)
+            sync_folder(temporary)
+            won = rename_exclusively(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(target.parent)
+    return won
+
+
+def new_folder_of(target: Path, files: Mapping[str, bytes]) -> bool:
+    """`new_folder` of files with these contents."""
+
+    def fill(temporary: Path) -> None:
+        for name, content in files.items():
+            write_synced(temporary / name, content)
+
+    return new_folder(target, fill)
 
 
 def rename_exclusively(source: Path, target: Path) -> bool:

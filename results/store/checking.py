@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from results.errors import StoreError
-
 from . import atomic
 from .compaction import clean, contended, loose_sets, unless_overtaken
-from .parquet import NewerSchema
+from .parquet import Damaged
 from .run_set import SetName
 from .segments import INDEX, IndexBlock, Segment, parse_index, write_segment
 from .versions import FOLDER, Version, current, discard, listing, numbers, path_of, publish, retire
@@ -61,9 +59,7 @@ def _check_version(folder: Path) -> list[Damage]:
     try:
         current(folder)
         return []
-    except NewerSchema:
-        raise
-    except StoreError as error:
+    except Damaged as error:
         reason = str(error)
     number = numbers(folder)[-1]
     paths = [folder / FOLDER / name for name in listing(folder / FOLDER) if name.startswith("segment-")]
@@ -93,9 +89,7 @@ def _self_described(path: Path) -> Segment | None:
     try:
         content = (path / INDEX).read_bytes()
         files = dict(parse_index(content, path / INDEX)["files"])
-    except NewerSchema:
-        raise
-    except (OSError, StoreError):
+    except (OSError, Damaged):
         return None
     return Segment(path, files | {INDEX: {"bytes": len(content), "sha256": sha256(content).hexdigest()}})
 
@@ -144,9 +138,7 @@ def _salvaged(segment: Segment) -> tuple[IndexBlock | None, list[SetName]]:
     """What can be kept of a segment, and what is lost; of one without index and tables not even that is known."""
     try:
         return segment.salvage()
-    except NewerSchema:
-        raise
-    except StoreError:
+    except Damaged:
         return None, []
 
 

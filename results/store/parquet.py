@@ -15,13 +15,22 @@ _SMALL_ROWS = 1000
 _ADVICE = "`tokenlaw store check` moves it aside so that it can run again"
 
 
-class NewerSchema(StoreError):
-    """Written by a newer tokenlaw: not damaged, so never moved aside."""
+class Damaged(StoreError):
+    """A file that is not what was written; one of a newer tokenlaw is another StoreError, and never moved aside."""
 
 
-def damage(path: Path, reason: str) -> StoreError:
+def damage(path: Path, reason: str) -> Damaged:
     """The error for a damaged file of the store."""
-    return StoreError(f"{path} is damaged: {reason}; {_ADVICE}")
+    return Damaged(f"{path} is damaged: {reason}; {_ADVICE}")
+
+
+def readable(version: int, path: Path) -> int:
+    """A schema version that this package reads. Raises StoreError for a newer one."""
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads; upgrade it"
+        )
+    return version
 
 
 def parquet_bytes(table: pyarrow.Table, *, row_group_size: int | None = None) -> bytes:
@@ -92,7 +101,4 @@ def current_form(found: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
 
 def schema_version(schema: pyarrow.Schema, path: Path) -> int:
     """The version in a schema's metadata. Raises StoreError if it is newer than SCHEMA_VERSION."""
-    version = int((schema.metadata or {}).get(b"tokenlaw_schema", b"0"))
-    if version > SCHEMA_VERSION:
-        raise NewerSchema(f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads")
-    return version
+    return readable(int((schema.metadata or {}).get(b"tokenlaw_schema", b"0")), path)

@@ -14,11 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.errors import StoreError, UsageError
+from results.errors import UsageError
 from results.schema import COLUMNS, SCHEMA_VERSION, TABLES, arrow_schema, missing_fact
 
-from . import atomic
-from .parquet import NewerSchema, damage, parquet_bytes, read_parquet
+from .parquet import Damaged, damage, parquet_bytes, read_parquet, readable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -97,14 +96,6 @@ def contents(run_id: str, tables: Mapping[str, pyarrow.Table], status: str, atte
     return files
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a set into a folder that does not exist yet, flushed to disk. Raises OSError."""
-    folder.mkdir()
-    for name, content in files.items():
-        atomic.write_synced(folder / name, content)
-    atomic.sync_folder(folder)
-
-
 @dataclass(frozen=True)
 class LooseSet:
     """A set in a folder of its own. Every reading method raises StoreError for damage or a newer schema."""
@@ -125,11 +116,7 @@ class LooseSet:
         content = self.manifest_bytes()
         try:
             values = json.loads(content)
-            version = values["schema_version"]
-            if version > SCHEMA_VERSION:
-                raise NewerSchema(
-                    f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads; upgrade it"
-                )
+            readable(values["schema_version"], path)
             return StoredRun(**values["summary"]), values["files"]
         except (ValueError, LookupError, TypeError) as error:
             raise damage(path, repr(error)) from error
@@ -147,16 +134,14 @@ class LooseSet:
         return read_parquet(content, table, path)
 
     def damaged_file(self) -> tuple[str, str] | None:
-        """The first file that is damaged, and the reason; None for a sound set. Raises NewerSchema."""
+        """The first file that is damaged, and the reason; None for a sound set."""
         file = MANIFEST
         try:
             _, files = self.manifest()
             for table in TABLES:
                 file = f"{table}.parquet"
                 self.table(table, files)
-        except NewerSchema:
-            raise
-        except StoreError as error:
+        except Damaged as error:
             return file, str(error)
         return None
 

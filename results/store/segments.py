@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from results.errors import StoreError
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
 
 from . import atomic, run_set
-from .parquet import NewerSchema, current_form, damage, parquet_bytes, read_parquet
+from .parquet import Damaged, current_form, damage, parquet_bytes, read_parquet, readable
 from .pieces import Piece, gather
 from .run_set import LooseSet, SetName, StoredRun
 
@@ -155,7 +154,7 @@ class Segment:
         return IndexBlock.of(pieces, self.entries.values())
 
     def damaged_file(self) -> tuple[str, str] | None:
-        """The first file that is damaged, and the reason; None for a sound segment. Raises NewerSchema."""
+        """The first file that is damaged, and the reason; None for a sound segment."""
         for name in (INDEX, *sorted(set(self.files) - {INDEX})):
             try:
                 if name == INDEX:
@@ -164,9 +163,7 @@ class Segment:
                     self.content(name)
                 else:
                     self.piece(name.startswith("failed-"), Path(name.removeprefix("failed-")).stem)
-            except NewerSchema:
-                raise
-            except StoreError as error:
+            except Damaged as error:
                 return name, str(error)
         return None
 
@@ -177,9 +174,7 @@ class Segment:
         """
         try:
             index = self.index
-        except NewerSchema:
-            raise
-        except StoreError:
+        except Damaged:
             return self._without_index(), []
         footers = self._footers()
         pieces: dict[tuple[bool, str], list[Piece]] = {}
@@ -228,7 +223,7 @@ class Segment:
 
 
 def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:
-    """Sets in folders of their own as one block, and those that are damaged. Raises NewerSchema."""
+    """Sets in folders of their own as one block, and those that are damaged. Raises StoreError for a newer schema."""
     pieces: dict[tuple[bool, str], list[Piece]] = {}
     entries, damaged = [], []
     for name, one in loose.items():
@@ -236,9 +231,7 @@ def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetNa
             summary, files = one.manifest()
             tables = {table: one.table(table, files) for table in TABLES}
             digest = sha256(one.manifest_bytes()).hexdigest()
-        except NewerSchema:
-            raise
-        except StoreError:
+        except Damaged:
             damaged.append(name)
             continue
         entries.append(IndexEntry(summary, {table: len(found) for table, found in tables.items()}, digest))
@@ -282,14 +275,8 @@ def write_segment(folder: Path, block: IndexBlock) -> Segment:
     index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": rows_of}
     files[INDEX] = json.dumps(index, separators=(",", ":")).encode()
     path = folder / f"segment-{secrets.token_hex(8)}"
-    temporary = atomic.make_folder(folder) / f".writing-{path.name}"
-    with atomic.storage(path):
-        try:
-            run_set.write(temporary, files)
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    atomic.sync_folder(folder)
+    atomic.make_folder(folder)
+    atomic.new_folder_of(path, files)
     return Segment(path, {name: _listed(content) for name, content in files.items()})
 
 
@@ -297,9 +284,7 @@ def parse_index(content: bytes, path: Path) -> dict[str, Any]:
     """An index from its text. Raises StoreError for damage or a newer schema."""
     try:
         index = json.loads(content)
-        version = index["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise NewerSchema(f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads")
+        readable(index["schema_version"], path)
         _ = index["files"], index["sets"]
     except (ValueError, LookupError, TypeError) as error:
         raise damage(path, repr(error)) from error
@@ -363,9 +348,7 @@ def _sound_rows(
                 raise damage(path, f"row group {number}")
             part = pq.ParquetFile(pa.BufferReader(bytes(found))).read_row_group(number, use_threads=False)
             parts.append(current_form(part, table, path))
-        except NewerSchema:
-            raise
-        except (pa.ArrowException, OSError, StoreError):
+        except (pa.ArrowException, OSError, Damaged):
             bad.append((begin, begin + rows))
         begin += rows
     return pa.concat_tables(parts), bad

@@ -13,9 +13,6 @@ so that many machines can write to one file system.
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -38,16 +35,7 @@ from .versions import Version, current, discard, listing
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = [
-    "CheckReport",
-    "Damage",
-    "PublishedStudy",
-    "Store",
-    "View",
-    "check_format",
-    "table_name",
-    "write_table",
-]
+__all__ = ["CheckReport", "Damage", "PublishedStudy", "Store", "View", "check_format", "table_name", "write_table"]
 
 T = TypeVar("T")
 _TRIES = 20
@@ -89,15 +77,7 @@ class Store:
         if self._compacted(name) is not None:
             return False
         final = self.folder / str(name)
-        temporary = self.folder / f".writing-{run_id}-{attempt}-{os.getpid()}-{secrets.token_hex(4)}"
-        with atomic.storage(final):
-            try:
-                run_set.write(temporary, files)
-                won = atomic.rename_exclusively(temporary, final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        atomic.sync_folder(self.folder)
-        if not won:
+        if not atomic.new_folder_of(final, files):
             return False
         # The place may have been free only because a compaction has moved the winner's rows since the first look.
         # If the compacted set is this very one, it was this one that won.

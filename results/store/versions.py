@@ -22,7 +22,7 @@ from results.errors import StoreError
 from results.schema import SCHEMA_VERSION
 
 from . import atomic
-from .parquet import NewerSchema, damage
+from .parquet import damage, readable
 from .run_set import SetName
 from .segments import IndexEntry, Segment
 
@@ -93,23 +93,13 @@ def publish(folder: Path, base: Version, segments: Iterable[Segment]) -> Version
     The segments of `base` that are no longer named stay where they are: `retire` removes them. Raises StoreError.
     """
     new = Version(base.number + 1, tuple(segments))
-    place = atomic.make_folder(folder / FOLDER)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "segments": [{"name": segment.name, "files": segment.files} for segment in new.segments],
     }
     target = path_of(folder, new.number)
-    temporary = place / f".writing-{target.name}-{secrets.token_hex(4)}"
-    with atomic.storage(target):
-        try:
-            temporary.mkdir()
-            atomic.write_synced(temporary / _MANIFEST, (json.dumps(manifest) + "\n").encode())
-            atomic.sync_folder(temporary)
-            won = atomic.rename_exclusively(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    atomic.sync_folder(place)
-    if not won:
+    atomic.make_folder(target.parent)
+    if not atomic.new_folder_of(target, {_MANIFEST: (json.dumps(manifest) + "\n").encode()}):
         return None
     if numbers(folder)[-1] != new.number:
         # The number was free only because two later versions have come and the older of them was removed.
@@ -145,11 +135,7 @@ def _segments(folder: Path, path: Path) -> tuple[Segment, ...]:
     """The segments that a manifest names. Raises StoreError, or FileNotFoundError if there is no such file."""
     try:
         content: Mapping[str, Any] = json.loads(path.read_bytes())
-        version = content["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise NewerSchema(
-                f"{path} has schema {version}, newer than {SCHEMA_VERSION}, which this tokenlaw reads; upgrade it"
-            )
+        readable(content["schema_version"], path)
         return tuple(Segment(folder / FOLDER / one["name"], one["files"]) for one in content["segments"])
     except FileNotFoundError:
         raise

@@ -2,7 +2,7 @@
 
 Whatever a file comes from, it is used only if the SHA-256 of its decompressed content is the catalogue's. A file that
 fails is named and the next source is asked. What is fetched goes to the cache, by rename, under a lock, so that any
-number of processes may start at once.
+number of processes may start at once. Not by pooch: its downloaders begin anew after a cut connection.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from results.errors import DataError
+from results.store import atomic
 from scaling.data.images import Split, load_images
 from scaling.specification.spec import DataSpec
 
@@ -193,13 +192,6 @@ def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].sort().values
 
 
-def real_fid(data: DataSpec, network: nn.Module, cache: Path, n: int, seed: int = 0) -> FrechetEstimate:
-    """The noise floor of gFID: held-out real images against the training reference at n (or all of them, if fewer)."""
-    pixels = load_images(data, "validation").pixels
-    features = extract_features(network, pixels[held_out_indices(len(pixels), n, seed)])
-    return frechet_estimate(features, reference_moments(data, "train", network, cache), seed)
-
-
 def reference_hash(data: DataSpec, split: Split) -> str:
     """What a protocol records of its reference set: 16 hexadecimal digits over content, split and side."""
     return hashlib.sha256(f"{data.fingerprint}|{split}|{data.image_size}".encode()).hexdigest()[:16]
@@ -223,15 +215,7 @@ def reference_moments(
             _log.warning("%s: %s; computed again", path, error)
     pixels = load_images(data, split).pixels
     moments = Moments.total(Moments.of(extract_features(network, chunk, step=step)) for chunk in pixels.split(5_000))
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=cache, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(moments.to_bytes())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.write(atomic.make_folder(cache) / path.name, moments.to_bytes())
     return moments
 
 

@@ -10,20 +10,18 @@ import torch
 from torch import Tensor
 
 from results.errors import DataError
-from results.protocol import Protocol
 from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import load_images
 from scaling.data.tokens import TokenSplit
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator
-from scaling.specification import flops
 from scaling.specification.spec import GeneratorRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, rate
 from .features import extract_features, load_network
-from .measure_tokenizer import fid_protocol
+from .measurements import Measurements
 from .memorisation import memorisation
 from .training_features import training_features
 
@@ -81,22 +79,7 @@ class GeneratorMeasurement:
     def __call__(self, model: Generator, branch: str, images: int, recorder: Recorder) -> None:
         """Record all evaluations of a branch that ends after `images` images."""
         run = self.run
-        cost = flops.generator_training_flops(run, images)
-
-        def record(metric: str, value: float, protocol: Protocol, split: str, error: float | None = None) -> None:
-            recorder.evaluation(
-                branch=branch,
-                step=images // run.batch_size,
-                images=images,
-                path_flops=cost,
-                metric=metric,
-                value=value,
-                standard_error=error,
-                n=protocol.n,
-                protocol=protocol,
-                split=split,
-            )
-
+        record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
             pixels, labels = self.generate(model, guidance)
@@ -104,47 +87,40 @@ class GeneratorMeasurement:
             if not torch.isfinite(features).all():
                 raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
             estimate = fid.frechet_estimate(features, self.reference, run.evaluation.seed)
-            protocol = fid_protocol(run.tokenizer, "gfid", "train", len(pixels), guidance)
-            record("gfid", estimate.value, protocol, "train", estimate.standard_error)
+            record.of_features(
+                "gfid", estimate.value, len(pixels), "train", guidance=guidance, error=estimate.standard_error
+            )
             if guidance == 1.0 and images == run.train_images[-1]:
                 self._memorisation(pixels, labels, features, record)
 
-    def _rate(self, model: Generator, record: Callable[..., None]) -> None:
-        data = self.run.tokenizer.data
-        found = rate.measure(
+    def _rate(self, model: Generator, record: Measurements) -> None:
+        measured = rate.measure(
             model,
             self.validation.tokens,
             self.validation.labels,
             unigram=self.unigram,
-            pixels=data.image_size**2,
+            pixels=self.run.tokenizer.data.image_size**2,
             step=lambda: self.step_done("held-out rate"),
         )
-        n = len(self.validation.labels)
-        length = found.tokens_per_image
-        to_bits = found.bits_per_pixel / found.nats_per_token if found.nats_per_token else 0.0
+        to_bits = measured.bits_per_pixel / measured.nats_per_token if measured.nats_per_token else 0.0
         for metric, value, scale in (
-            ("nats_per_token", found.nats_per_token, 1.0),
-            ("nats_per_image", found.nats_per_image, length),
-            ("bits_per_pixel", found.bits_per_pixel, to_bits),
-            ("unigram_normalised_nats", found.unigram_normalised, 1.0),
+            ("nats_per_token", measured.nats_per_token, 1.0),
+            ("nats_per_image", measured.nats_per_image, measured.tokens_per_image),
+            ("bits_per_pixel", measured.bits_per_pixel, to_bits),
+            ("unigram_normalised_nats", measured.unigram_normalised, 1.0),
         ):
-            protocol = Protocol(metric=metric, n=n, reference=f"{data.name}/validation", crop=f"pad{data.image_size}")
-            record(metric, value, protocol, "validation", found.standard_error * scale)
+            record.held_out(metric, value, len(self.validation.labels), measured.standard_error * scale)
 
-    def _memorisation(self, pixels: Tensor, labels: Tensor, features: Tensor, record: Callable[..., None]) -> None:
-
+    def _memorisation(self, pixels: Tensor, labels: Tensor, features: Tensor, record: Measurements) -> None:
         def step() -> None:
             self.step_done("memorisation")
 
         step()
         data = self.run.tokenizer.data
         known = training_features(data, self.network, self.run.evaluation.fid_network, self.cache, step)
-        found = memorisation(features[:MEMORISATION_SAMPLES], known.features, known.held_out)
-        n = len(found.samples.indices)
-        for metric, value in (
-            ("memorisation_ratio", found.memorisation_ratio),
-            ("near_copy_fraction", found.near_copy_fraction),
-        ):
-            record(metric, value, fid_protocol(self.run.tokenizer, metric, "train", n, 1.0), "train")
-        nearest = load_images(data, "train").pixels[found.samples.indices]
+        copying = memorisation(features[:MEMORISATION_SAMPLES], known.features, known.held_out)
+        n = len(copying.samples.indices)
+        for metric in ("memorisation_ratio", "near_copy_fraction"):
+            record.of_features(metric, getattr(copying, metric), n, "train", guidance=1.0)
+        nearest = load_images(data, "train").pixels[copying.samples.indices]
         self.last = Sampled(pixels[:n], labels[:n], nearest)

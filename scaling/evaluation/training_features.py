@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from results.store import atomic
 from scaling.data.images import load_images
 from scaling.specification.spec import DataSpec
 
@@ -28,11 +28,7 @@ class TrainingFeatures:
 
 
 def training_features(
-    data: DataSpec,
-    network: FidClassifier,
-    network_hash: str,
-    cache: Path,
-    step: Callable[[], None] = lambda: None,
+    data: DataSpec, network: FidClassifier, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
 ) -> TrainingFeatures:
     """From the cache, or computed and put there; a damaged file is computed again.
 
@@ -49,8 +45,6 @@ def training_features(
     features = extract_features(network, load_images(data, "train").pixels, step=step)
     validation = extract_features(network, load_images(data, "validation").pixels, step=step)
     held_out = nearest_neighbours(validation, features)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"features": features, "distances": held_out.distances, "indices": held_out.indices}, temporary)
-    temporary.replace(path)
+    tensors = {"features": features, "distances": held_out.distances, "indices": held_out.indices}
+    atomic.write(atomic.make_folder(cache) / path.name, save(tensors))
     return TrainingFeatures(features, held_out)

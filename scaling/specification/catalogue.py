@@ -76,5 +76,5 @@ DATASETS: dict[str, Dataset] = {
         ),
         debian_package="dataset-fashion-mnist",
         system_folder="/usr/share/datasets/fashion-mnist",
-    ),
+    )
 }

@@ -6,7 +6,6 @@ activations, normalisations and pooling are left out, which is also the conventi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,29 +70,23 @@ PERCEPTUAL_DEPTHS = (0, 2, 3)
 """Indices of PERCEPTUAL_CONVOLUTIONS after which features are compared: sides 16, 8 and 4 for images of 32."""
 
 
-def convolutions(role: Role) -> tuple[Convolution, ...]:
-    """The convolutions of a network, in order of execution. Raises ValueError for an unknown role."""
-    if role == "fid":
-        return FID_CONVOLUTIONS
-    if role == "perceptual":
-        return PERCEPTUAL_CONVOLUTIONS
-    raise ValueError(f"role = {role!r} is unknown; allowed: 'fid', 'perceptual'")
+_CONVOLUTIONS: dict[Role, tuple[Convolution, ...]] = {"fid": FID_CONVOLUTIONS, "perceptual": PERCEPTUAL_CONVOLUTIONS}
 
 
 def forward_flops(role: Role, image_size: int) -> int:
-    """FLOPs of the features of one square image with a side of `image_size` pixels (the classifier's head left out)."""
-    return _chain_flops(convolutions(role), image_size)
+    """FLOPs of the features of one square image with a side of `image_size` pixels (the classifier's head left out).
+
+    Raises ValueError for an unknown role.
+    """
+    if role not in _CONVOLUTIONS:
+        raise ValueError(f"role = {role!r} is unknown; allowed: {', '.join(map(repr, _CONVOLUTIONS))}")
+    total, side = 0, image_size
+    for layer in _CONVOLUTIONS[role]:
+        total, side = total + layer.flops(side), layer.output_side(side)
+    return total
 
 
 def parameter_count(role: Role) -> int:
     """Parameters of the shipped network: for `fid` with the linear head that only its accuracy needs."""
     head = (FID_DIMENSIONS + 1) * FID_CLASSES if role == "fid" else 0
-    return sum(layer.parameters for layer in convolutions(role)) + head
-
-
-def _chain_flops(layers: Sequence[Convolution], side: int) -> int:
-    total = 0
-    for layer in layers:
-        total += layer.flops(side)
-        side = layer.output_side(side)
-    return total
+    return sum(layer.parameters for layer in _CONVOLUTIONS[role]) + head

@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import feature_networks
+from .feature_networks import Convolution
 from .spec import (
     AutoencoderSpec,
     CausalRegulariserSpec,
     GeneratorRun,
+    RunSpec,
     TokenizerRun,
     TransformerSpec,
     VectorQuantizerSpec,
@@ -75,55 +77,32 @@ def generator_training_flops(run: GeneratorRun, images: int = 1, halve_causal: b
     return 3 * generator_forward_flops(run, halve_causal) * images
 
 
-def paper_axis_flops(run: GeneratorRun, images: int) -> float:
-    """The paper's plotted axis: 6 N T iterations, without the batch; N with embeddings (paper Figs. 4-7, as the
-    printed fits imply). For overlays only."""
-    iterations = images / run.batch_size
-    return 6 * generator_parameters(run).total * run.tokenizer.tokens_per_image * iterations
-
-
 # --- stage 1 ---
 
 
-@dataclass(frozen=True)
-class _Convolution:
-    """Input and output channels, kernel side, output side."""
-
-    incoming: int
-    outgoing: int
-    kernel: int
-    side: int
-
-    @property
-    def parameters(self) -> int:
-        return self.incoming * self.outgoing * self.kernel**2 + self.outgoing
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.incoming * self.outgoing * self.kernel**2 * self.side**2
+_Layer = tuple[Convolution, int]
+"""A convolution, and the side of its input in pixels."""
 
 
-def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Convolution]:
-    found = []
+def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
+    layers: list[_Layer] = []
     for multiplier, blocks in zip(spec.channel_multipliers, spec.residual_blocks, strict=True):
-        width, side = spec.width * multiplier, side // 2
-        found.append(_Convolution(channels, width, 4, side))
-        found += [_Convolution(width, width, 3, side)] * (2 * blocks)
-        channels = width
-    return found
+        width = spec.width * multiplier
+        layers.append((Convolution(channels, width, kernel=4, stride=2), side))
+        channels, side = width, side // 2
+        layers += [(Convolution(width, width), side)] * (2 * blocks)
+    return layers
 
 
-def _decoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Convolution]:
-    found = []
+def _decoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
+    layers: list[_Layer] = []
     widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
     for level in reversed(range(spec.levels)):
-        here = side // 2 ** (level + 1)
-        found += [_Convolution(widths[level], widths[level], 3, here)] * (2 * spec.residual_blocks[level])
-        if level:
-            found.append(_Convolution(widths[level], 4 * widths[level - 1], 1, here))
-        else:
-            found.append(_Convolution(widths[0], 4 * channels, 3, here))
-    return found
+        width, inner = widths[level], side // 2 ** (level + 1)
+        layers += [(Convolution(width, width), inner)] * (2 * spec.residual_blocks[level])
+        opened = Convolution(width, 4 * widths[level - 1], kernel=1) if level else Convolution(width, 4 * channels)
+        layers.append((opened, inner))
+    return layers
 
 
 def _norm_parameters(spec: AutoencoderSpec) -> int:
@@ -132,12 +111,12 @@ def _norm_parameters(spec: AutoencoderSpec) -> int:
     return 2 * blocks + 2 * widths[-1] + 2 * widths[0]
 
 
-def _convolutions(run: TokenizerRun) -> tuple[list[_Convolution], list[_Convolution]]:
+def _convolutions(run: TokenizerRun) -> tuple[list[_Layer], list[_Layer]]:
     """Encoder and decoder, the projections to and from the code dimension included."""
-    spec, dim, grid = run.autoencoder, run.quantizer.code_dim, run.grid_size
+    spec, dim, channels, side = run.autoencoder, run.quantizer.code_dim, run.data.channels, run.encoded_size
     top = spec.width * spec.channel_multipliers[-1]
-    encoder = [*_encoder_convolutions(spec, run.data.channels, run.encoded_size), _Convolution(top, dim, 1, grid)]
-    decoder = [_Convolution(dim, top, 1, grid), *_decoder_convolutions(spec, run.data.channels, run.encoded_size)]
+    encoder = [*_encoder_convolutions(spec, channels, side), (Convolution(top, dim, kernel=1), run.grid_size)]
+    decoder = [(Convolution(dim, top, kernel=1), run.grid_size), *_decoder_convolutions(spec, channels, side)]
     return encoder, decoder
 
 
@@ -161,7 +140,7 @@ def tokenizer_parameters(run: TokenizerRun) -> Parameters:
     if run.regulariser is not None:
         shape, dim = _causal_shape(run.regulariser), regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
-    other = sum(c.parameters for c in encoder + decoder) + _norm_parameters(run.autoencoder)
+    other = sum(layer.parameters for layer, _ in encoder + decoder) + _norm_parameters(run.autoencoder)
     return Parameters(embedding, other, helpers)
 
 
@@ -181,7 +160,8 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     network sees the target forward, the reconstruction forward and back to its input.
     """
     encoder, decoder = _convolutions(run)
-    autoencoder = 3 * sum(c.flops for c in encoder + decoder) - encoder[0].flops
+    costs = [layer.flops(side) for layer, side in encoder + decoder]
+    autoencoder = 3 * sum(costs) - costs[0]
     lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim
     if not isinstance(run.quantizer, VectorQuantizerSpec):
         lookup = 0
@@ -189,11 +169,11 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
 
 
-def parameters(run: TokenizerRun | GeneratorRun) -> Parameters:
+def parameters(run: RunSpec) -> Parameters:
     """Parameters of either stage."""
     return tokenizer_parameters(run) if isinstance(run, TokenizerRun) else generator_parameters(run)
 
 
-def flops_per_image(run: TokenizerRun | GeneratorRun) -> float:
+def flops_per_image(run: RunSpec) -> float:
     """Training FLOPs of one image, either stage."""
     return tokenizer_training_flops(run) if isinstance(run, TokenizerRun) else generator_training_flops(run)

@@ -7,14 +7,14 @@ from typing import Any
 
 from . import flops
 from .ladder import size_name
-from .spec import GeneratorRun, TokenizerRun, canonical_json
+from .spec import RunSpec, TokenizerRun, canonical_json
 
 FLOPS_PER_SECOND = 3.5e10
 """Training speed of one thread of a laptop on models this small, for order and first ETA only; measured rates
 replace it as runs complete."""
 
 
-def run_facts(run: TokenizerRun | GeneratorRun) -> dict[str, Any]:
+def run_facts(run: RunSpec) -> dict[str, Any]:
     """The columns of results.schema.RUNS that the specification determines."""
     tokenizer = run if isinstance(run, TokenizerRun) else run.tokenizer
     parameters = flops.parameters(run)
@@ -77,7 +77,7 @@ def _tokenizer_facts(tokenizer: TokenizerRun) -> dict[str, Any]:
     }
 
 
-def training_seconds(run: TokenizerRun | GeneratorRun) -> float:
+def training_seconds(run: RunSpec) -> float:
     """Estimated seconds of training on one thread."""
     images = run.train_images if isinstance(run, TokenizerRun) else run.executed_images
     # A step costs at least its overhead of about 8 ms; small models are nowhere near the arithmetic's speed.
@@ -85,7 +85,7 @@ def training_seconds(run: TokenizerRun | GeneratorRun) -> float:
     return flops.flops_per_image(run) * images / FLOPS_PER_SECOND + 0.008 * steps
 
 
-def evaluation_seconds(run: TokenizerRun | GeneratorRun) -> float:
+def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
     tokenizer = run if isinstance(run, TokenizerRun) else run.tokenizer
     each = _tokenizer_facts(tokenizer)["tokenizer_flops"] / tokenizer.train_images
@@ -97,6 +97,6 @@ def evaluation_seconds(run: TokenizerRun | GeneratorRun) -> float:
     return len(run.train_images) * (2 + images * (decode + sample + 1e-4))
 
 
-def estimated_seconds(run: TokenizerRun | GeneratorRun) -> float:
+def estimated_seconds(run: RunSpec) -> float:
     """Estimated seconds of the whole run on one thread of a laptop, the process's start included."""
     return 3 + training_seconds(run) + evaluation_seconds(run)

@@ -303,11 +303,12 @@ class GeneratorRun(RunFields):
         return f"{self.tokenizer.configuration_label}-{size_name(self.transformer)}-s{self.tokenizer.seed}.{self.seed}"
 
 
-RunSpec = Annotated[TokenizerRun | GeneratorRun, Field(discriminator="stage")]
-_RUN_SPEC: TypeAdapter[TokenizerRun | GeneratorRun] = TypeAdapter(RunSpec)
+RunSpec = TokenizerRun | GeneratorRun
+"""A run of either stage."""
+_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(Annotated[RunSpec, Field(discriminator="stage")])
 
 
-def parse_run(text: str | bytes) -> TokenizerRun | GeneratorRun:
+def parse_run(text: str | bytes) -> RunSpec:
     """A run from its JSON text. Raises SpecError that names each offending field, its value and what is allowed."""
     try:
         return _RUN_SPEC.validate_json(text)

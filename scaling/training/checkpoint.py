@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from results.errors import StoreError
 from results.recorder import Recorder
+from results.store import atomic
 
 KEPT = 2
 """Checkpoints that an attempt keeps: the newest, and one to fall back to."""
@@ -35,24 +35,22 @@ class Position:
 
 def save(folder: Path, position: Position, tensors: dict[str, Tensor], recorder: Recorder) -> Path:
     """Write one checkpoint under `folder`, drop all but the newest KEPT. Raises StoreError (full disk, read-only)."""
-    name = f"{position.segment:04d}-{position.images:015d}"
-    target, temporary = folder / name, folder / f".{name}.{os.getpid()}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    target = folder / f"{position.segment:04d}-{position.images:015d}"
+
+    def fill(temporary: Path) -> None:
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
         recorder.save(temporary / "rows.jsonl")
         (temporary / "position.json").write_text(json.dumps(asdict(position)))
         files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps(files))
         for path in temporary.iterdir():
-            _sync(path)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        _sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+            atomic.sync(path)
+
+    try:
+        atomic.make_folder(folder)
+        shutil.rmtree(target, ignore_errors=True)
+        atomic.new_folder(target, fill)
+    except (StoreError, SafetensorError) as error:
         raise StoreError(f"checkpoint {target} could not be written: {error}") from error
     for old in _listed(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -105,11 +103,3 @@ def _listed(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -172,11 +172,7 @@ def _group(place: Place, device: torch.device) -> Iterator[Any]:
     listens = place.rank == 0 and not os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
     store = distributed.TCPStore(place.address, place.port, place.size, listens, timeout=MEETING)
     distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=store,
-        rank=place.rank,
-        world_size=place.size,
-        timeout=WAIT,
+        "nccl" if device.type == "cuda" else "gloo", store=store, rank=place.rank, world_size=place.size, timeout=WAIT
     )
     try:
         yield distributed.new_group(backend="gloo", timeout=WAIT)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from results.recorder import Recorder
 from results.schema import decay_branch
@@ -22,13 +21,14 @@ from scaling.specification.spec import GeneratorRun
 from . import optimiser
 from .distributed import ALONE, Ranks, sum_of
 from .schedule import ScheduleSegment, generator_learning_rate
+from .stage import StageTraining
 
 Evaluate = Callable[[Generator, str, int, Recorder], None]
 """Measures a model at the end of a branch (its name) after so many images, and records it."""
 
 
-class GeneratorTraining:
-    """Drives one generator run; implements training.loop.StageTraining. `evaluation` measures the model at a budget."""
+class GeneratorTraining(StageTraining):
+    """Drives one generator run; `evaluation` measures the model at a budget."""
 
     def __init__(
         self,
@@ -38,16 +38,12 @@ class GeneratorTraining:
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
-        self.spec = spec
-        self.ranks, self.parts = ranks, ranks.parts(spec.batch_size, microbatch)
-        self.tokens = tokens
-        self.evaluation = evaluation
-        self.batch_size = spec.batch_size
-        self.tokens_per_image = spec.tokenizer.tokens_per_image
-        self.flops_per_image = flops.generator_training_flops(spec)
         randomness.seed_modules(spec.seed, "generator weights")
         self.model = build_generator(spec).to(ranks.device).train()
-        self.optimiser = optimiser.adamw(self.model.parameters(), spec.optimiser)
+        super().__init__(spec, self.model, ranks, microbatch)
+        self.spec, self.tokens, self.evaluation = spec, tokens, evaluation
+        self.tokens_per_image = spec.tokenizer.tokens_per_image
+        self.flops_per_image = flops.generator_training_flops(spec)
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining. The stream of images is the trunk's for every branch."""
@@ -61,14 +57,9 @@ class GeneratorTraining:
             source = randomness.generator(spec.seed, "class dropout", images)
             dropped = torch.rand(len(labels), generator=source) < spec.transformer.class_dropout
             labels = labels.masked_fill(dropped, self.model.classes)
-        total = sum_of([self._part(tokens[part], labels[part]) for part in self.parts])
+        terms = {"loss": sum_of([self._part(tokens[part], labels[part]) for part in self.parts])}
         self.ranks.sum_gradients(self.model.parameters())
-        terms = {"loss": total}
-        if spec.optimiser.gradient_clip:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.optimiser.gradient_clip)
-            terms["gradient_norm"] = self.ranks.equal(norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.apply_gradients(terms)
         return terms
 
     def _part(self, tokens: Tensor, labels: Tensor) -> Tensor:
@@ -83,23 +74,11 @@ class GeneratorTraining:
         loss.backward()
         return loss.detach()
 
-    def state(self) -> dict[str, Tensor]:
-        """See StageTraining."""
-        return optimiser.module_tensors(self.model, "model") | optimiser.state_tensors(self.optimiser, "optimiser")
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """See StageTraining."""
-        optimiser.load_module_tensors(self.model, "model", tensors)
-        optimiser.load_state_tensors(self.optimiser, "optimiser", tensors)
-
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)
-        # Measured on the CPU wherever it was trained: the protocol knows one arithmetic.
-        model = self.model if self.ranks.device.type == "cpu" else copy.deepcopy(self.model).cpu()
-        model.eval()
-        self.evaluation(model, branch, images, recorder)
+        self.evaluation(self.measured(self.model), branch, images, recorder)
         self.model.train()
 
     def save(self, path: Path) -> None:

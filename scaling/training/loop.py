@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from scaling.specification.workspace import Progress, Workspace
 from . import checkpoint
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment
+from .stage import StageTraining
 
 LOG_STEPS = 16
 """Steps between rows of the curves."""
@@ -30,85 +32,41 @@ SAVING_SHARE = 0.05
 ROWS_BEFORE = "rows-before-evaluation.jsonl"
 
 
-class StageTraining(Protocol):
-    """What the loop drives: one stage's models, optimisers and data."""
-
-    batch_size: int
-    tokens_per_image: int
-    flops_per_image: float
-
-    def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
-        """One optimiser step on the images `images` .. `images + batch_size` of the stream; detached loss terms, of
-        which the sums over processes are those of the batch."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Copies of all that a later step depends on."""
-        ...
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """The reverse of `state`."""
-        ...
-
-    def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
-        """Measure the model at the end of a segment and record evaluations."""
-        ...
-
-
 Report = Callable[[Progress], None]
 
 
-def train(
-    trainable: StageTraining,
-    segments: tuple[ScheduleSegment, ...],
-    workspace: Workspace,
-    recorder: Recorder,
-    report: Report,
-    stop: Callable[[], bool],
-    evaluation_share: float,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ranks: Ranks = ALONE,
-) -> None:
-    """Execute all segments, resuming from the furthest checkpoint; the rows are the recorder's.
+@dataclass
+class TrainingLoop:
+    """Executes all segments of a stage's training, resuming from the furthest checkpoint; the rows are the recorder's.
 
     `evaluation_share` is the share of the run's estimated time that evaluations take, for the progress only. Of
     several processes the first writes and evaluates; a request to stop that reaches any of them stops all.
-    Raises RunError with cause `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true.
     """
-    _Loop(trainable, segments, workspace, recorder, report, stop, evaluation_share, checkpoint_seconds, ranks).run()
 
+    stage: StageTraining
+    segments: tuple[ScheduleSegment, ...]
+    workspace: Workspace
+    recorder: Recorder
+    report: Report
+    stop: Callable[[], bool]
+    evaluation_share: float
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ranks: Ranks = ALONE
 
-class _Loop:
-    """The state of a training between steps: `index` of the segment, `images` along it, the trunk's state at a fork,
-    and sums of the loss terms since the last row of the curves."""
-
-    def __init__(
-        self,
-        trainable: StageTraining,
-        segments: tuple[ScheduleSegment, ...],
-        workspace: Workspace,
-        recorder: Recorder,
-        report: Report,
-        stop: Callable[[], bool],
-        evaluation_share: float,
-        checkpoint_seconds: float,
-        ranks: Ranks,
-    ) -> None:
-        self.trainable, self.segments, self.workspace, self.recorder = trainable, segments, workspace, recorder
-        self.report, self.stop, self.ranks = report, stop, ranks
-        self.evaluation_share, self.checkpoint_seconds = evaluation_share, checkpoint_seconds
-        self.index, self.images = 0, segments[0].start
+    def __post_init__(self) -> None:
+        # The state between steps: place on the schedule, the trunk's tensors at a fork, sums since the last row.
+        self.index, self.images = 0, self.segments[0].start
         self.fork: dict[str, Tensor] | None = None
         self.sums: dict[str, Tensor] = {}
         self.last_save, self.saving = time.monotonic(), 0.0
 
     def run(self) -> None:
-        """See train."""
+        """Raises RunError: `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
         self._resume()
         while self.index < len(self.segments):
             segment = self.segments[self.index]
             if segment.decays and self.images == segment.start and self.fork is None:
-                self.fork = self.trainable.state()
+                self.fork = self.stage.state()
             self._train(segment)
             if segment.evaluated:
                 self.report(Progress("evaluate", self._share(), segment.branch))
@@ -116,7 +74,7 @@ class _Loop:
             self.index += 1
             if self.index < len(self.segments):
                 if segment.decays and self.fork is not None:
-                    self.trainable.load(self.fork)
+                    self.stage.load(self.fork)
                     self.fork = None
                 self.images = self.segments[self.index].start
                 if segment.evaluated:
@@ -124,10 +82,10 @@ class _Loop:
 
     def _train(self, segment: ScheduleSegment) -> None:
         """The steps of one segment."""
-        batch = self.trainable.batch_size
+        batch = self.stage.batch_size
         begun, clock = self.images, time.monotonic()
         while self.images < segment.end:
-            terms = self.trainable.step(segment, self.images)
+            terms = self.stage.step(segment, self.images)
             self.images += batch
             # In the order of the terms also after a resume, in every process.
             sums = self.sums
@@ -149,21 +107,21 @@ class _Loop:
         """Steps since the last row of the curves; rows come every LOG_STEPS and at the end of a segment."""
         if self.images >= segment.end:
             return 0
-        return (self.images - segment.start) // self.trainable.batch_size % LOG_STEPS
+        return (self.images - segment.start) // self.stage.batch_size % LOG_STEPS
 
     def _log(self, segment: ScheduleSegment) -> float:
         """Record the means over the steps since the last row; the mean loss. Raises RunError if it is not finite."""
-        trainable, images = self.trainable, self.images
-        steps = (images - segment.start) // trainable.batch_size
+        stage, images = self.stage, self.images
+        steps = (images - segment.start) // stage.batch_size
         count = steps % LOG_STEPS or LOG_STEPS
         means: dict[str, Any] = {name: float(value) / count for name, value in self.ranks.sum_terms(self.sums).items()}
         self.sums = {}
         self.recorder.curve(
             branch=segment.branch,
-            step=images // trainable.batch_size,
+            step=images // stage.batch_size,
             images=images,
-            tokens=images * trainable.tokens_per_image,
-            flops=images * trainable.flops_per_image,
+            tokens=images * stage.tokens_per_image,
+            flops=images * stage.flops_per_image,
             **means,
         )
         if not math.isfinite(means["loss"]):
@@ -176,7 +134,7 @@ class _Loop:
         self.recorder.save(before)
         try:
             with torch.inference_mode():
-                self.trainable.evaluate(segment, self.images, self.recorder)
+                self.stage.evaluate(segment, self.images, self.recorder)
         except RunError as error:
             if error.cause == "interrupted":
                 self.recorder.restore(before)
@@ -198,18 +156,19 @@ class _Loop:
     def _resume(self) -> None:
         """Go to the furthest checkpoint of this and earlier attempts, the same in all processes."""
         folders = [attempt / "checkpoints" for attempt in (self.workspace.attempt, *self.workspace.earlier)]
-        found = checkpoint.load_newest(folders, self.recorder) if self.ranks.first else None
-        path = self.ranks.told(str(found[0]) if found else None)
+        newest = checkpoint.load_newest(folders, self.recorder) if self.ranks.first else None
+        path = self.ranks.told(str(newest[0]) if newest else None)
         if path is None:
             return
-        position, tensors = found[1:] if found else checkpoint.load(Path(path), self.recorder)
+        position, tensors = newest[1:] if newest else checkpoint.load(Path(path), self.recorder)
         self.index, self.images = position.segment, position.images
-        self.trainable.load(_below("active.", tensors))
+        self.stage.load(_below("active.", tensors))
         self.fork = _below("fork.", tensors) or None
         if self.ranks.first:
             self.sums = {name: value.to(self.ranks.device) for name, value in _below("sums.", tensors).items()}
-        branch, attempt = self.segments[self.index].branch, Path(path).parent.parent.name
-        self.report(Progress("resume", self._share(), f"from {branch} at {self.images} images, of attempt {attempt}"))
+        place = f"{self.segments[self.index].branch} at {self.images} images"
+        attempt = Path(path).parent.parent.name
+        self.report(Progress("resume", self._share(), f"from {place}, of attempt {attempt}"))
 
     def _due(self) -> bool:
         return time.monotonic() - self.last_save > max(self.checkpoint_seconds, self.saving / SAVING_SHARE)
@@ -221,7 +180,7 @@ class _Loop:
 
     def _write(self, sums: dict[str, Tensor]) -> None:
         begun = time.monotonic()
-        tensors = {f"active.{name}": value for name, value in self.trainable.state().items()}
+        tensors = {f"active.{name}": value for name, value in self.stage.state().items()}
         tensors |= {f"fork.{name}": value for name, value in (self.fork or {}).items()}
         tensors |= {f"sums.{name}": value for name, value in sums.items()}
         folder = self.workspace.checkpoints

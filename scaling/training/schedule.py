@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from results.schema import TRUNK, decay_branch
-from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun
+from scaling.specification.spec import GeneratorRun, OptimiserSpec, RunSpec, TokenizerRun
 
 WARMUP_START = 0.1
 """Warm-up begins at this share of the peak (paper App. A: 1e-5 of 1e-4, 3e-4 of 3e-3)."""
@@ -28,7 +28,7 @@ class ScheduleSegment:
         return self.branch != TRUNK
 
 
-def segments(run: TokenizerRun | GeneratorRun) -> tuple[ScheduleSegment, ...]:
+def segments(run: RunSpec) -> tuple[ScheduleSegment, ...]:
     """What a run executes, in order."""
     if isinstance(run, TokenizerRun):
         return (ScheduleSegment(TRUNK, 0, run.train_images, evaluated=True),)

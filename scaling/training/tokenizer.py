@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from results.recorder import Recorder
@@ -15,7 +15,7 @@ from scaling import randomness
 from scaling.data.images import resize, to_float
 from scaling.evaluation.features import PerceptualLoss
 from scaling.specification import flops
-from scaling.specification.spec import OptimiserSpec, TokenizerRun, VectorQuantizerSpec
+from scaling.specification.spec import TokenizerRun, VectorQuantizerSpec
 from scaling.tokenizer.causal import CausalRegulariser
 from scaling.tokenizer.model import Encoded, Tokenizer
 from scaling.tokenizer.quantizers import VectorQuantizer
@@ -23,6 +23,7 @@ from scaling.tokenizer.quantizers import VectorQuantizer
 from . import optimiser
 from .distributed import ALONE, Ranks, sum_of
 from .schedule import ScheduleSegment, tokenizer_learning_rate
+from .stage import StageTraining
 
 Evaluate = Callable[[Tokenizer, Recorder], None]
 """Measures a finished tokenizer and records it."""
@@ -45,11 +46,8 @@ def _moments(squared: Tensor, target: Tensor) -> Tensor:
     return torch.cat([squared.double().mean()[None], flat.mean(0), flat.square().mean(0)])
 
 
-class TokenizerTraining:
-    """Drives one tokenizer run on training images, uint8 `pixels` [n, c, s, s]; implements training.loop.StageTraining.
-
-    `evaluation` measures the finished model.
-    """
+class TokenizerTraining(StageTraining):
+    """Drives one tokenizer run on images, uint8 `pixels` [n, c, s, s]; `evaluation` measures the finished model."""
 
     def __init__(
         self,
@@ -59,16 +57,15 @@ class TokenizerTraining:
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
-        self.spec, self.pixels = spec, pixels
-        self.evaluation = evaluation
-        self.ranks, self.parts = ranks, ranks.parts(spec.batch_size, microbatch)
-        self.batch_size = spec.batch_size
-        self.tokens_per_image = spec.tokens_per_image
-        self.flops_per_image = flops.tokenizer_training_flops(spec)
         randomness.seed_modules(spec.seed, "tokenizer weights")
         self.model = Tokenizer(spec).to(ranks.device).train()
-        self.average = copy.deepcopy(self.model).eval() if spec.ema_decay else self.model
-        self.optimiser = optimiser.adamw(self.model.parameters(), spec.optimiser)
+        super().__init__(spec, self.model, ranks, microbatch)
+        self.spec, self.pixels, self.evaluation = spec, pixels, evaluation
+        self.tokens_per_image = spec.tokens_per_image
+        self.flops_per_image = flops.tokenizer_training_flops(spec)
+        self.average = self.model
+        if spec.ema_decay:
+            self.modules["average"] = self.average = copy.deepcopy(self.model).eval()
         self.perceptual = PerceptualLoss().to(ranks.device) if spec.losses.perceptual_weight else None
         self.regulariser: CausalRegulariser | None = None
         self.causal_optimiser: torch.optim.AdamW | None = None
@@ -77,10 +74,9 @@ class TokenizerTraining:
             randomness.seed_modules(spec.seed, "causal regulariser weights")
             regulariser = CausalRegulariser(spec.regulariser, flops.regulariser_latent_dim(spec), spec.grid_size)
             self.regulariser = regulariser.to(ranks.device)
-            own = OptimiserSpec(
-                **spec.optimiser.model_dump() | {"weight_decay": spec.regulariser.weight_decay, "gradient_clip": 0.0}
-            )
-            self.causal_optimiser = optimiser.adamw(self.regulariser.parameters(), own)
+            settings = spec.optimiser.model_copy(update={"weight_decay": spec.regulariser.weight_decay})
+            self.causal_optimiser = optimiser.adamw(self.regulariser.parameters(), settings)
+            self.modules["causal"], self.optimisers["causal_optimiser"] = self.regulariser, self.causal_optimiser
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining."""
@@ -102,11 +98,7 @@ class TokenizerTraining:
         if parts[0].moments is not None:
             explained = self._explained(sum_of([part.moments for part in parts if part.moments is not None]))
             terms["causal_explained_variance"] = self.ranks.equal(explained)
-        if spec.optimiser.gradient_clip:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.optimiser.gradient_clip)
-            terms["gradient_norm"] = self.ranks.equal(norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.apply_gradients(terms)
         if self.causal_optimiser is not None and spec.regulariser is not None:
             peak = spec.regulariser.learning_rate or spec.optimiser.learning_rate
             optimiser.set_learning_rate(self.causal_optimiser, rate * peak / spec.optimiser.learning_rate)
@@ -176,9 +168,9 @@ class TokenizerTraining:
             return
         # The ramp lets the average forget the random start (1 - decay is then at least 1 / step).
         weight = max(1 - self.spec.ema_decay, 1 / (step + 1))
-        own: list[Tensor] = list(self.model.parameters())
+        weights: list[Tensor] = list(self.model.parameters())
         average: list[Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(average, own, weight)
+        torch._foreach_lerp_(average, weights, weight)
 
     def _revives(self, images: int) -> bool:
         """Whether dead codes are revived at the end of the step that reaches `images`."""
@@ -202,29 +194,7 @@ class TokenizerTraining:
             for name in ("exp_avg", "exp_avg_sq"):
                 moments[name].masked_fill_(dead[:, None], 0.0)
 
-    def state(self) -> dict[str, Tensor]:
-        """See StageTraining."""
-        found = optimiser.module_tensors(self.model, "model") | optimiser.state_tensors(self.optimiser, "optimiser")
-        if self.spec.ema_decay:
-            found |= optimiser.module_tensors(self.average, "average")
-        if self.regulariser is not None and self.causal_optimiser is not None:
-            found |= optimiser.module_tensors(self.regulariser, "causal")
-            found |= optimiser.state_tensors(self.causal_optimiser, "causal_optimiser")
-        return found
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """See StageTraining."""
-        optimiser.load_module_tensors(self.model, "model", tensors)
-        optimiser.load_state_tensors(self.optimiser, "optimiser", tensors)
-        if self.spec.ema_decay:
-            optimiser.load_module_tensors(self.average, "average", tensors)
-        if self.regulariser is not None and self.causal_optimiser is not None:
-            optimiser.load_module_tensors(self.regulariser, "causal", tensors)
-            optimiser.load_state_tensors(self.causal_optimiser, "causal_optimiser", tensors)
-
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
-        """Measure the averaged weights, on the CPU wherever they were trained: the protocol knows one arithmetic."""
-        model = self.average if self.ranks.device.type == "cpu" else copy.deepcopy(self.average).cpu()
-        model.eval()
-        self.evaluation(model, recorder)
+        """See StageTraining; measured are the averaged weights."""
+        self.evaluation(self.measured(self.average), recorder)
         self.model.train()

@@ -1,4 +1,7 @@
-"""Memory of this process: its peak, the limit that it was given, and whether the system has killed for lack of it."""
+"""Memory of this process: its peak, the limit that it was given, and whether the system has killed for lack of it.
+
+psutil tells neither the peak of an address space nor limits and kills of a cgroup, so these are read here.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from results.errors import DataError
 from scaling.data.images import Images, load_images
 from scaling.evaluation import fid
-from scaling.evaluation.features import load_network
+from scaling.evaluation.features import extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, paired_frechet_estimate
 from scaling.specification.spec import DataSpec
 
@@ -264,7 +264,10 @@ def test_reference_hash_names_content_split_and_side() -> None:
 @pytest.mark.slow
 def test_noise_floor_falls_with_n(fashion_mnist: dict[str, Path], tmp_path: Path) -> None:
     network = load_network("fid")
-    floors = [fid.real_fid(DataSpec(), network, tmp_path, n) for n in (1_000, 3_000, 10_000)]
+    features = extract_features(network, load_images(DataSpec(), "validation").pixels)
+    reference = fid.reference_moments(DataSpec(), "train", network, tmp_path)
+    chosen = [fid.held_out_indices(len(features), n) for n in (1_000, 3_000, 10_000)]
+    floors = [fid.frechet_estimate(features[indices], reference) for indices in chosen]
     assert [floor.n for floor in floors] == [1_000, 3_000, 10_000]
     assert floors[0].value > floors[1].value > floors[2].value > 0
     assert floors[2].value < 0.05

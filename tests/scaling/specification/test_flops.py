@@ -139,12 +139,6 @@ def test_the_papers_sizes(size: str, with_16k: float, without_vocabulary: float)
     assert blocks / 1e6 == pytest.approx(without_vocabulary, rel=2e-3)
 
 
-def test_the_papers_axis_leaves_out_the_batch() -> None:
-    run = generator_run(TokenizerRun(), "S", batch_size=64)
-    total = flops.generator_parameters(run).total
-    assert flops.paper_axis_flops(run, images=64_000) == 6 * total * 16 * 1000
-
-
 def test_ladder_spans_the_promised_range() -> None:
     others = [flops.generator_parameters(generator_run(TokenizerRun(), size)).other for size in SIZES]
     assert len(others) >= 5

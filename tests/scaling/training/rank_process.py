@@ -29,7 +29,7 @@ from scaling.specification.spec import (
 from scaling.specification.workspace import Workspace
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
-from scaling.training.loop import train
+from scaling.training.loop import TrainingLoop
 from scaling.training.schedule import segments
 from scaling.training.tokenizer import TokenizerTraining
 
@@ -86,7 +86,7 @@ def run(
     with connected(place, 1) as ranks:
         training = build(what, ranks, microbatch)
         try:
-            train(training, segments(spec), workspace, recorder, lambda p: None, stop, 0.1, 1e9, ranks)
+            TrainingLoop(training, segments(spec), workspace, recorder, lambda p: None, stop, 0.1, 1e9, ranks).run()
         except RunError as error:
             return recorder, training.state(), f"{error.cause}: {error}"
         return recorder, training.state(), "done"

@@ -12,7 +12,7 @@ from results.recorder import Recorder
 from scaling.ranks import Place
 from scaling.specification.workspace import Workspace
 from scaling.training.distributed import connected
-from scaling.training.loop import train
+from scaling.training.loop import TrainingLoop
 from scaling.training.schedule import segments
 
 from .rank_process import SPECS, build, run
@@ -35,7 +35,7 @@ def attempt(root: Path, number: int, steps: int | None) -> tuple[Recorder, dict[
     with connected(Place(), 1) as ranks:
         training = build("generator", ranks, None)
         try:
-            train(training, segments(SPEC), workspace, recorder, lambda p: None, stop, 0.1, 0.0, ranks)
+            TrainingLoop(training, segments(SPEC), workspace, recorder, lambda p: None, stop, 0.1, 0.0, ranks).run()
         except RunError as error:
             assert error.cause == "interrupted" and steps is not None
         else:
@@ -109,7 +109,9 @@ def test_a_stop_in_an_evaluation_keeps_the_moment_before_it(tmp_path: Path) -> N
         with connected(Place(), 1) as ranks:
             training = build("generator", ranks, None)
             training.evaluation = evaluation
-            train(training, segments(SPEC), workspace, recorder, lambda p: None, lambda: False, 0.1, 1e9, ranks)
+            TrainingLoop(
+                training, segments(SPEC), workspace, recorder, lambda p: None, lambda: False, 0.1, 1e9, ranks
+            ).run()
         return recorder
 
     with pytest.raises(RunError, match="stopped while evaluating"):
