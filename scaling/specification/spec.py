@@ -327,7 +327,23 @@ def explain(error: ValidationError) -> str:
         if item["type"] == "value_error":
             parts.append(message)
         elif item["type"] == "extra_forbidden":
-            parts.append(f"{where} is not a field")
+            parts.append(_no_field(item["loc"], where))
         else:
             parts.append(f"{where} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}")
     return "; ".join(dict.fromkeys(parts))
+
+
+def _no_field(path: tuple[int | str, ...], where: str) -> str:
+    """What to say of a field that does not exist; of one of another `kind`, also which this kind has."""
+    kinds = {model.model_fields["kind"].default: model for model in Frozen.__subclasses__() if "kind" in model.model_fields}
+    model = kinds.get(path[-2]) if len(path) > 2 else None
+    if model is None:
+        return f"{where} is not a field"
+    table, kind, field = ".".join(map(str, path[:-2])), path[-2], path[-1]
+    fields = {name: info.default for name, info in model.model_fields.items() if name != "kind"}
+    name, default = next(iter(fields.items()))
+    example = list(default) if isinstance(default, tuple) else default
+    return (
+        f"{table}.{field} is not a field of {table}.kind = {kind!r}; allowed: {', '.join(fields)}, such as "
+        f"{table}.{name} = {example} in its place (in its section, in the grid, or by --set)"
+    )

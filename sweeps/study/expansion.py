@@ -246,12 +246,12 @@ def _generator_run(values: dict[str, Any], where: _Where) -> GeneratorRun:
 
 
 def _over_defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A table replaces those fields of its default that it names, unless it is of another kind (vq, fsq, ...)."""
+    """A table replaces those fields of its default that it names, unless it is of another kind or data set."""
     merged, fields = dict(values), model.model_fields
     for name, value in values.items():
         field = fields.get(name)
         if field is not None and isinstance(value, dict) and isinstance(field.default, BaseModel):
             default = field.default.model_dump()
-            if value.get("kind", default.get("kind")) == default.get("kind"):
+            if all(value.get(key, default.get(key)) == default.get(key) for key in ("kind", "name")):
                 merged[name] = {**default, **value}
     return merged

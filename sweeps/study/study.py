@@ -122,14 +122,17 @@ def load_study(name: str, overrides: Sequence[str] = (), root: Path | None = Non
     """
     where = root or Path(os.environ.get("TOKENLAW_ROOT", "runs"))
     path = Path(name)
-    if path.suffix != ".toml" and not path.is_file():
+    if name in built_in() and not path.is_file():
         path = BUILT_IN / f"{name}.toml"
-        if name not in built_in():
-            near = difflib.get_close_matches(name, built_in(), n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UsageError(
-                f"study = {name!r} is unknown; {hint}allowed: {', '.join(built_in())}, or the path of a TOML file"
-            )
+    elif path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.toml"))
+        raise UsageError(f"study = {name!r} is a folder; allowed: a TOML file, such as {path / (inside or ['x.toml'])[0]}")
+    elif not path.exists() and path.suffix != ".toml":
+        allowed = f"allowed: {', '.join(built_in())}, or the path of a TOML file"
+        if len(path.parts) > 1 or path.suffix:
+            raise UsageError(f"study = {name!r} does not exist: no such file or folder; {allowed}")
+        near = difflib.get_close_matches(name, built_in(), n=1)
+        raise UsageError(f"study = {name!r} is unknown; {f'did you mean {near[0]!r}? ' if near else ''}{allowed}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -196,3 +196,16 @@ def test_studies_md_names_every_section_field_and_profile() -> None:
     for profile in PROFILES.values():
         peak = f"{profile.peak:.4g}".replace("e+", "e")
         assert f"| `{profile.name}` | {peak} | {profile.mfu:g} |" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        file = document.parent / path if path else document
+        assert file.exists(), f"{document.name}: {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}, target

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from results import SpecError
+from results import SpecError, UsageError
 from scaling.specification.spec import GeneratorRun, canonical_json
 from sweeps.cli.app import app
 from sweeps.record.attempts import claim_attempt
@@ -178,3 +178,27 @@ def test_what_cannot_stand_beside_an_id(text: str, message: str, tmp_path: Path)
     with pytest.raises(SpecError) as caught:
         load_study(str(path), root=tmp_path).runs()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("smoek", "study = 'smoek' is unknown; did you mean 'smoke'\\? allowed: "),
+        ("some/dir", "study = 'some/dir' does not exist: no such file or folder; allowed: "),
+        ("x.tml", "study = 'x.tml' does not exist: no such file or folder"),
+        ("x.toml", "study = 'x.toml' cannot be read: No such file"),
+        ("lab", "study = 'lab' is a folder; allowed: a TOML file, such as lab/mine.toml"),
+    ],
+)
+def test_a_study_that_is_not_there(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "mine.toml").write_text("")
+    with pytest.raises(UsageError, match=words):
+        load_study(name)
+
+
+def test_another_kind_names_the_fields_that_it_has() -> None:
+    with pytest.raises(SpecError, match=r"codebook_size is not a field of quantizer\.kind = 'fsq'; allowed: levels") as error:
+        load_study("smoke", ["tokenizer.quantizer.kind=fsq"]).runs()
+    assert "quantizer.levels = [8, 6, 5] in its place (in its section, in the grid, or by --set)" in str(error.value)
