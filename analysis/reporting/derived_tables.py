@@ -9,7 +9,7 @@ from analysis.tokenizers.seed_intervals import SeedEstimate
 
 from . import wording
 from .answer import Answer
-from .rendering import Table, cell, known
+from .rendering import Facts, Shown, Table, cell, known
 
 
 def crossover_table(answer: Answer) -> Table | None:
@@ -25,7 +25,7 @@ def crossover_table(answer: Answer) -> Table | None:
             "gfid_ratio_at_low": x.at_low, "gfid_ratio_at_high": x.at_high,
             "mean_of_seed_crossings": None if mean is None else mean.value, "_crossing": _crossing_cell(x),
         })  # fmt: skip
-    columns = {
+    columns: dict[str, Shown] = {
         "tokenizers": lambda f: f"{f['first']} against {f['second']}",
         "sizes": "sizes",
         "seeds": "seeds",
@@ -57,6 +57,7 @@ def crossing_detail_table(answer: Answer) -> Table | None:
     facts: list[dict[str, Any]] = []
     for compression in answer.compression:
         x = compression.crossover
+        crossings: list[tuple[str, int, str, float | None]]
         crossings = [("fronts", s.seed, s.placement, s.flops) for s in x.per_seed]
         for law in compression.fitted_laws:
             kind = "laws, E free" if law.floor == "free" else "laws, E = rFID floor"
@@ -68,7 +69,7 @@ def crossing_detail_table(answer: Answer) -> Table | None:
             }
             for kind, seed, placement, flops in crossings
         ]  # fmt: skip
-    columns = {
+    columns: dict[str, Shown] = {
         "tokenizers": lambda f: f"{f['first']} against {f['second']}",
         "sizes": lambda f: f["sizes"] if f["by"] == "fronts" else "all",
         "by": "by",
@@ -108,11 +109,11 @@ def regulariser_table(answer: Answer) -> Table | None:
                 "_name": name if metric == "compute_multiplier" else f"{name}, {scale}",
             })  # fmt: skip
 
-    def per_seed(f: Any) -> str:
+    def per_seed(f: Facts) -> str:
         write = wording.signed if f["scale"] == "difference" else wording.number
         return ", ".join(write(value) for value in f["effect"].per_seed)
 
-    columns = {
+    columns: dict[str, Shown] = {
         "comparison": lambda f: f"{f['treatment']} / {f['base']}", "metric": "_name", "training images": "_place",
         "sizes": "_sizes", "effect (95 % interval)": "effect", "seeds": per_seed,
     }  # fmt: skip
@@ -131,10 +132,10 @@ def pair_table(answer: Answer) -> Table | None:
         for pair in best.pairs
     ]
 
-    def gfid(f: Any) -> str:
+    def gfid(f: Facts) -> str:
         return wording.number(f["gfid"]) + wording.spread(f["low"], f["high"])
 
-    columns = {
+    columns: dict[str, Shown] = {
         "FLOPs": known("flops", wording.flops), "tokenizer": "family", "generator": "size",
         "training images": lambda f: wording.images(f["train_images"]) + (", held" if f["held"] else ""),
         "seeds": "seeds", "expected gFID (95 %)": gfid, "best with": lambda f: wording.percent(f["probability"]),
@@ -154,7 +155,7 @@ def law_table(answer: Answer) -> Table | None:
         family = {"family": law.family, "floor_kind": law.floor}
         facts += [family | vars(fit) for fit in law.laws]
         facts += [family | {"seed": s, "status": reason} | dict.fromkeys(numbers) for s, reason in law.skipped]
-    columns = {
+    columns: dict[str, Shown] = {
         "tokenizer": "family", "E": lambda f: "free" if f["floor_kind"] == "free" else "rFID floor", "seed": "seed",
         "E value": lambda f: wording.number(f["floor"]), "alpha": lambda f: wording.number(f["alpha"]),
         "A at the pivot": lambda f: wording.number(f["amplitude"]), "pivot, FLOPs": lambda f: wording.flops(f["pivot"]),

@@ -114,12 +114,13 @@ def generator_table(frames: StudyFrames) -> Table | None:
 def own_table(frames: StudyFrames) -> Table | None:
     """Metrics of one's own, and all metrics of runs of no stage: by configuration and budget, over seeds."""
     rows = frames.own
-    values = [c for c in frames.settings.columns if c.startswith("run.") and c in rows]
+    values = [c for c in map(str, frames.settings.columns) if c.startswith("run.") and c in rows]
     facts = []
     for (name, metric, images, guidance), cell in groups(rows, ["name", "metric", "images", "guidance"]):
         estimate = estimate_of(cell, "value", "level") or estimate_of(cell, "value", "difference")
+        settings = {name: cell[name].iloc[0] for name in values}
         facts.append(
-            {"name": name, **cell[values].iloc[0].to_dict(), "metric": metric, "images": images, "guidance": guidance}
+            {"name": name, **settings, "metric": metric, "images": images, "guidance": guidance}
             | {"path_flops": float(cell["path_flops"].median()), "runs": len(cell), "value": estimate}
         )
     columns: dict[str, Shown] = {

@@ -158,7 +158,7 @@ def _glossary(frames: StudyFrames) -> list[tuple[str, str]]:
     meanings = {
         "gfid": ("gFID", "Fréchet distance of generated images to training images; lower is better"),
         "rfid": ("rFID", "the same distance of reconstructed held-out images to the held-out images themselves"),
-        "rfid_floor": ("rFID floor", "that of reconstructions, measured as gFID is: about what a perfect generator gets"),
+        "rfid_floor": ("rFID floor", "that of reconstructions, measured as gFID is; no perfect generator gets below"),
     }  # fmt: skip
     return words + [meaning for metric, meaning in meanings.items() if metric in metrics]
 
@@ -251,8 +251,9 @@ def _summary(frames: StudyFrames) -> str:
     runs = frames.runs
     kinds = {"tokenizer": "tokenizer", "generator": "generator", "run": "other"}
     counts = [f"{n} {name}" for stage, name in kinds.items() if (n := int((runs["stage"] == stage).sum()))]
-    hours = float(runs["wall_seconds"].sum()) / 3600
-    time = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    seconds = float(runs["wall_seconds"].sum())
+    time = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
+    time = time if seconds >= 60 else f"{seconds:.0f} seconds"
     data = ", ".join(sorted(set(runs["data"].dropna())))
     points = f", {len(frames.points)} points" if len(frames.points) else ""
     return (

@@ -245,7 +245,7 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
         seeds = last.groupby("name")["tokenizer_seed"].nunique()
         text = f"{metric}: {wording.number(float(means.iloc[0]))} ({means.index[0]})"
         if len(means) > 1:
-            low, high = means.idxmin(), means.idxmax()
+            low, high = str(means.idxmin()), str(means.idxmax())
             text = (
                 f"{metric} ranges from {wording.number(float(means[low]))} ({low}) to "
                 f"{wording.number(float(means[high]))} ({high}) over {len(means)} configurations"
@@ -260,12 +260,10 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
 
 def without_gfid(frames: StudyFrames) -> str:
     """The headline of a study in which no gFID was measured: what there is instead."""
-    runs = frames.runs[frames.runs["status"] == "done"]
-    counts = runs["stage"].map({"run": "run of no stage"}).fillna(runs["stage"]).value_counts(sort=False)
-    finished = [
-        f"{n} {'runs of no stage' if s == 'run of no stage' and n > 1 else s + 's' * (n > 1)}"
-        for s, n in counts.items()
-    ]
+    stages = frames.runs.loc[frames.runs["status"] == "done", "stage"]
+    kinds = {"tokenizer": "tokenizer{}", "generator": "generator{}", "run": "run{} of no stage"}
+    numbers = {kind: int((stages == stage).sum()) for stage, kind in kinds.items()}
+    runs = wording.listing([f"{n} {kind.format('s' * (n != 1))}" for kind, n in numbers.items() if n])
     own = wording.listing(sorted(set(frames.own["metric"])))
-    measured = f" measured {own}" if own else ""
-    return f"No gFID was measured, so no tokenizer is ranked by its images: {wording.listing(finished)}{measured}."
+    unranked = ", so no tokenizers are compared" if len(frames.families) else ""
+    return f"No gFID was measured{unranked}; {runs or 'no run'} finished{f' and measured {own}' if own else ''}."

@@ -97,11 +97,12 @@ def compute_law(
     for seed, (flops, gfid) in pareto_points(points, family, design).items():
         floor = None
         if floor_kind == "rfid_floor":
-            measured = rows.loc[rows["tokenizer_seed"] == seed, "rfid_floor"].dropna() if "rfid_floor" in rows else ()
-            if not len(measured):
+            of_seed = rows[rows["tokenizer_seed"] == seed]
+            measured = of_seed["rfid_floor"].dropna().tolist() if "rfid_floor" in rows else []
+            if not measured:
                 skipped.append(Skipped(seed, "its tokenizer has no rfid_floor"))
                 continue
-            floor = float(measured.iloc[0])
+            floor = float(measured[0])
         if len(flops) < MIN_POINTS[floor_kind]:
             reason = f"its front has {len(flops)} points, {MIN_POINTS[floor_kind]} are needed"
             skipped.append(Skipped(seed, reason))

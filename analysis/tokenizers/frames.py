@@ -132,9 +132,9 @@ class StudyFrames:
         """
         rows = _ends(self.used)
         rows = rows[rows["metric"].str.startswith("own_") | (rows["stage"] == "run")]
-        values = self.settings.filter(regex=r"^run\.")
-        varying = values[[c for c in values if values[c].astype(str).nunique() > 1]]
-        rows = rows.join(varying, on="run_id")
+        free = [c for c in map(str, self.settings.columns) if c.startswith("run.")]
+        varying = [c for c in free if self.settings[c].astype(str).nunique() > 1]
+        rows = rows.join(self.settings[varying], on="run_id")
         names = [
             ", ".join(f"{c.removeprefix('run.')} = {_said(row[c])}" for c in varying if row[c] is not None) or "run"
             if row["stage"] == "run"

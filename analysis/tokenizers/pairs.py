@@ -310,9 +310,7 @@ def expected_crossover(
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
     sizes = tuple(in_order(rows, {str(s) for s in rows["size"]}))
     method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
-    at_low, at_high = (
-        SeedEstimate(*np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist(), method, "ratio", seeds, ())
-        for i in (0, count - 1)
-    )
+    ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
+    at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
     span, band = (low, high), (bounds[0], bounds[1])
     return crossing_of(first, second, Design(seeds, sizes), span, grid, mean, band, (at_low, at_high), method)

@@ -27,7 +27,7 @@ FITTED_COST = "column"
 
 def optimum(
     source: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="A study, or a folder with the three tables.")
+        str | None, typer.Argument(metavar="[SOURCE]", help="A study, a folder with the three tables, or a data root.")
     ] = None,
     fit_file: Annotated[Path | None, typer.Option("--fit", help="A two-variable law that fit --out wrote.")] = None,
     flops: Annotated[

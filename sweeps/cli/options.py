@@ -18,7 +18,7 @@ StudiesArgument = Annotated[
     list[str], typer.Argument(metavar="STUDY...", help="TOML files, or names of built-in studies.")
 ]
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A study, or a folder that holds the three tables.")
+    str, typer.Argument(metavar="SOURCE", help="A study, a folder that holds the three tables, or a data root.")
 ]
 SetOption = Annotated[
     list[str] | None,

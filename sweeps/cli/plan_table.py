@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -60,35 +60,35 @@ class PlanTable:
     def groups(self) -> list[dict[str, Any]]:
         """One row a stage and size, tokenizers first."""
         members: dict[tuple[str, str], list[RunStatus]] = {}
-        for one in self.statuses:
-            members.setdefault((one.run.stage, one.run.size), []).append(one)
-        rows = [self._group(stage, size, found) for (stage, size), found in members.items()]
+        for status in self.statuses:
+            members.setdefault((status.run.stage, status.run.size), []).append(status)
+        rows = [self._group(stage, size, statuses) for (stage, size), statuses in members.items()]
         return sorted(rows, key=lambda row: STAGES.index(row["stage"]))
 
     def _group(self, stage: str, size: str, members: Sequence[RunStatus]) -> dict[str, Any]:
-        parameters = [count for one in members if (count := one.run.parameters) is not None]
-        found = Counter(one.status for one in members)
-        hours = [self.costs[one.run.run_id] for one in members]
-        unfinished = [one.run for one in members if one.status not in RESULTS]
+        runs = [member.run for member in members]
+        parameters = [run.parameters for run in runs if run.parameters is not None]
+        counts = Counter(member.status for member in members)
+        hours = [self.costs[run.run_id] for run in runs]
         return {
             "stage": stage,
             "size": size,
             "runs": len(members),
-            "done": found["done"] + found["diverged"],
-            "running": found["running"],
-            "failed": found["failed"] + found["missing"],
+            "done": counts["done"] + counts["diverged"],
+            "running": counts["running"],
+            "failed": counts["failed"] + counts["missing"],
             "params_total": [min(parameters), max(parameters)] if parameters else None,
-            "flops": sum(one.run.flops for one in members),
+            "flops": sum(run.flops for run in runs),
             "hours": _sum(hours),
             "hours_from": dict(Counter(cost.source for cost in hours)),
-            "checkpoint_bytes": sum(map(checkpoint_bytes, unfinished)),
-            "artifact_bytes": sum(artifact_bytes(one.run) for one in members),
+            "checkpoint_bytes": sum(checkpoint_bytes(m.run) for m in members if m.status not in RESULTS),
+            "artifact_bytes": sum(map(artifact_bytes, runs)),
         }
 
     @cached_property
     def totals(self) -> dict[str, Any]:
         """Sums over all runs, and over those without a result."""
-        finished = {one.run.run_id for one in self.statuses if one.status in RESULTS}
+        finished = {status.run.run_id for status in self.statuses if status.status in RESULTS}
         left = [cost for run_id, cost in self.costs.items() if run_id not in finished]
         return self.united.totals(finished) | {
             "hours": _sum(self.costs.values()),
@@ -116,22 +116,22 @@ class PlanTable:
             "study": names[0] if len(names) == 1 else None,
             "studies": names,
             "hardware": self.hardware.described if self.hardware else None,
-            "runs": [self._run(one) for one in self.statuses],
+            "runs": [self._run(status) for status in self.statuses],
             "groups": self.groups,
             "totals": self.totals,
             "over_limits": self.over_limits,
             "notes": self.notes,
         }
 
-    def _run(self, one: RunStatus) -> dict[str, Any]:
-        cost = self.costs[one.run.run_id]
-        return one.run.as_json() | {
-            "status": one.status,
+    def _run(self, status: RunStatus) -> dict[str, Any]:
+        run, cost = status.run, self.costs[status.run.run_id]
+        return run.as_json() | {
+            "status": status.status,
             "hours": cost.hours,
             "hours_unit": self.unit,
             "hours_from": cost.source,
-            "checkpoint_bytes": checkpoint_bytes(one.run),
-            "artifact_bytes": artifact_bytes(one.run),
+            "checkpoint_bytes": checkpoint_bytes(run),
+            "artifact_bytes": artifact_bytes(run),
         }
 
     def as_csv(self) -> str:
@@ -139,13 +139,14 @@ class PlanTable:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for one in self.statuses:
-            asked = one.run.resources
+        for status in self.statuses:
+            asked = status.run.resources
             options = " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in asked.options)
-            values = self._run(one) | asked.model_dump() | {"gpus": asked.gpus, "options": options}
-            # The time limit; the run's own hours are what it costs.
-            values |= {"hours": self.costs[one.run.run_id].hours, "hours_limit": asked.hours}
-            writer.writerow([_cell(values[name]) for name in COLUMNS])
+            values = self._run(status)
+            # `hours` of the resources is the time limit; the run's own hours are what it costs.
+            values = asked.model_dump() | values | {"gpus": asked.gpus, "options": options, "hours_limit": asked.hours}
+            cells = (values[name] for name in COLUMNS)
+            writer.writerow(" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells)
         return out.getvalue()
 
     def in_words(self) -> str:
@@ -200,19 +201,14 @@ class PlanTable:
         return lines
 
 
-def _sum(found: Any) -> float | None:
+def _sum(costs: Iterable[Cost]) -> float | None:
     """Sum of hours; None if one of them is not known."""
-    hours = [cost.hours for cost in found]
-    return None if None in hours else sum(hours)
+    hours = [cost.hours for cost in costs]
+    known = [hour for hour in hours if hour is not None]
+    return sum(known) if len(known) == len(hours) else None
 
 
 def _hours(hours: float | None) -> str:
     if hours is None:
         return "-"
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return "" if value is None else value

@@ -15,7 +15,6 @@ from .options import JsonOption, RootOption, SetOption, SourceArgument
 
 if TYPE_CHECKING:
     from results import Store
-    from sweeps.record.pruning import Removable
 
 store = typer.Typer(no_args_is_help=True, help="Check, compact, export, import, prune what was measured.")
 
@@ -27,8 +26,11 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(report)
 
 
+SOURCES = "allowed: a study, a folder that holds runs, curves and evaluations.parquet, or a data root"
+
+
 def open_source(source: str, root: Path, sets: list[str] | None) -> tuple[Store, set[str] | None, Path | None]:
-    """Store, run ids and folder of artifacts of a source: a study, or a folder with the three tables (no artifacts).
+    """Store, run ids and folder of artifacts of a source: a study, a folder with the three tables, or a data root.
 
     Run ids are None for a folder: all of it. Raises UsageError for what is neither.
     """
@@ -37,7 +39,12 @@ def open_source(source: str, root: Path, sets: list[str] | None) -> tuple[Store,
     folder = Path(source)
     if folder.is_dir():
         artifacts = folder / "artifacts"
-        return Store.open_folder(folder), None, artifacts if artifacts.is_dir() else None
+        if not (folder / "store").is_dir() and not (folder / "runs.parquet").exists():
+            raise UsageError(f"source = {source!r} holds no measurements; {SOURCES}")
+        opened = Store(folder) if (folder / "store").is_dir() else Store.open_folder(folder)
+        return opened, None, artifacts if artifacts.is_dir() else None
+    if "/" in source and not source.endswith(".toml"):
+        raise UsageError(f"source = {source!r} is no folder and no TOML file; {SOURCES}")
     from sweeps.study.study import load_study
 
     runs = load_study(source, list(sets or ()), root).runs()
@@ -56,18 +63,18 @@ def check(root: RootOption = Path("runs")) -> None:
     from results import Store
     from sweeps.record.artifacts import publish_left
 
-    found = Store(root).check()
-    for damage in found.damaged:
+    report = Store(root).check()
+    for damage in report.damaged:
         print(f"damaged: {damage.reason}\n  moved to {damage.moved_to}")
         if damage.lost:
             shown = ", ".join(damage.lost[:8]) + (", ..." if len(damage.lost) > 8 else "")
             print(f"  lost: the rows of {len(damage.lost)} runs; submit runs them again (import, if imported): {shown}")
-    for name in found.removed:
+    for name in report.removed:
         print(f"removed what a dead writer left: {name}")
     for run_id in publish_left(root):
         print(f"published the artifacts of {run_id}, whose job ended before it could")
-    print(f"{found.sets} sets checked, {len(found.damaged)} damaged")
-    raise typer.Exit(int(bool(found.damaged)))
+    print(f"{report.sets} sets checked, {len(report.damaged)} damaged")
+    raise typer.Exit(int(bool(report.damaged)))
 
 
 @store.command()
@@ -179,24 +186,20 @@ def prune(
     if yes:
         items = remove(root, items)
     if as_json:
-        rows = [
+        folders = [
             {"path": str(i.path), "why": i.why, "run": i.run_id, "bytes": i.bytes, "inodes": i.inodes} for i in items
         ]
-        print(json.dumps({"removed": yes, "folders": rows}))
+        print(json.dumps({"removed": yes, "folders": folders}))
         return
-    lines = []
-    for why in sorted({item.why for item in items}):
-        chosen = [item for item in items if item.why == why]
-        lines.append(_removable_line(why, chosen, size(sum(item.bytes for item in chosen))))
-    if len(lines) > 1:
-        lines.append(_removable_line("all", items, size(sum(item.bytes for item in items))))
-    if lines:
-        print(table(["what", "runs", "size", "inodes"], lines))
+    reasons = sorted({item.why for item in items})
+    rows = []
+    for why in reasons + (["all"] if len(reasons) > 1 else []):
+        chosen = [item for item in items if why in (item.why, "all")]
+        runs, inodes = len({item.run_id for item in chosen}), sum(item.inodes for item in chosen)
+        rows.append([why, str(runs), size(sum(item.bytes for item in chosen)), str(inodes)])
+    if rows:
+        print(table(["what", "runs", "size", "inodes"], rows))
     print("removed" if yes and items else "nothing was removed; --yes removes it" if items else "nothing to remove")
-
-
-def _removable_line(why: str, items: list[Removable], size: str) -> list[str]:
-    return [why, str(len({item.run_id for item in items})), size, str(sum(item.inodes for item in items))]
 
 
 def figures(
@@ -236,7 +239,7 @@ def write_report(source: str, root: Path, out: Path | None, sets: list[str] | No
     name = Path(source).stem
     frames = load(opened, run_ids)
     pictures = _previews(artifacts, sorted(frames.runs["run_id"])) if artifacts else {}
-    command = {"Command": f"tokenlaw report {source}{''.join(f' --set {one}' for one in sets or ())}"}
+    command = {"Command": f"tokenlaw report {source}{''.join(f' --set {text}' for text in sets or ())}"}
     folder = out or root / "reports" / name
     print(f"writing the report to {folder}", file=sys.stderr)
     written = write(frames, folder, title=f"Study {name}", previews=pictures, facts=command)
@@ -250,10 +253,6 @@ def write_report(source: str, root: Path, out: Path | None, sets: list[str] | No
 
 def _previews(artifacts: Path, run_ids: list[str]) -> dict[str, Path]:
     """The pictures that runs left: reconstructions or samples, and samples beside their nearest training images."""
-    found = {}
-    for run_id in run_ids:
-        for key, name in ((run_id, "preview.png"), (f"{run_id}/neighbours", "neighbours.png")):
-            path = artifacts / run_id / name
-            if path.is_file():
-                found[key] = path
-    return found
+    shown = (("", "preview.png"), ("/neighbours", "neighbours.png"))
+    paths = {f"{run_id}{what}": artifacts / run_id / name for run_id in run_ids for what, name in shown}
+    return {key: path for key, path in paths.items() if path.is_file()}

@@ -19,27 +19,26 @@ SHOWN = 20
 def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
     """Runs by stage and size and status with progress, speed and time left, then what runs and what went wrong."""
     groups: dict[tuple[str, str], list[RunStatus]] = {}
-    for one in statuses:
-        groups.setdefault((one.run.stage, one.run.size), []).append(one)
-    rows = [[*key, *_row(members)] for key, members in groups.items()]
+    for status in statuses:
+        groups.setdefault((status.run.stage, status.run.size), []).append(status)
     order = {"tokenizer": 0, "generator": 1}
-    rows.sort(key=lambda row: order.get(row[0], 2))
+    rows = [[*key, *_row(groups[key])] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
     rows.append(["all", "", *_row(statuses)])
     total = counts(statuses)
     print(f"{made.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
     # A column of zeros says nothing.
     header = ["stage", "size", *STATUSES, "progress", "images/s", "time left"]
-    kept = [i for i, name in enumerate(header) if name in ("stage", "size", "done", "running", "pending", "progress")
-            or any(row[i] not in ("0", "") for row in rows)]  # fmt: skip
+    always = ("stage", "size", "done", "running", "pending", "progress")
+    kept = [i for i, name in enumerate(header) if name in always or any(row[i] not in ("0", "") for row in rows)]
     print(text.table([header[i] for i in kept], [[row[i] for i in kept] for row in rows]))
     lines: dict[str, list[str]] = {}
-    for one in statuses:
-        if line := _line(one):
-            lines.setdefault(one.status if not one.queued else "queued", []).append(line)
-    for name, found in lines.items():
-        print("\n".join(found[:SHOWN]))
-        if len(found) > SHOWN:
-            print(f"{name}: {len(found) - SHOWN} more; --json has all")
+    for status in statuses:
+        if line := _line(status):
+            lines.setdefault("queued" if status.queued else status.status, []).append(line)
+    for name, said in lines.items():
+        print("\n".join(said[:SHOWN]))
+        if len(said) > SHOWN:
+            print(f"{name}: {len(said) - SHOWN} more; --json has all")
     if complaint:
         print(f"the queue of the cluster could not be read, so nothing here is from it: {complaint}")
 
@@ -47,11 +46,11 @@ def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = 
 def _row(members: list[RunStatus]) -> list[str]:
     """Numbers of a group: runs of each status, share of the work done, speed, and time to its last running run."""
     number = counts(members)
-    whole = sum(one.run.seconds for one in members)
-    done = sum(one.run.seconds * _share(one) for one in members)
-    running = [one for one in members if one.status == "running"]
-    speed = sum(one.heartbeat.images_per_second or 0.0 for one in running if one.heartbeat)
-    left = max((one.eta_seconds for one in running if one.eta_seconds is not None), default=None)
+    whole = sum(member.run.seconds for member in members)
+    done = sum(member.run.seconds * _share(member) for member in members)
+    running = [member for member in members if member.status == "running"]
+    speed = sum(member.heartbeat.images_per_second or 0.0 for member in running if member.heartbeat)
+    left = max((member.eta_seconds for member in running if member.eta_seconds is not None), default=None)
     return [
         *(str(number[name]) for name in STATUSES),
         f"{100 * done / whole:.0f} %" if whole else "",
@@ -60,23 +59,23 @@ def _row(members: list[RunStatus]) -> list[str]:
     ]
 
 
-def _share(one: RunStatus) -> float:
-    if one.status in ("done", "diverged"):
+def _share(status: RunStatus) -> float:
+    if status.status in ("done", "diverged"):
         return 1.0
-    return one.heartbeat.done if one.heartbeat else 0.0
+    return status.heartbeat.done if status.heartbeat else 0.0
 
 
-def _line(one: RunStatus) -> str | None:
+def _line(status: RunStatus) -> str | None:
     """What there is to say about one run."""
-    beat, job = one.heartbeat, f" [job {one.job}]" if one.job else ""
-    if one.status == "running" and beat is not None:
+    run, beat, job = status.run, status.heartbeat, f" [job {status.job}]" if status.job else ""
+    if status.status == "running" and beat is not None:
         speed = f", {beat.images_per_second:,.0f} images/s" if beat.images_per_second else ""
-        left = f", {text.duration(one.eta_seconds)} left" if one.eta_seconds is not None else ""
+        left = f", {text.duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
         phase = f"{beat.phase} {beat.detail}".rstrip()
-        return f"running  {one.run.label}{job}: {phase}, {100 * beat.done:.0f} %{speed}{left}"
-    if one.status not in ("failed", "diverged", "missing") and not one.cause:
+        return f"running  {run.label}{job}: {phase}, {100 * beat.done:.0f} %{speed}{left}"
+    if status.status not in ("failed", "diverged", "missing") and not status.cause:
         return None
-    line = f"{one.status:<8} {one.run.label} ({one.run.run_id}): {one.cause}: {one.message}"
-    said = one.last_line
-    known = not said or said in line or (one.message is not None and one.message in said)
-    return line if known else f"{line}\n         last line of its log: {said}"
+    line = f"{status.status:<8} {run.label} ({run.run_id}): {status.cause}: {status.message}"
+    last = status.last_line
+    known = not last or last in line or (status.message is not None and status.message in last)
+    return line if known else f"{line}\n         last line of its log: {last}"

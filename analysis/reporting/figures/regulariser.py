@@ -5,6 +5,8 @@ As the paper's Fig. 7 (arXiv 2412.16326), but paired by seed and with intervals.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +48,7 @@ def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], pa
             for _, run in groups(group.sort_values("images"), "run_id"):
                 axis.plot(run["path_flops"], run["gfid"], color=palette.colours[family], lw=0.6, alpha=0.5)
             mean = geometric_means(group, ["path_flops", "gfid"], "images")
-            marks = {"color": palette.colours[family], "marker": palette.markers[str(size)], "ms": 4.5}
+            marks: Any = {"color": palette.colours[family], "marker": palette.markers[str(size)], "ms": 4.5}
             axis.plot(mean["path_flops"], mean["gfid"], palette.dashes[family], **marks)
     look.flops_axis(axis, "training FLOPs")
     look.log_value_axis(axis, "gFID, no guidance", points["gfid"])
