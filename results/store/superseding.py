@@ -39,8 +39,7 @@ def supersede(
             tables = {table: block.only([entry]).tables[summary.status == "failed", table] for table in TABLES}
             files = run_set.contents(summary.run_id, tables, summary.status, summary.attempt)
             moved[summary.name] = _target(place, summary.name)
-            with atomic.storage(place):
-                run_set.write(moved[summary.name], files | {"reason.txt": f"{reason}\n".encode()})
+            atomic.new_folder_of(moved[summary.name], files | {"reason.txt": f"{reason}\n".encode()})
     if moved:
         compacted = set(moved)
         add(folder, lambda base: (IndexBlock.of({}, ()), compacted))

@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sweeps import text
+from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
 from sweeps.planning.plan import Plan
+from sweeps.planning.planned_run import PlannedRun
 from sweeps.study.hardware import Hardware
 from sweeps.study.resources import STAGES
 
@@ -91,6 +93,8 @@ class PlanTable:
         finished = {status.run.run_id for status in self.statuses if status.status in RESULTS}
         left = [cost for run_id, cost in self.costs.items() if run_id not in finished]
         return self.united.totals(finished) | {
+            "jobs": _jobs(self.united.runs),
+            "jobs_left": _jobs([run for run in self.united.runs if run.run_id not in finished]),
             "hours": _sum(self.costs.values()),
             "hours_left": _sum(left),
             "hours_unit": self.unit,
@@ -182,9 +186,11 @@ class PlanTable:
         flops, left = (
             f"{text.flops(totals[key])} FLOPs, " if totals["flops"] else "" for key in ("flops", "flops_left")
         )
+        packed = any(run.resources.pack > 1 for run in self.united.runs)
+        jobs, jobs_left = (f" in {totals[key]:,} jobs" if packed else "" for key in ("jobs", "jobs_left"))
         lines = [
-            f"{' and '.join(counted)}: {flops}{_hours(totals['hours'])} {unit};"
-            f" left: {totals['runs_left']:,} runs, {left}{_hours(totals['hours_left'])} {unit}"
+            f"{' and '.join(counted)}{jobs}: {flops}{_hours(totals['hours'])} {unit};"
+            f" left: {totals['runs_left']:,} runs{jobs_left}, {left}{_hours(totals['hours_left'])} {unit}"
         ]
         sources = Counter(cost.source for cost in self.costs.values())
         said = {"profile": f"{self.hardware.described}, training alone" if self.hardware else ""}
@@ -206,6 +212,13 @@ def _sum(costs: Iterable[Cost]) -> float | None:
     hours = [cost.hours for cost in costs]
     known = [hour for hour in hours if hour is not None]
     return sum(known) if len(known) == len(hours) else None
+
+
+def _jobs(runs: Sequence[PlannedRun]) -> int:
+    """Jobs of a cluster that these runs are, by their packs, if nothing is in its queue yet."""
+    ids = {run.run_id for run in runs}
+    waits = {run.run_id: run.parent if run.parent in ids else None for run in runs}
+    return sum(array.jobs for array in arrange(runs, {run.run_id: run.resources for run in runs}, waits, 10**9))
 
 
 def _hours(hours: float | None) -> str:

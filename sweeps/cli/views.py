@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweeps import text
-from sweeps.backends.status import STATUSES, counts
+from sweeps.backends.status import STATUSES, counts, time_left
+from sweeps.planning.plan import makespan
 
 if TYPE_CHECKING:
     from sweeps.backends.status import RunStatus
+    from sweeps.backends.time_left import TimeLeft
     from sweeps.planning.plan import Plan
 
 
@@ -22,8 +24,10 @@ def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = 
     for status in statuses:
         groups.setdefault((status.run.stage, status.run.size), []).append(status)
     order = {"tokenizer": 0, "generator": 1}
-    rows = [[*key, *_row(groups[key])] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
-    rows.append(["all", "", *_row(statuses)])
+    work = time_left(statuses)
+    at_a_time = sum(status.status == "running" for status in statuses)
+    rows = [[*key, *_row(groups[key], work, at_a_time)] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
+    rows.append(["all", "", *_row(statuses, work, at_a_time)])
     total = counts(statuses)
     print(f"{made.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
     # A column of zeros says nothing.
@@ -43,19 +47,21 @@ def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = 
         print(f"the queue of the cluster could not be read, so nothing here is from it: {complaint}")
 
 
-def _row(members: list[RunStatus]) -> list[str]:
-    """Numbers of a group: runs of each status, share of the work done, speed, and time to its last running run."""
+def _row(members: list[RunStatus], work: TimeLeft | None, at_a_time: int) -> list[str]:
+    """Numbers of a group: runs of each status, share of the work done, speed, and time that all of it takes if it goes
+    on as now, with what still waits."""
     number = counts(members)
     whole = sum(member.run.seconds for member in members)
     done = sum(member.run.seconds * _share(member) for member in members)
     running = [member for member in members if member.status == "running"]
     speed = sum(member.heartbeat.images_per_second or 0.0 for member in running if member.heartbeat)
-    left = max((member.eta_seconds for member in running if member.eta_seconds is not None), default=None)
+    seconds = {m.run.run_id: work.left[m.run.run_id] for m in members if m.run.run_id in work.left} if work else {}
+    left = makespan(seconds, {member.run.run_id: member.run.parent for member in members}, at_a_time)
     return [
         *(str(number[name]) for name in STATUSES),
         f"{100 * done / whole:.0f} %" if whole else "",
         f"{speed:,.0f}" if speed else "",
-        text.duration(left) if left is not None else "",
+        text.duration(left) if seconds else "",
     ]
 
 

@@ -126,7 +126,9 @@ def load_study(name: str, overrides: Sequence[str] = (), root: Path | None = Non
         path = BUILT_IN / f"{name}.toml"
     elif path.is_dir():
         inside = sorted(file.name for file in path.glob("*.toml"))
-        raise UsageError(f"study = {name!r} is a folder; allowed: a TOML file, such as {path / (inside or ['x.toml'])[0]}")
+        raise UsageError(
+            f"study = {name!r} is a folder; allowed: a TOML file, such as {path / (inside or ['x.toml'])[0]}"
+        )
     elif not path.exists() and path.suffix != ".toml":
         allowed = f"allowed: {', '.join(built_in())}, or the path of a TOML file"
         if len(path.parts) > 1 or path.suffix:

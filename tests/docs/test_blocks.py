@@ -208,4 +208,6 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
         assert file.exists(), f"{document.name}: {target}"
         if heading:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            assert heading in {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}, target
+            assert heading in {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}, (
+                target
+            )
