@@ -34,6 +34,7 @@ from .waiting import Waiter
 
 MANY = 50
 """From so many jobs on the controller is asked how many more it takes (MaxJobCount)."""
+REFUSED = "refused by SLURM: "
 _NO_ROOM = re.compile(
     r"job submit limit|MaxSubmit|GrpSubmit|Invalid job array specification|MaxArraySize", re.IGNORECASE
 )
@@ -139,7 +140,8 @@ class _Submitter:
     def _untaken(self) -> dict[str, Untaken]:
         """What `status` is to tell of the runs that are not in the queue now."""
         reasons = {run_id: (why, False) for run_id, why in self.report.waiting.items()}
-        reasons |= {o.run_id: (o.message or "", True) for o in self.report.aside.values() if o.cause == "refused"}
+        refused = [outcome for outcome in self.report.aside.values() if outcome.cause == "refused"]
+        reasons |= {outcome.run_id: ((outcome.message or "").removeprefix(REFUSED), True) for outcome in refused}
         newest = {run_id: next((a.number for a in attempts_at(self.root, run_id)), 0) for run_id in reasons}
         return {run_id: Untaken(why, refused, newest[run_id]) for run_id, (why, refused) in reasons.items()}
 
@@ -205,8 +207,8 @@ class _Submitter:
                 continue
             if parent is not None and not self.jobs.get(parent):
                 refused = self.report.aside.get(parent)
-                reason = refused.message if refused is not None else "its tokenizer was not submitted"
-                self._refuse(entry, array, f"its tokenizer was not taken: {reason}")
+                reason = (refused.message if refused is not None else None) or "its tokenizer was not submitted"
+                self._refuse(entry, array, f"its tokenizer was not taken: {reason.removeprefix(REFUSED)}")
                 continue
             if room is not None and room < array.jobs:
                 if room <= 0:
@@ -254,7 +256,8 @@ class _Submitter:
         entry.abandon()
 
     def _refuse(self, entry: ArrayEntry, array: Array, reason: str) -> None:
-        self.report.aside |= {run: Outcome(run, "failed", cause="refused", message=reason) for run in array.members}
+        message = f"{REFUSED}{reason}"
+        self.report.aside |= {run: Outcome(run, "failed", cause="refused", message=message) for run in array.members}
         entry.abandon()
 
     def _sbatch(self, submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array) -> str:
