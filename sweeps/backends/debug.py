@@ -9,10 +9,11 @@ from pathlib import Path
 
 from sweeps.planning.plan import Plan
 from sweeps.record.attempts import living
+from sweeps.record.dependencies import blocked_by
 from sweeps.worker.worker import Execute, Options, work
 
 from .base import Request, Submitted
-from .remaining import blocked_by, remaining
+from .remaining import remaining
 from .standing import Observe, SubmissionSummary
 from .submission import check, enter
 
@@ -49,7 +50,7 @@ class DebugBackend:
             outcome = work(root, run.spec, options, execute=self._execute)
             parent = summary.outcomes.get(run.parent or "")
             if outcome.result == "blocked" and parent is not None:
-                outcome = blocked_by(run, request.runs[parent.run_id], parent.result)
+                outcome = blocked_by(run.run_id, request.runs[parent.run_id].label, parent.result)
             summary.outcomes[run.run_id] = outcome
             request.say(f"{outcome.result}: {outcome.message}" if outcome.message else outcome.result)
             if outcome.result == "interrupted":

@@ -16,12 +16,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from results import Store, StoreError
-from sweeps.planning.plan import priorities
+from sweeps.planning.order import priorities
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record import failure_causes
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at, living
 from sweeps.record.code_snapshot import HOME, load_snapshot
-from sweeps.record.dependencies import blocking
+from sweeps.record.dependencies import blocked_by, blocking
 from sweeps.record.endings import last_line, record_death, settle
 from sweeps.record.ledger import Submission
 from sweeps.record.outcome import Outcome
@@ -31,7 +31,6 @@ from sweeps.worker.process import WORKER, worker_environment
 from sweeps.worker.signals import INTERRUPTS, caught
 
 from .policy import IN_PLACE, Failures, grown, stuck
-from .remaining import blocked_by
 from .standing import Observe, Standing, SubmissionSummary, Working
 from .time_left import Clock
 
@@ -324,7 +323,7 @@ class LocalScheduler:
             if state in (None, "done"):
                 continue
             self.waiting.remove(run_id)
-            self.summary.outcomes[run_id] = blocked_by(run, self.runs[run.parent], state)
+            self.summary.outcomes[run_id] = blocked_by(run_id, self.runs[run.parent].label, state)
             self.results[run_id] = "blocked"
 
     # --- signals and views --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from results import Store
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.record.dependencies import blocking
+from sweeps.record.dependencies import blocked_by, blocking
 from sweeps.record.outcome import Outcome
 
 from .base import Request
@@ -82,10 +82,4 @@ def _without_tokenizer(run: PlannedRun, parent: PlannedRun, end: Outcome | None,
         return Outcome(run.run_id, "blocked", cause="running", message=f"its tokenizer {parent.label} {reason}")
     if end is None:
         return Outcome(run.run_id, "blocked", cause="missing", message=f"its tokenizer {parent.label} is not done")
-    return blocked_by(run, parent, end.result)
-
-
-def blocked_by(run: PlannedRun, parent: PlannedRun, state: str) -> Outcome:
-    """The outcome of a run whose tokenizer ended as `state`, such as failed."""
-    how = {"interrupted": "was interrupted", "storage": "met a root that cannot be written"}.get(state, state)
-    return Outcome(run.run_id, "blocked", cause=state, message=f"its tokenizer {parent.label} {how}")
+    return blocked_by(run.run_id, parent.label, end.result)

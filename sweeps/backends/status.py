@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +14,12 @@ from results.store.run_set import StoredRun
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
+from sweeps.record.dependencies import blocked_by
 from sweeps.record.endings import last_line
-from sweeps.record.slurm_client import QueuedJob
+from sweeps.record.slurm_client import ClusterView
 from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
 
-from .remaining import blocked_by
 from .time_left import Clock, TimeLeft
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
@@ -31,15 +31,6 @@ FRESH_SECONDS = 30.0
 """A heartbeat of this age or less is believed although the queue does not know its job (it may be another user's)."""
 ENOUGH = 0.02
 """Share of a run after which its own speed gives the time that is left."""
-
-
-@dataclass(frozen=True)
-class ClusterView:
-    """The runs in the queue with their jobs, by run id; `complaint` where the queue could not be read."""
-
-    jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
-    known: bool = False
-    complaint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,7 +188,7 @@ def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
     parent = by_id.get(status.run.parent or "")
     if status.status != "pending" or status.cause or parent is None or parent.status not in ("failed", "diverged"):
         return status
-    blocked = blocked_by(status.run, parent.run, parent.status)
+    blocked = blocked_by(status.run.run_id, parent.run.label, parent.status)
     return RunStatus(status.run, "pending", status.attempts, "blocked", blocked.message)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results import Store, UsageError
-from results.store import atomic
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.code_snapshot import CodeSnapshot, take_snapshot
-from sweeps.record.ledger import Submission, new_submission, open_submission
+from sweeps.record.ledger import Submission, check_writable, new_submission, open_submission
 
 from .base import Request, Say
 
@@ -69,14 +67,3 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
 
     for name in sorted({str(run.facts["data"]) for run in ours}):
         locate(name, say)
-
-
-def check_writable(root: Path) -> None:
-    """Raise StoreError if nothing can be written below the root."""
-    atomic.make_folder(root)
-    probe = root / f".writable-{os.getpid()}"
-    with atomic.storage(root):
-        try:
-            atomic.write_synced(probe, b"can be written\n")
-        finally:
-            probe.unlink(missing_ok=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sweeps.planning.plan import makespan
+from sweeps.planning.order import makespan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Heartbeat
-from sweeps.study.resources import STAGES
+from sweeps.study.external_run import STAGES
 
 ENDED = ("done", "diverged", "failed", "interrupted", "blocked", "storage")
 ENOUGH = 0.1

@@ -15,7 +15,7 @@ from typing import Literal
 from results import TokenlawError
 from results.provenance import cpu_model
 from results.store import atomic
-from sweeps.backends.submission import check_writable
+from sweeps.record.ledger import check_writable
 from sweeps.text import size
 
 from .finding import Finding

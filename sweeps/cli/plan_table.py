@@ -15,8 +15,8 @@ from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.study.external_run import STAGES
 from sweeps.study.hardware import Hardware
-from sweeps.study.resources import STAGES
 
 if TYPE_CHECKING:
     from results.store.run_set import StoredRun

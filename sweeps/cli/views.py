@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweeps import text
 from sweeps.backends.status import STATUSES, counts, time_left
-from sweeps.planning.plan import makespan
+from sweeps.planning.order import makespan
 
 if TYPE_CHECKING:
     from sweeps.backends.status import RunStatus

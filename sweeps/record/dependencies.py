@@ -7,6 +7,7 @@ from scaling.specification.spec import GeneratorRun
 from sweeps.study.external_run import AnyRun
 
 from . import artifacts
+from .outcome import Outcome
 
 
 def blocking(store: Store, spec: AnyRun) -> str | None:
@@ -25,6 +26,12 @@ def blocking(store: Store, spec: AnyRun) -> str | None:
     if not folder.is_dir():
         return f"{folder}, the weights of its tokenizer {label}, is gone; restore it, or {_otherwise(store, parent)}"
     return None
+
+
+def blocked_by(run_id: str, tokenizer: str, state: str) -> Outcome:
+    """The outcome of a run whose tokenizer of that label ended as `state`, such as failed."""
+    how = {"interrupted": "was interrupted", "storage": "met a root that cannot be written"}.get(state, state)
+    return Outcome(run_id, "blocked", cause=state, message=f"its tokenizer {tokenizer} {how}")
 
 
 def _otherwise(store: Store, parent: str) -> str:

@@ -19,8 +19,7 @@ from typing import Any
 from results import SpecError, StoreError
 from results.store import atomic
 from scaling.specification.spec import canonical_json
-from sweeps.study.external_run import parse_any_run
-from sweeps.study.study import Run
+from sweeps.study.external_run import AnyRun, parse_any_run
 
 from .process_identity import ProcessId
 
@@ -53,7 +52,7 @@ class Submission:
         """Where its files lie."""
         return submissions_folder(root) / self.id
 
-    def runs(self, root: Path) -> list[Run]:
+    def runs(self, root: Path) -> list[AnyRun]:
         """The runs that were submitted, in the order of the plan. Raises StoreError if the ledger is damaged."""
         path = self.folder(root) / "runs.jsonl"
         try:
@@ -72,7 +71,7 @@ class Submission:
         """Enter this process as the one that schedules it. Raises StoreError."""
         atomic.write(self.folder(root) / "process.json", json.dumps(ProcessId.current().as_json()) + "\n")
 
-    def write_spec(self, root: Path, run: Run) -> Path:
+    def write_spec(self, root: Path, run: AnyRun) -> Path:
         """The file that a worker gets: the specification of one run. Raises StoreError."""
         path = atomic.make_folder(self.folder(root) / "specs") / f"{run.run_id}.json"
         if not path.exists():
@@ -93,7 +92,7 @@ def new_submission(study: str, jobs: int, **options: Any) -> Submission:
 
 
 def open_submission(
-    root: Path, submission: Submission, runs: Sequence[Run], files: Mapping[str, bytes] | None = None
+    root: Path, submission: Submission, runs: Sequence[AnyRun], files: Mapping[str, bytes] | None = None
 ) -> Submission:
     """Enter a new submission. The folder appears complete or not at all. Raises StoreError.
 
@@ -131,3 +130,14 @@ def submissions(root: Path) -> list[Submission]:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     entered = [load_submission(root, name) for name in names if not name.startswith(".")]
     return sorted(entered, key=lambda submission: submission.created)
+
+
+def check_writable(root: Path) -> None:
+    """Raise StoreError if nothing can be written below the root."""
+    atomic.make_folder(root)
+    probe = root / f".writable-{os.getpid()}"
+    with atomic.storage(root):
+        try:
+            atomic.write_synced(probe, b"can be written\n")
+        finally:
+            probe.unlink(missing_ok=True)

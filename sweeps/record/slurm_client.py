@@ -143,6 +143,15 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class ClusterView:
+    """The runs in the queue with their jobs, by run id; `complaint` where the queue could not be read."""
+
+    jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
+    known: bool = False
+    complaint: str | None = None
+
+
+@dataclass(frozen=True)
 class Cluster:
     """What a submission has to know of the cluster. `max_array` elements fit in one array."""
 

@@ -16,6 +16,9 @@ from results.errors import SpecError
 from scaling.specification.components import NonNegativeInt, PositiveInt
 from scaling.specification.spec import GeneratorRun, RunFields, TokenizerRun, canonical_json, explain
 
+Stage = Literal["tokenizer", "generator", "run"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "generator", "run")
+
 LABEL_LENGTH = 60
 UNKNOWN_SECONDS = 60.0
 """Guessed time of a run of no stage, for order and first ETA only; measured times replace it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,10 +17,8 @@ from results.errors import SpecError
 from scaling.specification.spec import GeneratorRun, TokenizerRun, explain
 
 from .conditions import check_conditions, holds, value_at
+from .external_run import STAGES, Stage
 from .fields import check_keys
-
-Stage = Literal["tokenizer", "generator", "run"]
-STAGES: tuple[Stage, ...] = ("tokenizer", "generator", "run")
 
 _PLAIN = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", max_length=200)]
 """Names of partitions, accounts and qualities of service, several with commas."""

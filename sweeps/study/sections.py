@@ -11,8 +11,8 @@ from results.errors import SpecError
 from scaling.specification.command_template import check_command
 from scaling.specification.spec import explain
 
+from .external_run import Stage
 from .fields import check_keys
-from .resources import Stage
 
 Model = TypeVar("Model", bound=BaseModel)
 

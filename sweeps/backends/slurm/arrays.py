@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweeps.planning.plan import priorities
+from sweeps.planning.order import priorities
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.study.resources import Resources
 

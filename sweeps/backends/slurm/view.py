@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.backends.status import ClusterView
-from sweeps.record.slurm_client import Queue, SlurmError
+from sweeps.record.slurm_client import ClusterView, Queue, SlurmError
 
 from .entries import open_submissions, queued
 

@@ -14,8 +14,8 @@ import pytest
 
 from results import Recorder, StoreError
 from sweeps.backends.status import collect
-from sweeps.backends.submission import check_writable
 from sweeps.record.attempts import attempts_at
+from sweeps.record.ledger import check_writable
 from sweeps.worker.worker import work
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from results import Recorder
 from scaling.specification.spec import canonical_json
 from sweeps.backends import status
 from sweeps.backends.slurm.view import cluster_view
-from sweeps.backends.status import ClusterView, RunStatus, collect, seconds_left
+from sweeps.backends.status import RunStatus, collect, seconds_left
 from sweeps.cli import logs
 from sweeps.cli.views import SHOWN, print_status
 from sweeps.planning.plan import make_plan
 from sweeps.record.attempts import Heartbeat, claim_attempt
 from sweeps.record.endings import last_line, run_row
-from sweeps.record.slurm_client import QueuedJob
+from sweeps.record.slurm_client import ClusterView, QueuedJob
 from sweeps.study.study import load_study
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from sweeps.backends.slurm.backend import SlurmBackend
 from sweeps.backends.slurm.view import cluster_view
 from sweeps.backends.slurm.waiting import Waiter
 from sweeps.backends.standing import Standing
-from sweeps.backends.status import ClusterView, RunStatus, collect
+from sweeps.backends.status import RunStatus, collect
 from sweeps.cli.views import print_status
 from sweeps.record.attempts import claim_attempt
 from sweeps.record.outcome import Outcome
-from sweeps.record.slurm_client import Queue, QueuedJob
+from sweeps.record.slurm_client import ClusterView, Queue, QueuedJob
 from sweeps.record.untaken import Untaken, note_untaken, untaken
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from results import StoreError, UsageError
 from sweeps.backends.time_left import Clock
-from sweeps.planning.plan import Plan, make_plan, makespan, priorities
+from sweeps.planning.order import makespan, priorities
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import Heartbeat
 from sweeps.record.ledger import load_submission, new_submission, open_submission, submissions
 from sweeps.record.process_identity import ProcessId
