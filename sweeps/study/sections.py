@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from results.errors import SpecError
 from scaling.specification.command_template import check_command
-from scaling.specification.spec import explain
 
-from .fields import check_keys
+from .fields import Section
 from .resources import Stage
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """Base of all: immutable, unknown keys refused, no silent conversion between types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class About(Section):
@@ -83,12 +72,3 @@ class Worker(Section):
     def stages(self) -> tuple[Stage, ...]:
         """The stages that the command executes, each once."""
         return tuple(dict.fromkeys([self.stage] if isinstance(self.stage, str) else self.stage))
-
-
-def parse_section(model: type[Model], where: str, table: Mapping[str, Any]) -> Model:
-    """The section of a table. Raises SpecError that names field, value and what is allowed, with a suggestion."""
-    check_keys(table, f"[{where}]", model.model_fields)
-    try:
-        return model.model_validate(dict(table))
-    except ValidationError as error:
-        raise SpecError(f"[{where}] {explain(error)}") from error
