@@ -1,6 +1,6 @@
 """Setting results aside, so that their runs can be trained again: what was measured is kept, with the reason.
 
-    <root>/store/.superseded/<set>-<hex>/    runs, curves, evaluations (.parquet), manifest.json, reason.txt
+<root>/store/.superseded/<set>-<hex>/    runs, curves, evaluations (.parquet), manifest.json, reason.txt
 """
 
 from __future__ import annotations

@@ -334,7 +334,9 @@ def explain(error: ValidationError) -> str:
 
 def _no_field(path: tuple[int | str, ...], where: str) -> str:
     """What to say of a field that does not exist; of one of another `kind`, also which this kind has."""
-    kinds = {model.model_fields["kind"].default: model for model in Frozen.__subclasses__() if "kind" in model.model_fields}
+    kinds = {
+        model.model_fields["kind"].default: model for model in Frozen.__subclasses__() if "kind" in model.model_fields
+    }
     model = kinds.get(path[-2]) if len(path) > 2 else None
     if model is None:
         return f"{where} is not a field"

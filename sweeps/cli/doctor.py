@@ -31,8 +31,7 @@ def examine(root: Path) -> list[Finding]:
     """Everything there is to say about this machine, this root and the cluster."""
     from .doctor_cluster import examine_cluster
 
-    own = Path(__file__).resolve().parents[2]
-    return [*_python(), *_names(), *_root(root), _data(), *examine_cluster(root, own)]
+    return [*_python(), *_names(), *_root(root), _data(), *examine_cluster(root, Path(__file__).resolve().parents[2])]
 
 
 def _python() -> Iterator[Finding]:

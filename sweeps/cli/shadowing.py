@@ -10,15 +10,15 @@ NAMES = ("results", "analysis", "scaling", "sweeps")
 
 def shadowed() -> str | None:
     """What Python would import in place of one of our packages, and what to do about it; None if nothing."""
-    own = Path(__file__).resolve().parents[2]
+    home = Path(__file__).resolve().parents[2]
     for name in NAMES:
         spec = importlib.util.find_spec(name)
         places = [*(spec.submodule_search_locations or []), spec.origin] if spec is not None else []
-        found = next((Path(place).resolve() for place in places if place), None)
-        if found != own / name:
-            where = "nothing" if found is None else f"{found}, which is not tokenlaw's"
+        origin = next((Path(place).resolve() for place in places if place), None)
+        if origin != home / name:
+            where = "nothing" if origin is None else f"{origin}, which is not tokenlaw's"
             return (
-                f"import {name} finds {where}; allowed: tokenlaw's own in {own} (take the other off PYTHONPATH, or "
+                f"import {name} finds {where}; allowed: tokenlaw's own in {home} (take the other off PYTHONPATH, or "
                 "install tokenlaw into an environment of its own)"
             )
     return None

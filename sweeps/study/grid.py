@@ -77,7 +77,9 @@ def _inside(value: Any, steps: list[str]) -> Any:
 def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
     """The block of the `number`-th [[grid]] table. Raises SpecError that names the offending key."""
     where = f"[[grid]] block {number}"
-    check_keys(as_table(table, "grid", "[[grid]] tables"), where, ("product", "zip", "list", "isoflop", "exclude", "seeds"))
+    check_keys(
+        as_table(table, "grid", "[[grid]] tables"), where, ("product", "zip", "list", "isoflop", "exclude", "seeds")
+    )
     product = _axes(table.get("product", {}), f"{where}.product")
     zipped = _axes(table.get("zip", {}), f"{where}.zip")
     lengths = {path: len(values) for path, values in zipped.items()}

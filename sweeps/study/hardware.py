@@ -64,7 +64,9 @@ class Hardware(Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PROFILES:
-            raise ValueError(f"profile = {value!r} is unknown; {nearest(value, PROFILES)}allowed: {', '.join(PROFILES)}")
+            raise ValueError(
+                f"profile = {value!r} is unknown; {nearest(value, PROFILES)}allowed: {', '.join(PROFILES)}"
+            )
         return value
 
     @property

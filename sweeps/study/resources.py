@@ -116,7 +116,9 @@ class Resources(Section):
     def described(self) -> str:
         """For people, such as `2 nodes x 8 GPUs, 24 h, partition gpu`."""
         if self.gpus:
-            parts = [f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 else _counted(self.gpus, "GPU")]
+            parts = [
+                f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 else _counted(self.gpus, "GPU")
+            ]
         else:
             parts = [_counted(self.cpus_per_task, "CPU"), *[f"{self.nodes} nodes"] * (self.nodes > 1)]
         parts += [f"{self.memory_gb:g} GB"] if self.memory_gb is not None else []

@@ -26,14 +26,14 @@ SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_leng
 class Seeds(Section):
     """[seeds]: seeds of the tokenizers; of the generators "same" (as their tokenizer's) or a list for each."""
 
-    tokenizer: SeedList = [0]
+    tokenizer: SeedList = Field([0])
     generator: Literal["same"] | SeedList = "same"
 
 
 class RunSeeds(Section):
     """[seeds] of a study of runs without a stage: a list, each of which is run with each combination."""
 
-    run: SeedList = [0]
+    run: SeedList = Field([0])
 
 
 class Limits(Section):

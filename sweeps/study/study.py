@@ -125,7 +125,9 @@ def load_study(name: str, overrides: Sequence[str] = (), root: Path | None = Non
         path = BUILT_IN / f"{name}.toml"
     elif path.is_dir():
         inside = sorted(file.name for file in path.glob("*.toml"))
-        raise UsageError(f"study = {name!r} is a folder; allowed: a TOML file, such as {path / (inside or ['x.toml'])[0]}")
+        raise UsageError(
+            f"study = {name!r} is a folder; allowed: a TOML file, such as {path / (inside or ['x.toml'])[0]}"
+        )
     elif not path.exists() and path.suffix != ".toml":
         allowed = f"allowed: {', '.join(built_in())}, or the path of a TOML file"
         if len(path.parts) > 1 or path.suffix:
@@ -172,16 +174,16 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
         _check_kind(block, worker, "generator" in sections)
         for override in overrides:
             path = override.partition("=")[0].strip()
-            for own in block.paths | {f"seeds.{stage}" for stage in block.seeds}:
-                if f"{own}.".startswith(f"{path}.") or f"{path}.".startswith(f"{own}."):
+            for path_set in block.paths | {f"seeds.{stage}" for stage in block.seeds}:
+                if f"{path_set}.".startswith(f"{path}.") or f"{path}.".startswith(f"{path_set}."):
                     raise SpecError(
-                        f"--set {path} has no effect: {block.where} sets {own}; allowed: fields off the grid"
+                        f"--set {path} has no effect: {block.where} sets {path_set}; allowed: fields off the grid"
                     )
     paired = tuple(
         (b, _seeds(staged, f"{b.where}.seeds", {**seeds, **b.seeds}) if b.seeds else base_seeds) for b in blocks
     )
     _check_stored(sections, blocks, seeds)
-    combinations = sum(_count(block, own, "generator" in sections) for block, own in paired)
+    combinations = sum(_count(block, its_seeds, "generator" in sections) for block, its_seeds in paired)
     if combinations > MAX_COMBINATIONS:
         raise SpecError(
             f"the grid of study {about.name} has {combinations:,} combinations; allowed: up to {MAX_COMBINATIONS:,} "

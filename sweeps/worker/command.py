@@ -50,7 +50,8 @@ ALONE = Place()
 _WORKERS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 ")
 """How lines of the worker in the log begin."""
 _MISTAKE = re.compile(
-    r"(results\.errors\.(Usage|Spec)Error|ModuleNotFoundError|SyntaxError|IndentationError|TabError): |.*can't open file"
+    r"(results\.errors\.(Usage|Spec)Error|ModuleNotFoundError|SyntaxError|IndentationError|TabError): "
+    r"|.*can't open file"
 )
 """Last lines of Python after which the same would happen again: a row that is refused, a module that is missing."""
 _NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)
@@ -73,8 +74,8 @@ def run_command(
 
     Of several processes of one training each executes the command; the rows of rank 0 count. The others get a file of
     their own, so that a trainer that writes rows in each of them needs no change.
-    Raises RunError with a cause: error (exit code), mistake (bad row, no rows, no such program), out_of_memory, diverged,
-    interrupted. StoreError if the attempt's folder cannot be written.
+    Raises RunError with a cause: error (exit code), mistake (bad row, no rows, no such program), out_of_memory,
+    diverged, interrupted. StoreError if the attempt's folder cannot be written.
     """
     assert spec.trainer is not None
     for folder in (workspace.artifacts, workspace.checkpoints):

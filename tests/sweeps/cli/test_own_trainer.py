@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from results import Store
+
 
 def execute(command: str, folder: Path) -> str:
     """Standard output of a command that succeeds."""

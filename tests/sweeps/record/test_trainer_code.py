@@ -57,7 +57,7 @@ def test_changed_and_vanished_code_is_said_and_trained_again(
     _train(study, root)
     plan = _plan(study)
     (study.parent / "notes.txt").write_text("second")
-    study.write_text(STUDY + '[limits]\nretries = 0\n')
+    study.write_text(STUDY + "[limits]\nretries = 0\n")
     assert done_with_other_code(plan, root) == {}
 
     (study.parent / "net.py").write_text("VALUE = 2.0\n")

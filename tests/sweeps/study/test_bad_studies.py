@@ -199,6 +199,8 @@ def test_a_study_that_is_not_there(name: str, words: str, tmp_path: Path, monkey
 
 
 def test_another_kind_names_the_fields_that_it_has() -> None:
-    with pytest.raises(SpecError, match=r"codebook_size is not a field of quantizer\.kind = 'fsq'; allowed: levels") as error:
+    with pytest.raises(
+        SpecError, match=r"codebook_size is not a field of quantizer\.kind = 'fsq'; allowed: levels"
+    ) as error:
         load_study("smoke", ["tokenizer.quantizer.kind=fsq"]).runs()
     assert "quantizer.levels = [8, 6, 5] in its place (in its section, in the grid, or by --set)" in str(error.value)

@@ -110,7 +110,11 @@ def test_the_row_of_a_run_of_no_stage_is_complete(scene: Scene) -> None:
         ({"ending": "exit"}, "error", "exit code 3: the wheel came off"),
         ({"ending": "memory"}, "out_of_memory", "CUDA out of memory"),
         ({"ending": "diverged"}, "diverged", "loss is nan at step 3"),
-        ({"ending": "bad"}, "mistake", r"rows\.jsonl line 7: metric = 'gFID' is unknown; did you mean 'gfid'\? allowed: rfid"),
+        (
+            {"ending": "bad"},
+            "mistake",
+            r"rows\.jsonl line 7: metric = 'gFID' is unknown; did you mean 'gfid'\? allowed: rfid",
+        ),
         ({"ending": "again"}, "interrupted", "exit code 75"),
         ({"ending": "cut"}, "error", "signal SIGKILL"),
         ({"ending": "silent", "steps": 0}, "mistake", "wrote no rows"),
