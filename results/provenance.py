@@ -55,7 +55,7 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if platform.system() == "Darwin":
-        found = _output(["sysctl", "-n", "machdep.cpu.brand_string"], Path("/"))
+        found = output(["sysctl", "-n", "machdep.cpu.brand_string"], Path("/"))
         if found:
             return found.decode().strip()
     return platform.processor() or platform.machine()
@@ -71,17 +71,17 @@ def _git(package: Path) -> tuple[str | None, str | None]:
         return frozen["git"], frozen["diff"]
     except (OSError, ValueError, LookupError):
         pass
-    if _output(["git", "ls-files", "--error-unmatch", "results/provenance.py"], package) is None:
+    if output(["git", "ls-files", "--error-unmatch", "results/provenance.py"], package) is None:
         return None, None
-    commit = _output(["git", "rev-parse", "HEAD"], package)
-    changed = _output(["git", "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *_CODE], package)
-    untracked = _output(["git", "ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE], package)
+    commit = output(["git", "rev-parse", "HEAD"], package)
+    changed = output(["git", "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *_CODE], package)
+    untracked = output(["git", "ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE], package)
     if commit is None or changed is None or untracked is None:
         return None, None
     digest = hashlib.sha256(changed)
     names = sorted(name for name in untracked.decode().split("\0") if name)
     for name in names:
-        digest.update(f"\0{name}\0".encode() + _content(package / name))
+        digest.update(f"\0{name}\0".encode() + content_of(package / name))
     return commit.decode().strip(), digest.hexdigest() if changed or names else None
 
 
@@ -89,11 +89,11 @@ def _code_hash(package: Path) -> str:
     digest = hashlib.sha256()
     for name in _CODE:
         for path in sorted((package / name).rglob("*.py")):
-            digest.update(f"\0{path.relative_to(package).as_posix()}\0".encode() + _content(path))
+            digest.update(f"\0{path.relative_to(package).as_posix()}\0".encode() + content_of(path))
     return digest.hexdigest()
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
     """What a file holds; empty if it went away since it was listed."""
     try:
         return path.read_bytes()
@@ -108,10 +108,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _output(command: list[str], folder: Path) -> bytes | None:
-    """Standard output of a command; None if it is not installed, fails or takes long."""
+def output(command: list[str], folder: Path) -> bytes | None:
+    """Standard output of a command, such as git's; None if it is not installed, fails or takes long."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -14,6 +14,7 @@ from sweeps.record.attempts import STALE_SECONDS
 from sweeps.record.slurm_client import Cluster, SlurmError, SlurmMissing, slurm
 
 from .finding import Finding
+from .shadowing import NAMES
 
 NETWORK = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "panfs", "pvfs", "orangefs", "glusterfs", "cifs", "smb",
            "quobyte", "vast", "9p", "virtiofs", "afs", "daos", "juicefs")  # fmt: skip
@@ -33,10 +34,8 @@ back = path.with_name(path.name + "-back")
 if seen:
     back.write_text("")
 names = ("results", "analysis", "scaling", "sweeps", "torch", "safetensors", "pyarrow", "pydantic")
-found = {}
-for name in names:
-    spec = importlib.util.find_spec(name)
-    found[name] = spec.origin if spec else None
+specs = {name: importlib.util.find_spec(name) for name in names}
+found = {name: spec.origin if spec else None for name, spec in specs.items()}
 print(json.dumps({"host": platform.node(), "python": platform.python_version(), "time": time.time(), "seen": seen,
                   "found": found}))
 """
@@ -131,12 +130,9 @@ def _shared(root: Path) -> Finding:
     name = kind.removeprefix("fuse.")
     if name.startswith(NETWORK):
         return Finding("ok", "shared file system", f"{root.absolute()} is on {kind} ({mount})")
-    return Finding(
-        "warning",
-        "shared file system",
-        f"{root.absolute()} is on {kind} ({mount}), which looks like a disk of this machine alone: jobs on other nodes "
-        "would not find it; choose a root on the cluster's shared file system",
-    )
+    detail = f"{root.absolute()} is on {kind} ({mount}), which looks like a disk of this machine alone"
+    advice = "jobs on other nodes would not find it; choose a root on the cluster's shared file system"
+    return Finding("warning", "shared file system", f"{detail}: {advice}")
 
 
 def file_system(path: Path, mounts: str) -> tuple[str, str]:
@@ -184,40 +180,34 @@ def probe(root: Path, own: Path) -> Iterator[Finding]:
     path = root / name
     try:
         path.write_text("")
-        found = _ask(root, name)
+        answer = _ask(root, name)
     except (OSError, SlurmError, ValueError) as error:
-        yield Finding(
-            "warning",
-            "Python of the jobs",
-            f"no node answered within {PROBE_SECONDS} s ({' '.join(str(error).split())[:200]}), so it was not checked; "
-            "run doctor again when one is free",
-        )
+        why = f"no node answered within {PROBE_SECONDS} s ({' '.join(str(error).split())[:200]})"
+        detail = f"{why}, so it was not checked; run doctor again when one is free"
+        yield Finding("warning", "Python of the jobs", detail)
         return
     finally:
         back = path.with_name(f"{name}-back")
         returned = back.exists()
-        for one in (path, back):
-            one.unlink(missing_ok=True)
-    node, packages = found["host"], found["found"]
-    strange = [n for n in ("results", "analysis", "scaling", "sweeps") if not _is_ours(packages.get(n), own)]
+        for file in (path, back):
+            file.unlink(missing_ok=True)
+    node, packages = answer["host"], answer["found"]
+    strange = [n for n in NAMES if not _is_ours(packages.get(n), own)]
     missing = [n for n in ("pyarrow", "pydantic") if not packages.get(n)]
     if strange or missing:
         wrong = [f"import {n} finds {packages.get(n)}" for n in strange] + [f"{n} is missing" for n in missing]
-        yield Finding(
-            "problem",
-            "Python of the jobs",
-            f"{sys.executable} on {node}: {'; '.join(wrong)}; install it there",
-        )
+        detail = f"{sys.executable} on {node}: {'; '.join(wrong)}; install it there"
+        yield Finding("problem", "Python of the jobs", detail)
     else:
         training = "with torch" if packages.get("torch") else "without torch: only commands of your own can be run"
         verdict = "ok" if packages.get("torch") else "warning"
-        detail = f"{sys.executable} ({found['python']}) on {node}, {training}"
+        detail = f"{sys.executable} ({answer['python']}) on {node}, {training}"
         yield Finding(verdict, "Python of the jobs", detail)  # type: ignore[arg-type]
-    if not (found["seen"] and returned):
+    if not (answer["seen"] and returned):
         yield Finding("problem", "root on the nodes", f"{node} does not see what is written to {root.absolute()}")
     else:
         yield Finding("ok", "root on the nodes", f"{node} and this machine see each other's files in {root.absolute()}")
-    yield _skew(node, max(found["asked"] - found["time"], found["time"] - found["answered"], 0.0))
+    yield _skew(node, max(answer["asked"] - answer["time"], answer["time"] - answer["answered"], 0.0))
 
 
 def _ask(root: Path, name: str) -> dict[str, Any]:

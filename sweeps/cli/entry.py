@@ -1,16 +1,14 @@
-"""Where the command `tokenlaw` begins: before anything of ours is imported, that Python finds it and nothing else.
+"""Where the command `tokenlaw` begins: before any other package of ours is imported, that Python finds it.
 
-The four import names are generic. Where another package goes by one of them and comes first on the path, an import
-would fail somewhere deep, or worse, succeed.
+Where another package goes by one of our names and comes first on the path, an import would fail somewhere deep, or
+worse, succeed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
-NAMES = ("results", "analysis", "scaling", "sweeps")
+from .shadowing import shadowed
 
 
 def main() -> None:
@@ -22,19 +20,3 @@ def main() -> None:
     from .app import main as command
 
     command()
-
-
-def shadowed() -> str | None:
-    """What Python would import in place of one of our packages, and what to do about it; None if nothing."""
-    own = Path(__file__).resolve().parents[2]
-    for name in NAMES:
-        spec = importlib.util.find_spec(name)
-        places = [*(spec.submodule_search_locations or []), spec.origin] if spec is not None else []
-        found = next((Path(place).resolve() for place in places if place), None)
-        if found != own / name:
-            where = "nothing" if found is None else f"{found}, which is not tokenlaw's"
-            return (
-                f"import {name} finds {where}; allowed: tokenlaw's own in {own} (take the other off PYTHONPATH, or "
-                "install tokenlaw into an environment of its own)"
-            )
-    return None

@@ -72,16 +72,16 @@ def costs(
         key: sum(took[run.run_id] for run in members) / sum(run.flops or 1.0 for run in members)
         for key, members in groups.items()
     }
-    found: dict[str, Cost] = {}
-    for run in listed:
+
+    def cost(run: PlannedRun) -> Cost:
         rate = hours_a_unit.get((run.stage, run.size))
         if run.run_id in took:
-            found[run.run_id] = Cost(took[run.run_id], "done")
-        elif rate is not None and (unit == "core" or run.resources.gpus):
-            found[run.run_id] = Cost(rate * (run.flops or 1.0), "measured")
-        else:
-            found[run.run_id] = _estimated(run, unit, hardware)
-    return found
+            return Cost(took[run.run_id], "done")
+        if rate is not None and (unit == "core" or run.resources.gpus):
+            return Cost(rate * (run.flops or 1.0), "measured")
+        return _estimated(run, unit, hardware)
+
+    return {run.run_id: cost(run) for run in listed}
 
 
 def _estimated(run: PlannedRun, unit: Unit, hardware: Hardware | None) -> Cost:

@@ -33,11 +33,11 @@ class Plan:
     @cached_property
     def dependents(self) -> dict[str, list[PlannedRun]]:
         """For each run id, the runs that need it."""
-        found: dict[str, list[PlannedRun]] = {run.run_id: [] for run in self.runs}
+        dependents: dict[str, list[PlannedRun]] = {run.run_id: [] for run in self.runs}
         for run in self.runs:
             if run.parent:
-                found[run.parent].append(run)
-        return found
+                dependents[run.parent].append(run)
+        return dependents
 
     @property
     def flops(self) -> float:
@@ -54,10 +54,10 @@ class Plan:
         if limits.flops is not None and self.flops > limits.flops:
             return f"study {name} costs {self.flops:.3g} training FLOPs; allowed by limits.flops: {limits.flops:.3g}"
         if limits.gpu_hours is not None:
-            found = costs(self.runs, hardware or self.study.hardware, results).values()
-            hours = sum(cost.hours or 0.0 for cost in found)
+            estimates = costs(self.runs, hardware or self.study.hardware, results).values()
+            hours = sum(cost.hours or 0.0 for cost in estimates)
             if hours > limits.gpu_hours:
-                sources = ", ".join(sorted({SOURCES[cost.source] for cost in found}))
+                sources = ", ".join(sorted({SOURCES[cost.source] for cost in estimates}))
                 return (
                     f"study {name} costs {hours:.4g} GPU-hours (from {sources}); "
                     f"allowed by limits.gpu_hours: {limits.gpu_hours:g}"
@@ -94,7 +94,6 @@ def make_plan(study: Study) -> Plan:
 def unite(plans: Sequence[Plan]) -> Plan:
     """The runs of several plans, each once, every tokenizer before its generators; the study is the first one's."""
     runs: dict[str, PlannedRun] = {}
-    for plan in plans:
-        for run in plan.runs:
-            runs.setdefault(run.run_id, run)
+    for run in (run for plan in plans for run in plan.runs):
+        runs.setdefault(run.run_id, run)
     return plans[0] if len(plans) == 1 else Plan(plans[0].study, tuple(runs.values()))

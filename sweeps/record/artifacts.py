@@ -52,14 +52,14 @@ def _staged(root: Path, run_id: str, attempt: int) -> Path:
     return root / "artifacts" / f".staged-{run_id}-{attempt}"
 
 
-def stage(root: Path, run_id: str, attempt: int, made: Path) -> None:
+def stage(root: Path, run_id: str, attempt: int, artifacts: Path) -> None:
     """Move what an attempt made to where `publish` finds it. Raises StoreError."""
-    if not made.is_dir():
+    if not artifacts.is_dir():
         return
     target = _staged(root, run_id, attempt)
     atomic.make_folder(target.parent)
     with atomic.storage(target):
-        made.rename(target)
+        artifacts.rename(target)
     atomic.sync_folder(target.parent)
 
 
@@ -80,9 +80,9 @@ def aside(root: Path) -> Iterator[Aside]:
 
 def publish_left(root: Path) -> list[str]:
     """Publish what attempts staged that then wrote their rows and died; ids of these runs. Raises StoreError."""
-    staged = [one for one in aside(root) if one.kind == "staged"]
-    results = Store(root).results({one.run_id for one in staged}) if staged else {}
-    left = [one.run_id for one in staged if one.run_id in results and results[one.run_id].attempt == one.attempt]
+    staged = [(moved.run_id, moved.attempt) for moved in aside(root) if moved.kind == "staged"]
+    results = Store(root).results({run_id for run_id, _ in staged}) if staged else {}
+    left = [run_id for run_id, attempt in staged if run_id in results and results[run_id].attempt == attempt]
     for run_id in left:
         publish(root, run_id)
     return left

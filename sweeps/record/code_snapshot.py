@@ -20,7 +20,6 @@ import re
 import secrets
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from results import StoreError, UsageError
-from results.provenance import provenance
+from results.provenance import content_of, output, provenance
 from results.store import atomic
 
 PACKAGES = ("results", "analysis", "scaling", "sweeps")
@@ -81,7 +80,7 @@ def take_snapshot(root: Path, study: Path | None = None, commands: Iterable[Sequ
     if not (target / "snapshot.json").exists():
         modes = {name: path.stat().st_mode for name, path in files.items()}
         _write(target, contents, modes, digest, commit.decode().strip() if commit else None)
-    elif _digest({name: _read(target / name) for name in contents}) != digest:
+    elif _digest({name: content_of(target / name) for name in contents}) != digest:
         raise StoreError(f"{target} was changed; remove it when no job runs from it, and submit again")
     return CodeSnapshot(target)
 
@@ -121,14 +120,8 @@ def load_snapshot(root: Path, name: str) -> CodeSnapshot:
 
 
 def _package_files() -> list[Path]:
-    found = [
-        path
-        for package in PACKAGES
-        for path in (HOME / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
-    ]
-    project = HOME / "pyproject.toml"
-    return [*found, project] if project.is_file() else found
+    paths = [HOME / "pyproject.toml", *(path for package in PACKAGES for path in (HOME / package).rglob("*"))]
+    return [p for p in paths if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")]
 
 
 def _digest(contents: dict[str, bytes]) -> str:
@@ -136,13 +129,6 @@ def _digest(contents: dict[str, bytes]) -> str:
     for name, content in contents.items():
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], digest: str, commit: str | None) -> None:
@@ -196,34 +182,30 @@ def _trainer_files(folder: Path, root: Path) -> dict[str, Path]:
         names = [name for name in listed.decode(errors="surrogateescape").split("\0") if name]
     else:
         names = list(_walk(folder, root))
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     size = 0
     for name in names:
         path = folder / name
         if not path.is_file() or root in path.resolve().parents:
             continue
         size += path.stat().st_size
-        found[name] = path
-        if size > MAX_TRAINER_BYTES or len(found) > MAX_TRAINER_FILES:
+        files[name] = path
+        if size > MAX_TRAINER_BYTES or len(files) > MAX_TRAINER_FILES:
             raise UsageError(
                 f"the study's folder {folder} is too large to freeze with its trainer; allowed: "
                 f"{MAX_TRAINER_FILES:,} files and {MAX_TRAINER_BYTES // 10**6} MB, without what git ignores (put the "
                 "study and its trainer into a folder of their own, or data into .gitignore)"
             )
-    return found
+    return files
 
 
 def _walk(folder: Path, root: Path) -> Iterable[str]:
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
-        folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__" and here / f != root]
-        yield from ((here / f).relative_to(folder).as_posix() for f in files if not f.startswith("."))
+    for name, folders, files in os.walk(folder):
+        place = Path(name)
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__" and place / f != root]
+        yield from ((place / f).relative_to(folder).as_posix() for f in files if not f.startswith("."))
 
 
 def _git(command: list[str], folder: Path) -> bytes | None:
     """Standard output of git; None where it is not installed, fails, or the folder is no checkout."""
-    try:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    return output(["git", *command], folder)

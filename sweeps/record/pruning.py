@@ -51,13 +51,10 @@ class Removable:
 def removable(root: Path, run_ids: Collection[str] | None = None) -> list[Removable]:
     """What the policy lets go, of all runs or of `run_ids`; removes nothing. Raises StoreError for a damaged store."""
     results = Store(root).results(run_ids)
-    found: list[Removable] = []
-    for run_id in sorted(attempted(root) if run_ids is None else attempted(root) & set(run_ids)):
-        for path, why in _of_run(root, run_id, results.get(run_id)):
-            found.append(Removable(path, why, run_id, *_usage(path)))
-    for one, why in _aside(root, results, run_ids):
-        found.append(Removable(one.path, why, one.run_id, *_usage(one.path)))
-    return found
+    chosen = sorted(attempted(root) if run_ids is None else attempted(root) & set(run_ids))
+    folders = [(path, why, run_id) for run_id in chosen for path, why in _of_run(root, run_id, results.get(run_id))]
+    folders += [(moved.path, why, moved.run_id) for moved, why in _aside(root, results, run_ids)]
+    return [Removable(path, why, run_id, *_usage(path)) for path, why, run_id in folders]
 
 
 def remove(root: Path, items: Iterable[Removable]) -> list[Removable]:
@@ -84,18 +81,15 @@ def _of_run(root: Path, run_id: str, result: StoredRun | None) -> Iterator[tuple
     attempts = attempts_at(root, run_id)
     if not attempts or any(attempt.alive for attempt in attempts):
         return
+    if result is None:
+        yield from _unfinished(attempts)
     for attempt in attempts:
         for path in _folders(attempt.path):
             if path.name.startswith(".removing-"):
                 yield path, LEFT
-    if result is None:
-        yield from _unfinished(attempts)
-        return
-    for attempt in attempts:
-        for path in _folders(attempt.path):
-            if path.name in KEPT_TO_RESUME:
+            elif result is not None and path.name in KEPT_TO_RESUME:
                 yield path, FINISHED
-            elif path.name == "artifacts" and attempt.number != result.attempt:
+            elif result is not None and path.name == "artifacts" and attempt.number != result.attempt:
                 yield path, LOST
 
 
@@ -117,31 +111,28 @@ def _unfinished(attempts: list[Attempt]) -> Iterator[tuple[Path, str]]:
 
 def _kept(checkpoints: list[Path]) -> set[Path]:
     """The furthest, and the newest of each segment. Of two of one place in two attempts both stay."""
-    names = sorted({path.name for path in checkpoints}, reverse=True)
-    newest: dict[str, str] = {}
-    for name in names:
-        newest.setdefault(name.split("-")[0], name)
-    chosen = {*names[:_FURTHEST], *newest.values()}
-    return {path for path in checkpoints if path.name in chosen}
+    names = sorted({path.name for path in checkpoints})
+    newest = {name.split("-")[0]: name for name in names}
+    return {path for path in checkpoints if path.name in {*names[-_FURTHEST:], *newest.values()}}
 
 
 def _aside(root: Path, results: dict[str, StoredRun], run_ids: Collection[str] | None) -> Iterator[tuple[Aside, str]]:
     """Artifacts under temporary names that nobody will publish, and why they may go: those of attempts that lost,
     unless an attempt at their run lives, and those that were replaced a day ago."""
-    for one in aside(root):
-        if run_ids is not None and one.run_id not in run_ids:
+    for moved in aside(root):
+        if run_ids is not None and moved.run_id not in run_ids:
             continue
-        result = results.get(one.run_id)
-        if one.kind == "removing":
-            yield one, LEFT
+        result = results.get(moved.run_id)
+        if moved.kind == "removing":
+            yield moved, LEFT
         elif result is None:
             # Whoever staged them may be about to write its rows.
             continue
-        elif one.kind == "replaced":
-            if _age(one.path) > _ABANDONED_SECONDS:
-                yield one, LOST
-        elif one.attempt != result.attempt and not any(attempt.alive for attempt in attempts_at(root, one.run_id)):
-            yield one, LOST
+        elif moved.kind == "replaced":
+            if _age(moved.path) > _ABANDONED_SECONDS:
+                yield moved, LOST
+        elif moved.attempt != result.attempt and not any(a.alive for a in attempts_at(root, moved.run_id)):
+            yield moved, LOST
 
 
 def _age(path: Path) -> float:

@@ -69,25 +69,15 @@ def value_at(run: Any, path: str) -> Any:
             return run.optimiser.warmup_images
         if field == "learning_rate_multiplier":
             return run.optimiser.learning_rate / learning_rate(run.transformer)
-    found: Any
-    match section:
-        case "data":
-            found = tokenizer.data
-        case "tokenizer":
-            found = tokenizer
-        case "run":
-            found = run.values
-        case "evaluation":
-            found = run.evaluation
-        case _:
-            found = run
-    for step in field.split("."):
-        found = found.get(step) if isinstance(found, Mapping) else getattr(found, step, None)
-    if isinstance(found, BaseModel):
-        return found.model_dump(mode="json")
-    if isinstance(found, tuple):
-        return list(found)
-    return NONE if found is None else found
+    value: Any = tokenizer if section in ("data", "tokenizer") else run
+    within = {"data": ["data"], "run": ["values"], "evaluation": ["evaluation"]}.get(section, [])
+    for step in [*within, *field.split(".")]:
+        value = value.get(step) if isinstance(value, Mapping) else getattr(value, step, None)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return list(value)
+    return NONE if value is None else value
 
 
 def _number(wanted: str, text: str) -> float:

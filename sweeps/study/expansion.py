@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from results.errors import SpecError
 from scaling.specification.ladder import learning_rate, transformer
@@ -16,17 +17,15 @@ from scaling.specification.spec import (
     OptimiserSpec,
     TokenizerRun,
     TransformerSpec,
-    explain,
 )
 
 from .conditions import NONE
 from .external_run import ExternalRun
-from .fields import GENERATOR_SUGAR
+from .fields import GENERATOR_SUGAR, Model, validated
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
 from .sections import Seeds, Worker
 
-Model = TypeVar("Model", bound=BaseModel)
 Lookup = Callable[[str], TokenizerRun]
 """Finds a stored tokenizer by the start of its id."""
 
@@ -53,7 +52,7 @@ class Expander:
         budgets = block.isoflop
         points = fitting = 0
         for settings in block.combinations(self._sections):
-            where = _Where(self._name, settings)
+            where = _Place(self._name, settings)
             key = tuple((path, repr(value)) for path, value in settings.items() if not path.startswith("generator."))
             for tokenizer in self._tokenizers_of(settings, key, seeds, where):
                 if "generator" not in self._sections:
@@ -68,9 +67,9 @@ class Expander:
                     choices = [{"train_images": images} for images in fitted]
                 if choices:
                     yield tokenizer
-                for own in [tokenizer.seed] if seeds.generator == "same" else seeds.generator:
+                for seed in [tokenizer.seed] if seeds.generator == "same" else seeds.generator:
                     for choice in choices:
-                        yield _generator_run({**values, **choice, "seed": own}, where)
+                        yield validated(GeneratorRun, {**values, **choice, "seed": seed}, where.of("[generator]"))
         if points and not fitting:
             raise SpecError(
                 f"{block.where}.isoflop: none of its {points} points fits; {self.notes[-1]} "
@@ -83,23 +82,21 @@ class Expander:
             values = _nulls(_apply({"run": self._sections.get("run", {})}, settings)["run"])
             for seed in seeds:
                 fields = {"trainer": tuple(worker.command), "values": values, "threads": worker.threads, "seed": seed}
-                yield _validated(ExternalRun, fields, _Where(self._name, settings).of("[run]"))
+                yield _validated(ExternalRun, fields, _Place(self._name, settings, "[run]"))
 
     def _tokenizers_of(
-        self, settings: Settings, key: tuple[Any, ...], seeds: Seeds, where: _Where
+        self, settings: Settings, key: tuple[Any, ...], seeds: Seeds, where: _Place
     ) -> Iterator[TokenizerRun]:
         stored = self._by_id(settings)
         for seed in [None] if stored is not None else seeds.tokenizer:
             if (seed, key) not in self._tokenizers:
-                if stored is not None:
-                    found = self._stored(settings, stored, where)
-                else:
-                    found = self._tokenizer(_apply(self._sections, settings), seed, where)
-                self._tokenizers[(seed, key)] = found
-            yield self._tokenizers[(seed, key)]
+                tables = _apply(self._sections, settings)
+                self._tokenizers[seed, key] = (
+                    self._tokenizer(tables, seed, where) if stored is None else self._stored(tables, stored, where)
+                )
+            yield self._tokenizers[seed, key]
 
-    def _stored(self, settings: Settings, start: Any, where: _Where) -> TokenizerRun:
-        tables = _apply(self._sections, settings)
+    def _stored(self, tables: Mapping[str, Any], start: Any, where: _Place) -> TokenizerRun:
         others = sorted(set(tables.get("tokenizer", {})) - {"id"})
         if others or tables.get("data"):
             what = f"tokenizer.{others[0]}" if others else "[data]"
@@ -108,29 +105,26 @@ class Expander:
             raise SpecError(f"{where.of('[tokenizer]')} tokenizer.id = {start!r} is not allowed; allowed: a text")
         return self._lookup(start)
 
-    def _tokenizer(self, tables: Mapping[str, Any], seed: int | None, where: _Where) -> TokenizerRun:
+    def _tokenizer(self, tables: Mapping[str, Any], seed: int | None, where: _Place) -> TokenizerRun:
         values = {**_nulls(tables.get("tokenizer", {})), "seed": seed}
-        values["data"] = _nulls(tables.get("data", {}))
-        values["evaluation"] = _nulls(tables.get("evaluation", {}))
+        values |= {name: _nulls(tables.get(name, {})) for name in ("data", "evaluation")}
         return _validated(TokenizerRun, self._with_trainer(values, "tokenizer", where), where.of("[tokenizer]"))
 
-    def _with_trainer(self, values: dict[str, Any], stage: str, where: _Where) -> dict[str, Any]:
-        if self._worker is not None and stage in self._worker.stages:
-            if values.get("trainer") is not None:
-                raise SpecError(
-                    f"{where.of(f'[{stage}]')} has two commands; allowed: one of {stage}.trainer and [worker]"
-                )
-            values["trainer"] = tuple(self._worker.command)
-        return values
+    def _with_trainer(self, values: dict[str, Any], stage: str, where: _Place) -> dict[str, Any]:
+        if self._worker is None or stage not in self._worker.stages:
+            return values
+        if values.get("trainer") is not None:
+            raise SpecError(f"{where.of(f'[{stage}]')} has two commands; allowed: one of {stage}.trainer and [worker]")
+        return values | {"trainer": tuple(self._worker.command)}
 
-    def _generator_values(self, settings: Settings, where: _Where) -> dict[str, Any]:
+    def _generator_values(self, settings: Settings, where: _Place) -> dict[str, Any]:
         """All fields of a generator run but tokenizer, evaluation and seed, its parts validated."""
         key = tuple((path, repr(value)) for path, value in settings.items() if path.startswith("generator."))
         if key not in self._generators:
             self._generators[key] = self._generator(_apply(self._sections, settings), where)
         return self._generators[key]
 
-    def _evaluation(self, settings: Settings, tokenizer: TokenizerRun, where: _Where) -> EvaluationSpec:
+    def _evaluation(self, settings: Settings, tokenizer: TokenizerRun, where: _Place) -> EvaluationSpec:
         """The tokenizer's; but generators on a tokenizer from the store may be measured by another protocol."""
         tables = self._sections.get("evaluation") or any(path.startswith("evaluation.") for path in settings)
         if not tables or not self._by_id(settings):
@@ -142,7 +136,7 @@ class Expander:
     def _by_id(self, settings: Settings) -> Any:
         return settings.get("tokenizer.id", self._sections.get("tokenizer", {}).get("id"))
 
-    def _generator(self, tables: Mapping[str, Any], place: _Where) -> dict[str, Any]:
+    def _generator(self, tables: Mapping[str, Any], place: _Place) -> dict[str, Any]:
         where = place.of("[generator]")
         values = _nulls(tables["generator"])
         size, multiplier, warmup = (values.pop(name, None) for name in GENERATOR_SUGAR)
@@ -174,37 +168,30 @@ class Expander:
         values["optimiser"] = _validated(OptimiserSpec, optimiser, f"{where} optimiser:")
         return self._with_trainer(values | {"transformer": shape}, "generator", place)
 
-    def _fitted(self, budgets: IsoFlop, values: Mapping[str, Any], where: _Where) -> list[list[int]]:
+    def _fitted(self, budgets: IsoFlop, values: Mapping[str, Any], where: _Place) -> list[list[int]]:
         """The train_images of each run of an IsoFLOP block for this tokenizer and generator."""
         # Only shape, batch, schedule and warm-up matter, and these are checked against a budget without end.
         fields = {**values, "train_images": [budgets.endless(values)], "seed": 0}
-        probe = _generator_run(fields, where)
-        fitted, notes = budgets.fit(probe)
+        fitted, notes = budgets.fit(validated(GeneratorRun, fields, where.of("[generator]")))
         self._notes |= dict.fromkeys(notes)
         return fitted
 
 
-class _Where:
+@dataclass(frozen=True)
+class _Place:
     """The place of an error for people, composed only when there is one."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self._name, self._settings = name, settings
+    study: str
+    settings: Settings
+    section: str = ""
 
     def of(self, section: str) -> _Place:
-        return _Place(self, section)
+        return replace(self, section=section)
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{path} = {value!r}" for path, value in self._settings.items())
+        shown = ", ".join(f"{path} = {value!r}" for path, value in self.settings.items())
         axes = f" ({shown if len(shown) <= 200 else shown[:197] + '...'})" if shown else ""
-        return f"study {self._name}{axes}"
-
-
-class _Place:
-    def __init__(self, where: _Where, section: str) -> None:
-        self._where, self._section = where, section
-
-    def __str__(self) -> str:
-        return f"{self._where}, {self._section}"
+        return f"study {self.study}{axes}, {self.section}"
 
 
 def _apply(sections: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -231,18 +218,7 @@ def _nulls(value: Any) -> Any:
 
 
 def _validated(model: type[Model], values: Mapping[str, Any], where: object) -> Model:
-    try:
-        return model.model_validate(_over_defaults(model, values))
-    except ValidationError as error:
-        raise SpecError(f"{where} {explain(error)}") from error
-
-
-def _generator_run(values: dict[str, Any], where: _Where) -> GeneratorRun:
-    """A generator run of validated parts."""
-    try:
-        return GeneratorRun.model_validate(values)
-    except ValidationError as error:
-        raise SpecError(f"{where.of('[generator]')} {explain(error)}") from error
+    return validated(model, _over_defaults(model, values), where)
 
 
 def _over_defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,11 +110,11 @@ def _check_json(value: Any, path: str) -> None:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
+    leaves = []
     for key, value in sorted(values.items()):
         if isinstance(value, Mapping):
-            found += _leaves(value, f"{prefix}{key}.")
+            leaves += _leaves(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            found.append((f"{prefix}{key}", text))
-    return found
+            leaves.append((f"{prefix}{key}", text))
+    return leaves

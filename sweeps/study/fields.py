@@ -1,4 +1,4 @@
-"""Which dotted names a study may set: found by walking the specifications, so that a new field needs no change here."""
+"""Keys and tables of a study file, checked: which dotted names it may set is found by walking the specifications."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.errors import SpecError
-from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun
+from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun, explain
+
+Model = TypeVar("Model", bound=BaseModel)
 
 GENERATOR_SUGAR = ("size", "learning_rate_multiplier", "warmup_images")
 """Keys of [generator] that are no fields of a specification but derive some."""
@@ -37,12 +39,43 @@ _ELSEWHERE = {
 _FIXED = {"tokenizer.stage", "generator.stage"}
 
 
+class Section(BaseModel):
+    """Base of all typed tables: immutable, unknown keys refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def parse(model: type[Model], table: Any, where: str, example: str = "a table") -> Model:
+    """A table as a model. Raises SpecError that names field, value and what is allowed, with a suggestion."""
+    check_keys(as_table(table, where, example), where, model.model_fields)
+    return validated(model, table, where)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: object) -> Model:
+    """A model of these values. Raises SpecError that begins with `where`."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise SpecError(f"{where} {explain(error)}") from error
+
+
+def as_table(value: Any, where: str, allowed: str) -> Mapping[str, Any]:
+    """`value` if it is a table. Raises SpecError otherwise."""
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where} = {value!r} is not allowed; allowed: {allowed}")
+    return value
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`did you mean 'x'? ` for the nearest name that is allowed; "" where none is near."""
+    near = difflib.get_close_matches(name, sorted(allowed), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def unknown(key: str, where: str, allowed: Iterable[str]) -> SpecError:
     """The error for a key that does not exist, with the nearest one that does."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return SpecError(f"{key!r} is not a key of {where}; {hint}allowed: {', '.join(names)}")
+    return SpecError(f"{key!r} is not a key of {where}; {nearest(key, names)}allowed: {', '.join(names)}")
 
 
 def check_keys(table: Mapping[str, Any], where: str, allowed: Iterable[str]) -> None:
@@ -72,12 +105,6 @@ def check_path(path: str, where: str) -> None:
             raise unknown(steps[depth], f"{parent} (set by {where})", fields)
 
 
-def check_section(section: str, table: Mapping[str, Any]) -> None:
-    """Check every key of a section such as [tokenizer], at any depth."""
-    for key, value in table.items():
-        check_tree(f"{section}.{key}", value, f"[{section}]")
-
-
 def check_tree(path: str, value: Any, where: str) -> None:
     """Check `path`, and if its value is a table, every key in it."""
     check_path(path, where)
@@ -104,11 +131,8 @@ def _models_at(path: str) -> tuple[type[BaseModel], ...]:
     parent, _, name = path.rpartition(".")
     if not parent:
         return (_SECTIONS[name],)
-    found: list[type[BaseModel]] = []
-    for model in _models_at(parent):
-        if name in model.model_fields:
-            found += _models_in(model.model_fields[name].annotation)
-    return tuple(found)
+    fields = [model.model_fields[name] for model in _models_at(parent) if name in model.model_fields]
+    return tuple(model for field in fields for model in _models_in(field.annotation))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

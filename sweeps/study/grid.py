@@ -11,8 +11,8 @@ from typing import Any
 from results.errors import SpecError
 
 from .conditions import holds
-from .fields import check_keys, check_tree
-from .isoflop import IsoFlop, parse_isoflop
+from .fields import as_table, check_keys, check_tree, parse
+from .isoflop import IsoFlop
 
 Settings = dict[str, Any]
 """Values by dotted path."""
@@ -64,21 +64,22 @@ class GridBlock:
         for depth in range(len(steps), 0, -1):
             prefix = ".".join(steps[:depth])
             if prefix in settings:
-                found, rest = settings[prefix], steps[depth:]
-                break
-        else:
-            found, rest = base, steps
-        for step in rest:
-            found = found.get(step) if isinstance(found, Mapping) else None
-        return found
+                return _inside(settings[prefix], steps[depth:])
+        return _inside(base, steps)
+
+
+def _inside(value: Any, steps: list[str]) -> Any:
+    for step in steps:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
     """The block of the `number`-th [[grid]] table. Raises SpecError that names the offending key."""
     where = f"[[grid]] block {number}"
-    if not isinstance(table, Mapping):
-        raise SpecError(f"grid = {table!r} is not allowed; allowed: [[grid]] tables")
-    check_keys(table, where, ("product", "zip", "list", "isoflop", "exclude", "seeds"))
+    check_keys(
+        as_table(table, "grid", "[[grid]] tables"), where, ("product", "zip", "list", "isoflop", "exclude", "seeds")
+    )
     product = _axes(table.get("product", {}), f"{where}.product")
     zipped = _axes(table.get("zip", {}), f"{where}.zip")
     lengths = {path: len(values) for path, values in zipped.items()}
@@ -86,10 +87,10 @@ def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
         raise SpecError(f"{where}.zip has axes of different lengths {lengths}; allowed: one length for all")
     rows = _rows(table.get("list", []), f"{where}.list")
     exclude = _rows(table.get("exclude", []), f"{where}.exclude")
-    seeds = table.get("seeds", {})
-    if not isinstance(seeds, Mapping):
-        raise SpecError(f"{where}.seeds = {seeds!r} is not allowed; allowed: a table like [seeds]")
-    isoflop = parse_isoflop(table["isoflop"], f"{where}.isoflop") if "isoflop" in table else None
+    seeds = as_table(table.get("seeds", {}), f"{where}.seeds", "a table like [seeds]")
+    isoflop = None
+    if "isoflop" in table:
+        isoflop = parse(IsoFlop, table["isoflop"], f"{where}.isoflop", "a table such as { flops = [1e15, 1e16] }")
     block = GridBlock(where, product, zipped, rows, exclude, seeds, isoflop)
     _check_overlap(block)
     _check_conditions(block, base)
@@ -97,10 +98,7 @@ def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
 
 
 def _axes(table: Any, where: str) -> dict[str, list[Any]]:
-    if not isinstance(table, Mapping):
-        raise SpecError(f"{where} = {table!r} is not allowed; allowed: a table of dotted path = [values]")
-    axes = {}
-    for path, values in table.items():
+    for path, values in as_table(table, where, "a table of dotted path = [values]").items():
         if not isinstance(values, list) or not values:
             raise SpecError(
                 f'{where}: "{path}" = {values!r} is not allowed; allowed: a list of at least one value '
@@ -108,8 +106,7 @@ def _axes(table: Any, where: str) -> dict[str, list[Any]]:
             )
         for value in values:
             check_tree(path, value, where)
-        axes[path] = values
-    return axes
+    return dict(table)
 
 
 def _rows(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
@@ -118,10 +115,7 @@ def _rows(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(row, Mapping) or not row:
             raise SpecError(f"{where} = {row!r} is not allowed; allowed: a list of tables of dotted path = value")
         for path, inner in row.items():
-            if where.endswith(".exclude"):
-                check_tree(path, None, where)
-            else:
-                check_tree(path, inner, where)
+            check_tree(path, None if where.endswith(".exclude") else inner, where)
     return tuple(rows)
 
 

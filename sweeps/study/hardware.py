@@ -7,7 +7,6 @@ by `mfu` in the study, and is replaced by what runs really took as soon as the s
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from results.errors import UsageError
 from scaling.specification.spec import explain
 
-from .sections import Section
+from .fields import Section, nearest
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ class Hardware(Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PROFILES:
-            near = difflib.get_close_matches(value, PROFILES, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"profile = {value!r} is unknown; {hint}allowed: {', '.join(PROFILES)}")
+            raise ValueError(
+                f"profile = {value!r} is unknown; {nearest(value, PROFILES)}allowed: {', '.join(PROFILES)}"
+            )
         return value
 
     @property
@@ -76,14 +75,19 @@ class Hardware(Section):
         return PROFILES[self.profile]
 
     @property
+    def utilisation(self) -> float:
+        """The MFU that is assumed."""
+        return self.device.mfu if self.mfu is None else self.mfu
+
+    @property
     def rate(self) -> float:
         """FLOP/s that are assumed of one device."""
-        return self.device.peak * (self.device.mfu if self.mfu is None else self.mfu)
+        return self.device.peak * self.utilisation
 
     @property
     def described(self) -> str:
         """For people: `a100-80gb at MFU 0.35`."""
-        return f"{self.profile} at MFU {self.device.mfu if self.mfu is None else self.mfu:g}"
+        return f"{self.profile} at MFU {self.utilisation:g}"
 
 
 def choose(of_study: Hardware | None, profile: str | None, mfu: float | None) -> Hardware | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from results.errors import SpecError
 from scaling.specification import flops
-from scaling.specification.spec import GeneratorRun, explain
+from scaling.specification.spec import GeneratorRun
 
-from .fields import check_keys
-from .sections import Section
+from .fields import Section
 
 _ENDLESS_BATCHES = 2**40
 
@@ -57,17 +55,13 @@ class IsoFlop(Section):
 
     def fit(self, probe: GeneratorRun) -> tuple[list[list[int]], list[str]]:
         """The `train_images` of each run of the probe's tokenizer, shape, batch and schedule; and what was left out."""
-        found: dict[int, None] = {}
-        notes = []
-        for budget in self.flops:
-            images, problem = self._images(budget, probe)
-            if problem:
-                configuration = probe.label.rpartition("-s")[0]
-                notes.append(f"isoflop: {budget:.4g} FLOPs left out for {configuration}: {problem}")
-            else:
-                found[images] = None
+        points = {budget: self._images(budget, probe) for budget in self.flops}
+        configuration = probe.label.rpartition("-s")[0]
+        notes = [f"isoflop: {budget:.4g} FLOPs left out for {configuration}: {problem}"
+                 for budget, (_, problem) in points.items() if problem]  # fmt: skip
+        budgets = list(dict.fromkeys(images for images, problem in points.values() if not problem))
         together = probe.schedule == "warmup-stable-decay" and not self.separate
-        return ([list(found)] if found else []) if together else [[images] for images in found], notes
+        return [budgets] * bool(budgets) if together else [[images] for images in budgets], notes
 
     def _images(self, budget: float, run: GeneratorRun) -> tuple[int, str]:
         """Training images that spend a budget, and why they cannot be trained on ("" if they can)."""
@@ -78,12 +72,10 @@ class IsoFlop(Section):
         images = round((budget - before) / each / run.batch_size) * run.batch_size
         if budget <= before:
             return images, f"its tokenizer alone costs {before:.4g}"
-        if images < max(run.batch_size, self.min_images):
-            least = max(run.batch_size, self.min_images)
-            return (
-                images,
-                f"{images:,} images are below {'min_images' if least > run.batch_size else 'a batch'}, {least:,}",
-            )
+        least = max(run.batch_size, self.min_images)
+        if images < least:
+            name = "min_images" if least > run.batch_size else "a batch"
+            return images, f"{images:,} images are below {name}, {least:,}"
         if self.max_images is not None and images > self.max_images:
             return images, f"{images:,} images are above max_images, {self.max_images:,}"
         error = abs((before + images * each) / budget - 1)
@@ -93,14 +85,3 @@ class IsoFlop(Section):
         if constant < run.optimiser.warmup_images:
             return images, f"the warm-up of {run.optimiser.warmup_images:,} images does not fit into {images:,}"
         return images, ""
-
-
-def parse_isoflop(table: Any, where: str) -> IsoFlop:
-    """The table `isoflop` of a block. Raises SpecError."""
-    if not isinstance(table, Mapping):
-        raise SpecError(f"{where} = {table!r} is not allowed; allowed: a table such as {{ flops = [1e15, 1e16] }}")
-    check_keys(table, where, IsoFlop.model_fields)
-    try:
-        return IsoFlop.model_validate(dict(table))
-    except ValidationError as error:
-        raise SpecError(f"{where} {explain(error)}") from error

@@ -11,14 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from results.errors import SpecError
-from scaling.specification.spec import GeneratorRun, TokenizerRun, explain
 
 from .conditions import check_conditions, holds, value_at
 from .external_run import STAGES, Stage
-from .fields import check_keys
+from .fields import Section, as_table, check_keys, validated
+
+_SECTIONS: dict[Stage, tuple[str, ...]] = {
+    "tokenizer": ("data", "tokenizer", "evaluation"),
+    "generator": ("data", "tokenizer", "generator", "evaluation"),
+    "run": ("run",),
+}
 
 _PLAIN = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", max_length=200)]
 """Names of partitions, accounts and qualities of service, several with commas."""
@@ -42,7 +47,7 @@ _OWN_OPTIONS = {
 """sbatch options that a field stands for, or ("") that submission sets itself."""
 
 
-class Resources(BaseModel):
+class Resources(Section):
     """What one job gets. Hashable: runs of equal resources may share an array.
 
     One task runs for each GPU, or one a node without GPUs. `hours` is the job's time limit, which a job reaches only
@@ -52,8 +57,6 @@ class Resources(BaseModel):
     times the GPUs, CPUs and memory. `hours` stays the time limit of the job: a pack that reaches it goes on with what
     is left.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
     nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -125,14 +128,12 @@ class Resources(BaseModel):
 
     def described(self) -> str:
         """For people, such as `2 nodes x 8 GPUs, 24 h, partition gpu`."""
-        parts = [f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 and self.gpus else ""]
-        if not parts[0]:
+        if self.gpus:
             parts = [
-                f"{self.gpus} GPU{'s' * (self.gpus > 1)}"
-                if self.gpus
-                else f"{self.cpus_per_task} CPU{'s' * (self.cpus_per_task > 1)}"
+                f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 else _counted(self.gpus, "GPU")
             ]
-            parts += [f"{self.nodes} nodes"] if self.nodes > 1 else []
+        else:
+            parts = [_counted(self.cpus_per_task, "CPU"), *[f"{self.nodes} nodes"] * (self.nodes > 1)]
         parts += [f"{self.memory_gb:g} GB"] if self.memory_gb is not None else []
         parts += [f"{self.hours:g} h"]
         parts += [f"{name} {value}" for name in ("partition", "qos") if (value := getattr(self, name))]
@@ -165,14 +166,15 @@ class ResourceRules:
         for rule in self.rules:
             if all(holds(value_at(run, path), wanted) for path, wanted in rule.where.items()):
                 fields |= rule.fields
-        found = _resources(fields, f"[resources.{self.stage}] for {run.label}:")
+        where = f"[resources.{self.stage}] for {run.label}:"
+        resources = validated(Resources, fields, where)
         batch = getattr(run, "batch_size", None)
-        if batch is not None and batch < found.tasks:
+        if batch is not None and batch < resources.tasks:
             raise SpecError(
-                f"[resources.{self.stage}] for {run.label}: batch_size = {batch} cannot be shared by {found.tasks} "
-                "tasks, nodes x gpus_per_node; allowed: at most one an image"
+                f"{where} batch_size = {batch} cannot be shared by {resources.tasks} tasks, nodes x gpus_per_node; "
+                "allowed: at most one an image"
             )
-        return found
+        return resources
 
 
 class ResourceTable:
@@ -182,7 +184,7 @@ class ResourceTable:
         self._sections = sections
         self._known: dict[tuple[Any, ...], Resources] = {}
 
-    def of(self, run: TokenizerRun | GeneratorRun | Any) -> Resources:
+    def of(self, run: Any) -> Resources:
         """What a run gets; the defaults of Resources for a stage without a section."""
         section = self._sections.get(run.stage)
         if section is None:
@@ -198,20 +200,15 @@ class ResourceTable:
 def parse_resources(table: Mapping[str, Any]) -> ResourceTable:
     """The [resources] table of a study. Raises SpecError that names field, value and what is allowed."""
     check_keys(table, "[resources]", STAGES)
-    sections: dict[Stage, ResourceRules] = {}
-    for stage in STAGES:
-        if stage in table:
-            sections[stage] = _parse_section(stage, table[stage])
-    return ResourceTable(sections)
+    return ResourceTable({stage: _parse_section(stage, table[stage]) for stage in STAGES if stage in table})
 
 
 def _parse_section(stage: Stage, table: Any) -> ResourceRules:
     where = f"[resources.{stage}]"
-    if not isinstance(table, Mapping):
-        raise SpecError(f"resources.{stage} = {table!r} is not allowed; allowed: a table, {where}")
+    as_table(table, f"resources.{stage}", f"a table, {where}")
     check_keys(table, where, [*Resources.model_fields, "rules"])
     defaults = {name: value for name, value in table.items() if name != "rules"}
-    _resources(defaults, where)
+    validated(Resources, defaults, where)
     rules = table.get("rules", [])
     if not isinstance(rules, list):
         raise SpecError(f"resources.{stage}.rules is a single table; allowed: [[resources.{stage}.rules]] tables")
@@ -220,28 +217,20 @@ def _parse_section(stage: Stage, table: Any) -> ResourceRules:
 
 def _rule(table: Any, number: int, stage: Stage, defaults: Mapping[str, Any]) -> Rule:
     where = f"[[resources.{stage}.rules]] {number}"
-    if not isinstance(table, Mapping):
-        raise SpecError(f"{where} = {table!r} is not allowed; allowed: a table")
-    check_keys(table, where, [*Resources.model_fields, "where"])
+    check_keys(as_table(table, where, "a table"), where, [*Resources.model_fields, "where"])
     conditions = table.get("where")
     if not isinstance(conditions, Mapping) or not conditions:
         raise SpecError(
             f"{where} where = {conditions!r} is not allowed; allowed: a table of conditions such as "
             '{ "generator.size" = ["L", "XL"] }'
         )
-    sections = {"tokenizer": ("data", "tokenizer", "evaluation"), "run": ("run",)}.get(
-        stage, ("data", "tokenizer", "generator", "evaluation")
-    )
-    check_conditions(conditions, f"{where}.where", sections)
+    check_conditions(conditions, f"{where}.where", _SECTIONS[stage])
     fields = {name: value for name, value in table.items() if name != "where"}
     if not fields:
         raise SpecError(f"{where} sets nothing; allowed: {', '.join(Resources.model_fields)}")
-    _resources({**defaults, **fields}, where)
+    validated(Resources, {**defaults, **fields}, where)
     return Rule(conditions, fields)
 
 
-def _resources(fields: Mapping[str, Any], where: str) -> Resources:
-    try:
-        return Resources.model_validate(dict(fields))
-    except ValidationError as error:
-        raise SpecError(f"{where} {explain(error)}") from error
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number > 1)}"

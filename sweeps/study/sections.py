@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from results.errors import SpecError
 from scaling.specification.command_template import check_command
-from scaling.specification.spec import explain
 
 from .external_run import Stage
-from .fields import check_keys
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """Base of all: immutable, unknown keys refused, no silent conversion between types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+from .fields import Section
 
 
 class About(Section):
@@ -37,14 +26,14 @@ SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_leng
 class Seeds(Section):
     """[seeds]: seeds of the tokenizers; of the generators "same" (as their tokenizer's) or a list for each."""
 
-    tokenizer: SeedList = [0]
+    tokenizer: SeedList = Field([0])
     generator: Literal["same"] | SeedList = "same"
 
 
 class RunSeeds(Section):
     """[seeds] of a study of runs without a stage: a list, each of which is run with each combination."""
 
-    run: SeedList = [0]
+    run: SeedList = Field([0])
 
 
 class Limits(Section):
@@ -83,12 +72,3 @@ class Worker(Section):
     def stages(self) -> tuple[Stage, ...]:
         """The stages that the command executes, each once."""
         return tuple(dict.fromkeys([self.stage] if isinstance(self.stage, str) else self.stage))
-
-
-def parse_section(model: type[Model], where: str, table: Mapping[str, Any]) -> Model:
-    """The section of a table. Raises SpecError that names field, value and what is allowed, with a suggestion."""
-    check_keys(table, f"[{where}]", model.model_fields)
-    try:
-        return model.model_validate(dict(table))
-    except ValidationError as error:
-        raise SpecError(f"[{where}] {explain(error)}") from error

@@ -22,25 +22,24 @@ def find_tokenizer(root: Path, start: str) -> TokenizerRun:
     allowed = f"the start of the id of one tokenizer below {root}"
     if not re.fullmatch(r"[0-9a-f]{1,12}", start):
         raise SpecError(f"tokenizer.id = {start!r} is no id; allowed: {allowed} (hexadecimal digits, at most 12)")
-    known = sorted(_known(root))
-    found = [run for run_id in known if run_id.startswith(start) and (run := _tokenizer(root, run_id)) is not None]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        shown = ", ".join(f"{run.run_id} ({run.label})" for run in found[:SHOWN])
-        raise SpecError(f"tokenizer.id = {start!r} is not one but {len(found)} tokenizers, {shown}; allowed: {allowed}")
-    tokenizers = [run for run_id in known[:1000] if (run := _tokenizer(root, run_id)) is not None]
-    shown = ", ".join(f"{run.run_id} ({run.label})" for run in tokenizers[:SHOWN]) or "none is there yet"
-    more = f", and {len(tokenizers) - SHOWN} more" if len(tokenizers) > SHOWN else ""
-    raise SpecError(f"tokenizer.id = {start!r} is unknown; allowed: {allowed}: {shown}{more}")
-
-
-def _known(root: Path) -> set[str]:
-    """Ids of all runs that were begun or have a result below a root."""
     from results import Store
 
     begun = {path.name for path in (root / "attempts").glob("*") if path.is_dir()}
-    return begun | set(Store(root).finished())
+    known = sorted(begun | Store(root).finished())
+    matches = [run for run_id in known if run_id.startswith(start) and (run := _tokenizer(root, run_id)) is not None]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        what = f"is not one but {len(matches)} tokenizers, {_listed(matches)}; allowed: {allowed}"
+        raise SpecError(f"tokenizer.id = {start!r} {what}")
+    others = [run for run_id in known[:1000] if (run := _tokenizer(root, run_id)) is not None]
+    more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    shown = _listed(others) or "none is there yet"
+    raise SpecError(f"tokenizer.id = {start!r} is unknown; allowed: {allowed}: {shown}{more}")
+
+
+def _listed(runs: list[TokenizerRun]) -> str:
+    return ", ".join(f"{run.run_id} ({run.label})" for run in runs[:SHOWN])
 
 
 def _tokenizer(root: Path, run_id: str) -> TokenizerRun | None:

@@ -5,7 +5,6 @@ The format is documented in docs/studies.md. Everything is checked before anythi
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -19,11 +18,11 @@ from scaling.specification.spec import TokenizerRun
 
 from .expansion import Expander, Lookup
 from .external_run import AnyRun
-from .fields import FREE, check_keys, check_path, check_section
+from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse
 from .grid import GridBlock, parse_block
 from .hardware import Hardware
 from .resources import STAGES, Resources, ResourceTable, parse_resources
-from .sections import About, Limits, RunSeeds, Section, Seeds, Worker, parse_section
+from .sections import About, Limits, RunSeeds, Seeds, Worker
 from .stored_tokenizers import find_tokenizer
 
 __all__ = ["About", "Limits", "Run", "Seeds", "Study", "built_in", "load_study", "parse_study"]
@@ -86,17 +85,17 @@ class Study:
 
         Raises SpecError that names field, value and what is allowed, and the combination of axes.
         """
-        found: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         for run in self._expand():
-            found.setdefault(run.run_id, run)
-            if len(found) > self.limits.runs:
+            runs.setdefault(run.run_id, run)
+            if len(runs) > self.limits.runs:
                 raise SpecError(
                     f"study {self.name} has more than {self.limits.runs:,} runs; "
                     f"allowed by limits.runs: {self.limits.runs:,}"
                 )
-        if not found:
+        if not runs:
             raise SpecError(f"study {self.name} has no runs: exclusions leave nothing of its grid")
-        return list(found.values())
+        return list(runs.values())
 
     def _expand(self) -> Iterator[Run]:
         expander = Expander(self.name, self.sections, self.worker, self.lookup)
@@ -133,8 +132,7 @@ def load_study(name: str, overrides: Sequence[str] = (), root: Path | None = Non
         allowed = f"allowed: {', '.join(built_in())}, or the path of a TOML file"
         if len(path.parts) > 1 or path.suffix:
             raise UsageError(f"study = {name!r} does not exist: no such file or folder; {allowed}")
-        near = difflib.get_close_matches(name, built_in(), n=1)
-        raise UsageError(f"study = {name!r} is unknown; {f'did you mean {near[0]!r}? ' if near else ''}{allowed}")
+        raise UsageError(f"study = {name!r} is unknown; {nearest(name, built_in())}{allowed}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -153,16 +151,16 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
     for override in overrides:
         _override(document, override)
     for section in set(_SECTIONS) - {"grid"}:
-        if not isinstance(document.get(section, {}), dict):
-            raise SpecError(f"{section} = {document[section]!r} is not allowed; allowed: a table, [{section}]")
+        as_table(document.get(section, {}), section, f"a table, [{section}]")
     sections = {name: document[name] for name in _SPEC_SECTIONS if name in document}
     for name, table in sections.items():
-        check_section(name, table)
+        for key, value in table.items():
+            check_tree(f"{name}.{key}", value, f"[{name}]")
 
-    about = parse_section(About, "study", document.get("study", {}))
-    limits = parse_section(Limits, "limits", document.get("limits", {}))
+    about = parse(About, document.get("study", {}), "[study]")
+    limits = parse(Limits, document.get("limits", {}), "[limits]")
     resources = parse_resources(document.get("resources", {}))
-    hardware = parse_section(Hardware, "hardware", document["hardware"]) if "hardware" in document else None
+    hardware = parse(Hardware, document["hardware"], "[hardware]") if "hardware" in document else None
     worker = _worker(document)
     seeds, staged = document.get("seeds", {}), worker is None or "run" not in worker.stages
     base_seeds = _seeds(staged, "seeds", seeds)
@@ -173,22 +171,19 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
         raise SpecError("grid is a single table; allowed: [[grid]] blocks, with two brackets")
     blocks = [parse_block(table, number, sections) for number, table in enumerate(tables, 1)]
     for block in blocks:
-        _check_kind(block, worker)
+        _check_kind(block, worker, "generator" in sections)
         for override in overrides:
             path = override.partition("=")[0].strip()
-            set_here = block.paths | {f"seeds.{stage}" for stage in block.seeds}
-            clash = next(
-                (p for p in set_here if f"{p}.".startswith(f"{path}.") or f"{path}.".startswith(f"{p}.")), None
-            )
-            if clash:
-                raise SpecError(f"--set {path} has no effect: {block.where} sets {clash}; allowed: fields off the grid")
-        if "generator" not in sections and any(path.startswith("generator.") for path in block.paths):
-            raise SpecError(f"{block.where} sets a generator field, but there is no [generator]; add that section")
+            for path_set in block.paths | {f"seeds.{stage}" for stage in block.seeds}:
+                if f"{path_set}.".startswith(f"{path}.") or f"{path}.".startswith(f"{path_set}."):
+                    raise SpecError(
+                        f"--set {path} has no effect: {block.where} sets {path_set}; allowed: fields off the grid"
+                    )
     paired = tuple(
         (b, _seeds(staged, f"{b.where}.seeds", {**seeds, **b.seeds}) if b.seeds else base_seeds) for b in blocks
     )
     _check_stored(sections, blocks, seeds)
-    combinations = sum(_count(block, own, "generator" in sections) for block, own in paired)
+    combinations = sum(_count(block, its_seeds, "generator" in sections) for block, its_seeds in paired)
     if combinations > MAX_COMBINATIONS:
         raise SpecError(
             f"the grid of study {about.name} has {combinations:,} combinations; allowed: up to {MAX_COMBINATIONS:,} "
@@ -198,7 +193,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
 
 
 def _seeds(staged: bool, where: str, table: Mapping[str, Any]) -> Seeds | RunSeeds:
-    return parse_section(Seeds, where, table) if staged else parse_section(RunSeeds, where, table)
+    return parse(Seeds, table, f"[{where}]") if staged else parse(RunSeeds, table, f"[{where}]")
 
 
 def _count(block: GridBlock, seeds: Seeds | RunSeeds, generators: bool) -> int:
@@ -216,7 +211,7 @@ def _worker(document: Mapping[str, Any]) -> Worker | None:
             raise SpecError("[run] needs a command that executes it; allowed: with [worker] command = [...]")
         return None
     default = {"stage": "run"} if FREE in document else {}
-    worker = parse_section(Worker, "worker", default | document["worker"])
+    worker = parse(Worker, default | document["worker"], "[worker]")
     staged = [name for name in _SPEC_SECTIONS if name in document and name != FREE]
     if "run" in worker.stages and staged:
         raise SpecError(f"[{staged[0]}] stands beside runs of no stage; allowed: [run], or another worker.stage")
@@ -227,13 +222,15 @@ def _worker(document: Mapping[str, Any]) -> Worker | None:
     return worker
 
 
-def _check_kind(block: GridBlock, worker: Worker | None) -> None:
+def _check_kind(block: GridBlock, worker: Worker | None, generators: bool) -> None:
     """Raise SpecError for an axis that has no meaning for the kind of runs that the study has."""
     external = worker is not None and "run" in worker.stages
     wrong = sorted(path for path in block.paths if path.startswith("run.") != external)
     if wrong:
         kind, allowed = ("no", "run.<name>") if external else ("a", "fields of data, tokenizer, generator, evaluation")
         raise SpecError(f"{block.where} sets {wrong[0]}, but the study's runs have {kind} stage; allowed: {allowed}")
+    if not generators and any(path.startswith("generator.") for path in block.paths):
+        raise SpecError(f"{block.where} sets a generator field, but there is no [generator]; add that section")
 
 
 def _check_stored(sections: Mapping[str, Any], blocks: Sequence[GridBlock], seeds: Mapping[str, Any]) -> None:

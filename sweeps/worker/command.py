@@ -89,11 +89,7 @@ def run_command(
         about = {"command": command, "earlier": earlier.name if earlier else None}
         atomic.write(workspace.attempt / ABOUT, json.dumps(about) + "\n", durable=False)
 
-    lines = Lines(
-        recorder,
-        staged=not isinstance(spec, ExternalRun),
-        earlier=lambda: earlier_rows(spec, earlier) if earlier else None,
-    )
+    lines = _lines(spec, recorder, earlier)
     rows = LinesFile(Path(values["rows"]), lines)
     kills = memory_kills()
     log = workspace.attempt / ("log.txt" if place.rank == 0 else f"log-{place.rank}.txt")
@@ -147,15 +143,19 @@ def earlier_rows(spec: AnyRun, attempt: Path) -> Recorder:
     with suppress(OSError, ValueError, LookupError, TypeError):
         name = json.loads((attempt / ABOUT).read_text())["earlier"]
         before = attempt.parent / name if name and int(name) < int(attempt.name) else None
-    lines = Lines(
-        recorder,
-        staged=not isinstance(spec, ExternalRun),
-        earlier=lambda: earlier_rows(spec, before) if before else None,
-    )
     # It may have ended for a bad row; those before it are good.
     with suppress(UsageError):
-        LinesFile(attempt / ROWS, lines).close()
+        LinesFile(attempt / ROWS, _lines(spec, recorder, before)).close()
     return recorder
+
+
+def _lines(spec: AnyRun, recorder: Recorder, earlier: Path | None) -> Lines:
+    """What takes the lines of a run, which may go on from an earlier attempt."""
+    return Lines(
+        recorder,
+        staged=not isinstance(spec, ExternalRun),
+        earlier=lambda: earlier_rows(spec, earlier) if earlier else None,
+    )
 
 
 class _Trainer:
@@ -167,14 +167,13 @@ class _Trainer:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process; of stopping signals the one that it handles."""
-        chosen = number
-        caught = _caught(self.process.pid)
-        if caught is not None and number not in caught:
+        handled = _caught(self.process.pid)
+        if handled is not None and number not in handled:
             # A signal that it does not handle would kill it before it can save.
-            chosen = next((n for n in (signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1) if n in caught), signal.SIGTERM)
-        print(f"asking the trainer to save and stop ({signal.Signals(chosen).name})", flush=True)
+            number = next((n for n in (signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1) if n in handled), signal.SIGTERM)
+        print(f"asking the trainer to save and stop ({signal.Signals(number).name})", flush=True)
         with suppress(ProcessLookupError):
-            self.process.send_signal(chosen)
+            self.process.send_signal(number)
 
     def kill(self) -> None:
         """End it and whatever it has started."""
@@ -264,12 +263,8 @@ def _follow(trainer: _Trainer, rows: LinesFile, report: Callable[[Progress], Non
             raise RunError(str(error), "mistake") from error
         if rows.lines.progress is not shown:
             shown = rows.lines.progress
-            report(
-                Progress(
-                    shown.get("phase", "train"), shown["progress"], shown.get("detail", ""),
-                    shown.get("images_per_second"),
-                )
-            )  # fmt: skip
+            phase, detail, speed = shown.get("phase", "train"), shown.get("detail", ""), shown.get("images_per_second")
+            report(Progress(phase, shown["progress"], detail, speed))
         if code is not None:
             return code
         if stop():
@@ -312,10 +307,8 @@ def _judge(
 def _ending(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"signal {known.get(-code, -code)}"
 
 
 def _caught(pid: int) -> set[int] | None:

@@ -80,13 +80,7 @@ class Pulse(threading.Thread):
         with self._lock:
             if self._beat.phase == "starting":
                 self._beat = replace(self._beat, done_before=progress.done, begun=self.elapsed)
-            self._beat = replace(
-                self._beat,
-                phase=progress.phase,
-                done=progress.done,
-                detail=progress.detail,
-                images_per_second=progress.images_per_second,
-            )
+            self._beat = replace(self._beat, **vars(progress))
         self._wake.set()
 
     def start(self) -> None:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from results import StoreError
 from results.store import atomic
 from scaling.ranks import Place
 from sweeps.record.attempts import Attempt, attempts_folder
 
+T = TypeVar("T")
 START_SECONDS = 900.0
 """How long followers wait for rank 0: it may start much later, on a node that first has to boot."""
 
@@ -38,18 +41,20 @@ def announce(root: Path, run_id: str, place: Place, values: dict[str, Any]) -> N
 
 def await_leader(root: Path, run_id: str, place: Place, seconds: float = START_SECONDS) -> dict[str, Any]:
     """What rank 0 announced. Raises StoreError if it does not come."""
-    path, deadline = _start(root, run_id, place), time.monotonic() + seconds
-    while True:
+    path = _start(root, run_id, place)
+
+    def announced() -> dict[str, Any] | None:
         try:
-            found = json.loads(path.read_text())
-            if isinstance(found, dict):
-                return found
+            values = json.loads(path.read_text())
         except (OSError, ValueError):
             # Listing the folder makes a network file system look anew.
             list(path.parent.glob(".start-*"))
-        if time.monotonic() > deadline:
-            raise StoreError(f"rank {place.rank} waited {seconds:.0f} s in vain for rank 0 to write {path}")
-        time.sleep(0.1)
+            return None
+        return values if isinstance(values, dict) else None
+
+    if (values := _await(announced, seconds)) is None:
+        raise StoreError(f"rank {place.rank} waited {seconds:.0f} s in vain for rank 0 to write {path}")
+    return values
 
 
 def withdraw(root: Path, run_id: str, place: Place) -> None:
@@ -71,28 +76,28 @@ def tell_end(attempt: Attempt, rank: int, cause: str, message: str) -> None:
 
 def await_end(attempt: Attempt, seconds: float = 60.0) -> None:
     """Wait until rank 0 has ended the attempt: srun may kill all processes of a step when one ends badly."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        beat = attempt.heartbeat
-        if beat is not None and beat.state != "running":
-            return
-        time.sleep(0.2)
+    _await(lambda: True if (beat := attempt.heartbeat) and beat.state != "running" else None, seconds)
 
 
 def first_end(attempt: Attempt, seconds: float = 2.0) -> tuple[str, str] | None:
     """Cause and message of the follower that ended badly first, waiting a moment for it to say so."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = []
+
+    def told() -> list[tuple[float, str, str]] | None:
+        ends = []
         for path in attempt.path.glob("end-*.json"):
-            try:
+            with suppress(OSError, ValueError, LookupError, TypeError):
                 values = json.loads(path.read_text())
-                found.append((float(values["time"]), str(values["cause"]), f"{path.stem[4:]}: {values['message']}"))
-            except (OSError, ValueError, LookupError, TypeError):
-                continue
-        if found:
-            _, cause, message = min(found)
-            return cause, f"rank {message}"
-        if time.monotonic() > deadline:
-            return None
+                message = f"rank {path.stem[4:]}: {values['message']}"
+                ends.append((float(values["time"]), str(values["cause"]), message))
+        return ends or None
+
+    ends = _await(told, seconds)
+    return min(ends)[1:] if ends else None
+
+
+def _await(look: Callable[[], T | None], seconds: float) -> T | None:
+    """What `look` gives once that is something; None after these seconds."""
+    deadline = time.monotonic() + seconds
+    while (value := look()) is None and time.monotonic() < deadline:
         time.sleep(0.1)
+    return value

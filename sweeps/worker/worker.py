@@ -92,19 +92,18 @@ def work(
     try:
         if place.rank:
             return _follow(root, spec, options, execute, log)
-        found = _claim(root, spec, options)
-        if isinstance(found, Outcome):
-            rendezvous.announce(root, spec.run_id, place, {"outcome": asdict(found)})
-            return found
-        with atomic.storage(found.log):
-            log(found.log)
+        attempt = _claim(root, spec, options)
+        if isinstance(attempt, Outcome):
+            rendezvous.announce(root, spec.run_id, place, {"outcome": asdict(attempt)})
+            return attempt
+        with atomic.storage(attempt.log):
+            log(attempt.log)
         place = place.hosted()
-        options = replace(options, place=place)
-        meeting = {"address": place.address, "port": place.port}
-        rendezvous.announce(root, spec.run_id, place, {"attempt": found.number} | meeting)
+        meeting = {"attempt": attempt.number, "address": place.address, "port": place.port}
+        rendezvous.announce(root, spec.run_id, place, meeting)
     except StoreError as error:
         return Outcome(spec.run_id, "storage", cause="storage", message=str(error))
-    return _Worker(root, spec, found, started_at, options).perform(execute)
+    return _Worker(root, spec, attempt, started_at, replace(options, place=place)).perform(execute)
 
 
 def _claim(root: Path, spec: Run, options: Options) -> Attempt | Outcome:
@@ -248,8 +247,8 @@ class _Worker:
         if told is not None:
             return told
         if cause == "error" and "connection" in message.lower():
-            found, why = failure_causes.of_death(self.attempt.heartbeat, signal.SIGKILL)
-            return found, f"another process of the training ended without a word, perhaps {why}"
+            cause, why = failure_causes.of_death(self.attempt.heartbeat, signal.SIGKILL)
+            return cause, f"another process of the training ended without a word, perhaps {why}"
         return cause, message
 
     def _finish(self, result: Result, cause: str | None, message: str | None) -> tuple[Result, str | None]:
@@ -257,15 +256,11 @@ class _Worker:
         run_id, number = self.spec.run_id, self.attempt.number
         if self.attempt.overtaken:
             return "taken", OVERTAKEN
+        seconds = self.elapsed_before + self.pulse.elapsed
         row = run_row(
-            self.spec,
-            status=result,
-            cause=cause,
-            message=message,
-            started_at=self.started_at,
-            wall_seconds=self.elapsed_before + self.pulse.elapsed,
+            self.spec, status=result, cause=cause, message=message, started_at=self.started_at, wall_seconds=seconds,
             peak_memory_bytes=peak_memory(),
-        )
+        )  # fmt: skip
         tables = self.recorder.tables(row)
         if result == "done":
             artifacts.stage(self.root, run_id, number, self.attempt.path / "artifacts")
@@ -291,11 +286,11 @@ class _Worker:
 def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, log: Callable[[Path], None]) -> Outcome:
     """The part of a process that is not rank 0: train with it, write nothing but a log. Raises StoreError."""
     place, run_id = options.place, spec.run_id
-    found = rendezvous.await_leader(root, run_id, place)
-    if "attempt" not in found:
-        return Outcome(**found["outcome"])
-    number = int(found["attempt"])
-    options = replace(options, place=replace(place, address=found["address"], port=found["port"]))
+    told = rendezvous.await_leader(root, run_id, place)
+    if "attempt" not in told:
+        return Outcome(**told["outcome"])
+    number = int(told["attempt"])
+    options = replace(options, place=replace(place, address=told["address"], port=told["port"]))
     attempt = Attempt(attempts_folder(root) / run_id / str(number))
     with atomic.storage(attempt.path):
         log(rendezvous.log_of(attempt, place.rank))

@@ -49,7 +49,8 @@ SMALL = {
     "[16384, 32768, 65536]": "[1024, 2048]",
     "warmup_images = 4096": "warmup_images = 256",
     "tokenizer = [0, 1, 2]": "tokenizer = [0]",
-    "[seeds]": "[tokenizer]\ntrain_images = 2048\noptimiser = { warmup_images = 512 }\n[evaluation]\nsamples = 128\n[seeds]",
+    "[seeds]": "[tokenizer]\ntrain_images = 2048\noptimiser = { warmup_images = 512 }\n[evaluation]\nsamples = 128\n"
+    "[seeds]",
 }
 """What makes the study of the README small enough to be trained here."""
 

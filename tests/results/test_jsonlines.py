@@ -59,7 +59,7 @@ def test_each_kind_of_line() -> None:
         ({"step": 1, "loss": 1, "branch": 3}, "branch = 3 is not allowed"),
         ({"step": 1, "loss": 1, "split": "test"}, "split = 'test' is not allowed; allowed: train, validation"),
         ({"step": 1, "loss": 1, "flops": math.inf}, "flops = inf is not allowed; allowed: a finite number"),
-        ({"metric": "gFID", "value": 1, "step": 1, "n": 1}, "metric = 'gFID' is unknown; did you mean 'gfid'\\? allowed: rfid"),
+        ({"metric": "gFID", "value": 1, "step": 1, "n": 1}, "'gFID' is unknown; did you mean 'gfid'\\? allowed: rfid"),
         ({"metric": ["gfid"], "value": 1, "step": 1, "n": 1}, "metric = .* is unknown"),
         ({"metric": "gfid", "value": 1, "step": 1}, "field n is missing; metric 'gfid' needs it"),
         ({"metric": "gfid", "value": math.nan, "step": 1, "n": 1}, "value = nan is not allowed"),

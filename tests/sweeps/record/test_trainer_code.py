@@ -9,13 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from results import Store, StoreError
-from sweeps.backends.base import Request
 from sweeps.cli.app import app
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import attempts_at
 from sweeps.record.trainer_code import done_with_other_code, notice, rerun
 from sweeps.study.study import load_study
-from tests.sweeps.rooted_study import submit_here
 
 STUDY = '[study]\nname = "t"\n[worker]\ncommand = ["python", "t2.py"]\nstage = "run"\n[seeds]\nrun = [0, 1]\n'
 TRAINER = """
@@ -46,8 +44,9 @@ def _plan(study: Path) -> Plan:
 
 
 def _train(study: Path, root: Path) -> None:
-    summary = submit_here(Request(_plan(study), root, jobs=2))
-    assert {outcome.result for outcome in summary.outcomes.values()} <= {"done"}, summary.outcomes
+    words = ["submit", str(study), "--wait", "--jobs", "2", "--root", str(root)]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
 
 
 def test_changed_and_vanished_code_is_said_and_trained_again(
