@@ -100,11 +100,11 @@ class _Execution:
 
     def _encode(
         self, model: Tokenizer, images: Mapping[Split, Images], begin: float, end: float
-    ) -> dict[str, TokenSplit]:
+    ) -> dict[Split, TokenSplit]:
         """All images as tokens, while the share of the run that is done goes from `begin` to `end`."""
         folder, total = self.workspace.encoded, sum(map(len, images.values()))
         earlier = [attempt / folder.name for attempt in self.workspace.earlier]
-        tokens: dict[str, TokenSplit] = {}
+        tokens: dict[Split, TokenSplit] = {}
         for split, found in images.items():
             before = sum(len(other.labels) for other in tokens.values())
 

@@ -45,12 +45,12 @@ def check(folder: Path) -> CheckReport:
     lost = sum(len(damage.lost) for damage in damaged)
     listed = loose_sets(folder)
     version, compacted = _named(folder)
-    loose = {name: one for name, one in listed.items() if name not in compacted}
-    for name, one in loose.items():
-        found = one.damaged_file()
-        if found is not None and one.path.is_dir():
-            file, reason = found
-            damaged.append(Damage(str(name), file, reason, _quarantine(folder, one.path, reason), (name.run_id,)))
+    loose = {name: files for name, files in listed.items() if name not in compacted}
+    for name, files in loose.items():
+        damage = files.damaged_file()
+        if damage is not None and files.path.is_dir():
+            moved_to = _quarantine(folder, files.path, damage[1])
+            damaged.append(Damage(str(name), *damage, moved_to, (name.run_id,)))
     return CheckReport(len(loose) + len(compacted) + lost, tuple(damaged), tuple(clean(folder, version)))
 
 
