@@ -105,7 +105,7 @@ class _Execution:
         folder, total = self.workspace.encoded, sum(map(len, images.values()))
         earlier = [attempt / folder.name for attempt in self.workspace.earlier]
         tokens: dict[Split, TokenSplit] = {}
-        for split, found in images.items():
+        for split, labelled in images.items():
             before = sum(len(other.labels) for other in tokens.values())
 
             def step(done: int, speed: float | None, before: int = before) -> None:
@@ -115,7 +115,8 @@ class _Execution:
                 if self.stop():
                     raise RunError(f"stopped at {place} encoded; these and a checkpoint are kept", "interrupted")
 
-            tokens[split] = TokenSplit(encode_split(model, found.pixels, split, folder, earlier, step), found.labels)
+            encoded = encode_split(model, labelled.pixels, split, folder, earlier, step)
+            tokens[split] = TokenSplit(encoded, labelled.labels)
         return tokens
 
     def generator(self, spec: GeneratorRun) -> None:

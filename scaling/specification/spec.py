@@ -265,9 +265,9 @@ class GeneratorRun(RunFields):
     @cached_property
     def canonical(self) -> str:
         """The canonical JSON of the whole specification; the tokenizer's text, which many runs share, is made once."""
-        own = _text(self._own | {"tokenizer": None})
+        text = _text(self._own | {"tokenizer": None})
         # Keys are sorted and no earlier part has a key of that name, so the first match is the field itself.
-        return own.replace('"tokenizer":null', f'"tokenizer":{self.tokenizer.canonical}', 1)
+        return text.replace('"tokenizer":null', f'"tokenizer":{self.tokenizer.canonical}', 1)
 
     @cached_property
     def family(self) -> str:

@@ -53,10 +53,10 @@ def encode_split(
     done = encoded = 0
     clock = time.monotonic()
     while done < len(pixels):
-        found = shards.at(done)
-        if found is not None:
-            parts.append(found)
-            done += len(found)
+        shard = shards.at(done)
+        if shard is not None:
+            parts.append(shard)
+            done += len(shard)
             step(done, None)
             continue
         fresh: list[Tensor] = []
