@@ -26,12 +26,12 @@ def provenance() -> dict[str, Any]:
     python, packages   versions; a package that is not installed is None
     cpu, cores, machine, system, host
     """
-    here = Path(__file__).resolve().parent.parent
-    commit, diff = _git(here)
+    root = Path(__file__).resolve().parent.parent
+    commit, diff = _git(root)
     return {
         "git": commit,
         "diff": diff,
-        "code": _code_hash(here),
+        "code": _code_hash(root),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "cpu": cpu_model(),
@@ -55,9 +55,9 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if platform.system() == "Darwin":
-        found = output(["sysctl", "-n", "machdep.cpu.brand_string"], Path("/"))
-        if found:
-            return found.decode().strip()
+        name = output(["sysctl", "-n", "machdep.cpu.brand_string"], Path("/"))
+        if name:
+            return name.decode().strip()
     return platform.processor() or platform.machine()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
@@ -24,14 +25,9 @@ if TYPE_CHECKING:
 
 _SPLITS = ("train", "validation")
 COST_FACTS = (
-    "parameters_embedding",
-    "parameters_other",
-    "parameters_frozen",
-    "flops_per_image",
-    "path_flops",
-    "executed_flops",
+    "parameters_embedding", "parameters_other", "parameters_frozen", "flops_per_image", "path_flops", "executed_flops",
     "peak_memory_bytes",
-)
+)  # fmt: skip
 """Columns of `runs` that a trainer of one's own may measure of its own model, in place of what a specification says."""
 _NOT_FACTS = ("run_id", "attempt", "stage", "status", "cause", "message", "spec", "seed", "provenance", "source")
 FACTS = {column.name: column for column in COLUMNS["runs"] if column.name not in _NOT_FACTS}
@@ -88,9 +84,9 @@ class Recorder:
         position = {
             "branch": _branch(branch),
             "step": _whole("step", step),
-            "images": None if images is None else _whole("images", images),
-            "tokens": None if tokens is None else _whole("tokens", tokens),
-            "flops": None if flops is None else _finite("flops", flops),
+            "images": _optional(_whole, "images", images),
+            "tokens": _optional(_whole, "tokens", tokens),
+            "flops": _optional(_finite, "flops", flops),
             "split": _choice("split", split, _SPLITS),
         }
         if not terms:
@@ -123,11 +119,11 @@ class Recorder:
         row = {
             "branch": _branch(branch),
             "step": _whole("step", step),
-            "images": None if images is None else _whole("images", images),
-            "path_flops": None if path_flops is None else _finite("path_flops", path_flops),
+            "images": _optional(_whole, "images", images),
+            "path_flops": _optional(_finite, "path_flops", path_flops),
             "metric": metric_name(metric),
             "value": _finite(metric, value),
-            "standard_error": None if standard_error is None else _finite("standard_error", standard_error),
+            "standard_error": _optional(_finite, "standard_error", standard_error),
             "n": None if n is None else _whole("n", n, least=1),
             "guidance": protocol.guidance if guidance is None else _finite("guidance", guidance),
             "split": _choice("split", split, _SPLITS),
@@ -247,10 +243,7 @@ def _keys(curves: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> se
 
 
 def _branch(value: str) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"branch = {value!r} is not allowed; allowed: 'trunk' or 'decay@<training images>'")
-    trunk_or_decay = value == "trunk" or (value.startswith("decay@") and value.removeprefix("decay@").isdigit())
-    if not trunk_or_decay:
+    if not isinstance(value, str) or not (value == TRUNK or re.fullmatch(r"decay@\d+", value)):
         raise UsageError(f"branch = {value!r} is not allowed; allowed: 'trunk' or 'decay@<training images>'")
     return value
 
@@ -261,11 +254,15 @@ def _choice(name: str, value: str, allowed: Mapping[str, object] | tuple[str, ..
     return value
 
 
+def _optional(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
+
+
 def _whole(name: str, value: SupportsIndex, least: int = 0) -> int:
     try:
         number = value.__index__()
-    except (AttributeError, TypeError) as error:
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: a whole number from {least}") from error
+    except (AttributeError, TypeError):
+        number = least - 1
     if number < least or isinstance(value, bool):
         raise UsageError(f"{name} = {value!r} is not allowed; allowed: a whole number from {least}")
     return number

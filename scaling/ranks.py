@@ -129,18 +129,8 @@ def first_host(nodes: str) -> str:
 
 def parse_first_host(nodes: str) -> str:
     """The same without scontrol. Raises UsageError for a text that is no list of nodes."""
-    name, rest = "", nodes.strip()
-    while rest and rest[0] != ",":
-        bracket = re.match(r"\[([^\[\]]+)\]", rest)
-        if bracket:
-            # A range 003-004 begins with its first number, zeros included.
-            name += re.split(r"[-,]", bracket[1])[0]
-            rest = rest[bracket.end() :]
-            continue
-        plain = re.match(r"[^\[\],]+", rest)
-        if plain is None:
-            raise UsageError(f"nodes = {nodes!r} is no list of nodes, such as n1,n2 or gpu[003-004]")
-        name, rest = name + plain[0], rest[plain.end() :]
-    if not name:
+    names = re.match(r"((?:[^\[\],]+|\[[^\[\]]+\])+)(,|$)", nodes.strip())
+    if names is None:
         raise UsageError(f"nodes = {nodes!r} is no list of nodes, such as n1,n2 or gpu[003-004]")
-    return name
+    # A range 003-004 begins with its first number, zeros included.
+    return re.sub(r"\[([^\[\]]+)\]", lambda bracket: re.split(r"[-,]", bracket[1])[0], names[1])

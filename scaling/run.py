@@ -100,12 +100,12 @@ class _Execution:
 
     def _encode(
         self, model: Tokenizer, images: Mapping[Split, Images], begin: float, end: float
-    ) -> dict[str, TokenSplit]:
+    ) -> dict[Split, TokenSplit]:
         """All images as tokens, while the share of the run that is done goes from `begin` to `end`."""
         folder, total = self.workspace.encoded, sum(map(len, images.values()))
         earlier = [attempt / folder.name for attempt in self.workspace.earlier]
-        tokens: dict[str, TokenSplit] = {}
-        for split, found in images.items():
+        tokens: dict[Split, TokenSplit] = {}
+        for split, labelled in images.items():
             before = sum(len(other.labels) for other in tokens.values())
 
             def step(done: int, speed: float | None, before: int = before) -> None:
@@ -115,7 +115,8 @@ class _Execution:
                 if self.stop():
                     raise RunError(f"stopped at {place} encoded; these and a checkpoint are kept", "interrupted")
 
-            tokens[split] = TokenSplit(encode_split(model, found.pixels, split, folder, earlier, step), found.labels)
+            encoded = encode_split(model, labelled.pixels, split, folder, earlier, step)
+            tokens[split] = TokenSplit(encoded, labelled.labels)
         return tokens
 
     def generator(self, spec: GeneratorRun) -> None:

@@ -65,12 +65,12 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
     """
     names, records = _records(path, content)
     targets = _targets(path, names, columns)
-    own = [name for name, target in targets.items() if target is None]
-    if own and not keep:
-        near = {name: found for name in own if (found := suggestion(name))}
-        hint = "".join(f" Is {name} {found}? --map {name}={found}." for name, found in near.items())
+    others = [name for name, target in targets.items() if target is None]
+    if others and not keep:
+        near = {name: known for name in others if (known := suggestion(name))}
+        hint = "".join(f" Is {name} {known}? --map {name}={known}." for name, known in near.items())
         raise UsageError(
-            f"{path.name} has columns without a meaning here: {', '.join(own)}; --map COLUMN=NAME says what one is "
+            f"{path.name} has columns without a meaning here: {', '.join(others)}; --map COLUMN=NAME says what one is "
             f"({', '.join(_allowed())}), --keep-others stores them with the runs as they are.{hint}"
         )
     rounded: dict[str, int] = {}
@@ -86,15 +86,14 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
         rows.append(row)
     if not any(row.values for row in rows):
         raise DataError(f"{path.name} has no measured value in any row")
-    return ForeignTable(tuple(rows), tuple(own), rounded)
+    return ForeignTable(tuple(rows), tuple(others), rounded)
 
 
 def suggestion(name: str) -> str | None:
     """The name of ours that a column's name resembles; None if there is none."""
-    known = [RUN, *FACTS, *POSITION, *PROTOCOL, *METRICS, "metric", "value"]
+    known = _allowed()
     plain = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
-    found = difflib.get_close_matches(plain, known, n=1, cutoff=0.75) if len(plain) > 2 else []
-    return found[0] if found else None
+    return next(iter(difflib.get_close_matches(plain, known, n=1, cutoff=0.75) if len(plain) > 2 else ()), None)
 
 
 def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, Any]]]:
@@ -108,7 +107,7 @@ def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, 
             table = pq.read_table(pa.BufferReader(content))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path.name} is no Parquet file: {str(error).splitlines()[0]}") from error
-        names, found = [str(name) for name in table.column_names], table.to_pylist()
+        names, records = [str(name) for name in table.column_names], table.to_pylist()
     elif suffix in (".csv", ".tsv"):
         try:
             text = content.decode("utf-8-sig")
@@ -122,19 +121,19 @@ def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, 
             raise DataError(f"{path.name} is no CSV file: {error}") from error
         lines = [line for line in lines if line]
         names = [name.strip() for name in lines[0]] if lines else []
-        found = []
+        records = []
         for number, line in enumerate(lines[1:], 1):
             if len(line) != len(names):
                 raise DataError(f"{path.name} row {number} has {len(line)} values, the header {len(names)}")
-            found.append(dict(zip(names, line, strict=True)))
+            records.append(dict(zip(names, line, strict=True)))
     else:
         raise UsageError(f"file = {path.name!r} is not allowed; allowed: .csv, .tsv, .parquet")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has the column {twice[0]!r} more than once")
-    if not found:
+    if not records:
         raise DataError(f"{path.name} has no rows")
-    return names, found
+    return names, records
 
 
 def _targets(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[str, str | None]:
@@ -230,16 +229,16 @@ def _finish(path: Path, row: Row, long: bool) -> None:
 def _typed(path: Path, number: int, name: str, column: Column, value: Any, rounded: dict[str, int]) -> Any:
     if column.type == "string":
         return str(value)
-    found = _number(path, number, name, value)
+    real = _number(path, number, name, value)
     if column.type == "float64":
-        return found
-    if not found.is_integer():
-        if found < _ROUNDED_FROM:
+        return real
+    if not real.is_integer():
+        if real < _ROUNDED_FROM:
             raise DataError(
                 f"{path.name} row {number}, column {name}: {value!r} is no whole number; {column.name} is one"
             )
         rounded[name] = rounded.get(name, 0) + 1
-    whole = round(found)
+    whole = round(real)
     if whole < 0:
         raise DataError(f"{path.name} row {number}, column {name}: {value!r} is negative; {column.name} cannot be")
     return whole
@@ -247,9 +246,9 @@ def _typed(path: Path, number: int, name: str, column: Column, value: Any, round
 
 def _number(path: Path, number: int, name: str, value: Any) -> float:
     try:
-        found = float("x") if isinstance(value, bool) else float(value)
+        real = float("x") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a number") from None
-    if not math.isfinite(found):
+    if not math.isfinite(real):
         raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a finite number")
-    return found
+    return real

@@ -24,7 +24,7 @@ from results.store.run_set import SetName, StoredRun
 from results.store.segments import IndexBlock, IndexEntry
 from results.store.versions import Version
 
-from .foreign_table import FACTS, RUN, ForeignTable, Row, read_foreign
+from .foreign_table import FACTS, POSITION, RUN, ForeignTable, Row, read_foreign
 
 if TYPE_CHECKING:
     from results.store.store import Store
@@ -134,8 +134,8 @@ def _digests(store: Store, runs: list[_Run]) -> dict[str, str]:
     """What the stored runs among these were when they were imported."""
     if not runs:
         return {}
-    found = store.read("runs", [run.row["run_id"] for run in runs]).select(["run_id", "provenance"]).to_pylist()
-    return {row["run_id"]: json.loads(row["provenance"])["imported"]["rows"] for row in found}
+    rows = store.read("runs", [run.row["run_id"] for run in runs]).select(["run_id", "provenance"]).to_pylist()
+    return {row["run_id"]: json.loads(row["provenance"])["imported"]["rows"] for row in rows}
 
 
 def _runs(path: Path, table: ForeignTable, source: str, stage: str | None) -> list[_Run]:
@@ -157,24 +157,20 @@ def _run(path: Path, run_id: str, rows: list[Row], source: str, stage: str | Non
     """One run out of its rows. Raises DataError where they contradict each other."""
     first = rows[0]
     for later in rows[1:]:
-        for name in sorted(set(first.facts) | set(later.facts)):
-            one, other = first.facts.get(name), later.facts.get(name)
-            if one != other:
+        for name in sorted(first.facts.keys() | later.facts.keys()):
+            value, other = first.facts.get(name), later.facts.get(name)
+            if value != other:
                 raise DataError(
-                    f"{path.name} row {later.number}: {name} = {other!r} differs from {one!r} in row {first.number} of "
-                    "the same run"
+                    f"{path.name} row {later.number}: {name} = {other!r} differs from {value!r} in row {first.number} "
+                    "of the same run"
                 )
     facts = {name: value for name, value in first.facts.items() if name != RUN}
     images = [row.position["images"] for row in rows if "images" in row.position]
     flops = [row.position["path_flops"] for row in rows if "path_flops" in row.position]
     kind = stage or facts.get("stage") or _stage(rows)
     values = {"imported": {"source": source, RUN: first.facts.get(RUN), "facts": facts, "others": first.others}}
-    row: dict[str, Any] = dict.fromkeys(FACTS) | {
-        "train_images": max(images, default=None),
-        "path_flops": max(flops, default=None),
-        "seed": 0,
-        "stage": kind,
-    }
+    costs = {"train_images": max(images, default=None), "path_flops": max(flops, default=None)}
+    row: dict[str, Any] = dict.fromkeys(FACTS) | costs | {"seed": 0, "stage": kind}
     row |= {name: value for name, value in facts.items() if name != "stage"}
     row |= {"run_id": run_id, "attempt": 1, "status": "done", "spec": _canonical(values), "source": source}
     if kind != "run":
@@ -197,17 +193,18 @@ def _names(row: dict[str, Any], source: str) -> dict[str, Any]:
     label = row["tokenizer"] or (f"K{codes}-T{tokens}" if codes and tokens else "unknown")
     same = ("downsampling", "quantizer", "codebook_size", "tokens_per_image", "regulariser", "regulariser_weight")
     family = row["tokenizer_family"] or _hash([source, label, *(row[name] for name in same)], 12)
-    found: dict[str, Any] = {"tokenizer": label, "tokenizer_family": family}
+    names: dict[str, Any] = {"tokenizer": label, "tokenizer_family": family}
     if row["tokenizer_seed"] is None:
-        found["tokenizer_seed"] = row["seed"] if row["stage"] == "tokenizer" else 0
+        names["tokenizer_seed"] = row["seed"] if row["stage"] == "tokenizer" else 0
     if row["regulariser_weight"] is None and row["regulariser"] is None:
-        found["regulariser_weight"] = 0.0
+        names["regulariser_weight"] = 0.0
     if row["stage"] == "generator":
         size = row["parameters_other"]
-        found["generator"] = row["generator"] or ("unknown" if size is None else f"{size / 1e6:.4g}M")
-        own = ("width", "layers", "parameters_other", "learning_rate", "batch_size")
-        found["generator_family"] = row["generator_family"] or _hash([found["generator"], *(row[n] for n in own)], 12)
-    return found
+        names["generator"] = row["generator"] or ("unknown" if size is None else f"{size / 1e6:.4g}M")
+        fields = ("width", "layers", "parameters_other", "learning_rate", "batch_size")
+        identity = [names["generator"], *(row[field] for field in fields)]
+        names["generator_family"] = row["generator_family"] or _hash(identity, 12)
+    return names
 
 
 def _label(row: dict[str, Any], run_id: str) -> str:
@@ -219,7 +216,7 @@ def _label(row: dict[str, Any], run_id: str) -> str:
 
 def _evaluations(path: Path, run_id: str, rows: list[Row], run: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of `evaluations`. Raises DataError for a bad protocol or for two rows of one place."""
-    found: list[dict[str, Any]] = []
+    evaluations: list[dict[str, Any]] = []
     seen: dict[tuple[Any, ...], int] = {}
     for row in rows:
         at = row.position
@@ -241,13 +238,10 @@ def _evaluations(path: Path, run_id: str, rows: list[Row], run: dict[str, Any]) 
                     "(--map COLUMN=NAME)"
                 )
             seen[key] = row.number
-            found.append(
-                {"run_id": run_id, "attempt": 1, "branch": branch, "step": step, "images": at.get("images"),
-                 "path_flops": at.get("path_flops"), "metric": metric, "value": value,
-                 "standard_error": at.get("standard_error"), "n": at.get("n"), "guidance": at.get("guidance"),
-                 "split": split, "protocol": protocol.id, "protocol_json": protocol.json, "flag": at.get("flag")}
-            )  # fmt: skip
-    return found
+            known = {name: at.get(name) for name in POSITION} | {"branch": branch, "step": step, "split": split}
+            known |= {"run_id": run_id, "attempt": 1, "metric": metric, "value": value}
+            evaluations.append(known | {"protocol": protocol.id, "protocol_json": protocol.json})
+    return evaluations
 
 
 def _block(runs: list[_Run], about: Mapping[str, Any]) -> IndexBlock:
@@ -262,20 +256,14 @@ def _block(runs: list[_Run], about: Mapping[str, Any]) -> IndexBlock:
     ]
     evaluations = [row for run in ordered for row in run.evaluations]
     tables = {"runs": rows, "curves": [], "evaluations": evaluations}
-    entries = [
-        IndexEntry(
-            StoredRun.of_row({"cause": None, "message": None} | row),
-            {"runs": 1, "curves": 0, "evaluations": len(run.evaluations)},
-            run.digest,
-        )
-        for run, row in zip(ordered, rows, strict=True)
-    ]
-    pieces = {
-        (False, name): [
-            (pa.Table.from_pylist(tables[name], arrow_schema(name)), [(e.summary.name, e.rows[name]) for e in entries])
-        ]
-        for name in TABLES
-    }
+    entries = []
+    for run, row in zip(ordered, rows, strict=True):
+        counts = {"runs": 1, "curves": 0, "evaluations": len(run.evaluations)}
+        entries.append(IndexEntry(StoredRun.of_row({"cause": None, "message": None} | row), counts, run.digest))
+    pieces = {}
+    for name in TABLES:
+        counted = [(entry.summary.name, entry.rows[name]) for entry in entries]
+        pieces[False, name] = [(pa.Table.from_pylist(tables[name], arrow_schema(name)), counted)]
     return IndexBlock.of(pieces, entries)
 
 

@@ -45,12 +45,12 @@ def check(folder: Path) -> CheckReport:
     lost = sum(len(damage.lost) for damage in damaged)
     listed = loose_sets(folder)
     version, compacted = _named(folder)
-    loose = {name: one for name, one in listed.items() if name not in compacted}
-    for name, one in loose.items():
-        found = one.damaged_file()
-        if found is not None and one.path.is_dir():
-            file, reason = found
-            damaged.append(Damage(str(name), file, reason, _quarantine(folder, one.path, reason), (name.run_id,)))
+    loose = {name: files for name, files in listed.items() if name not in compacted}
+    for name, files in loose.items():
+        damage = files.damaged_file()
+        if damage is not None and files.path.is_dir():
+            moved_to = _quarantine(folder, files.path, damage[1])
+            damaged.append(Damage(str(name), *damage, moved_to, (name.run_id,)))
     return CheckReport(len(loose) + len(compacted) + lost, tuple(damaged), tuple(clean(folder, version)))
 
 
@@ -98,16 +98,16 @@ def _check_segments(folder: Path) -> list[Damage]:
     """Replace each damaged segment by one with the sets of it that are whole."""
     for _ in range(_TRIES):
         version = current(folder)
-        found = {segment.name: damage for segment in version.segments if (damage := segment.damaged_file())}
+        damage_of = {segment.name: flaw for segment in version.segments if (flaw := segment.damaged_file())}
         if current(folder).number != version.number:
             # What seems damaged may only have been replaced.
             continue
-        if not found:
+        if not damage_of:
             return []
-        bad = [segment for segment in version.segments if segment.name in found]
+        bad = [segment for segment in version.segments if segment.name in damage_of]
         rescued = {segment.name: _salvaged(segment) for segment in bad}
         written = [write_segment(folder / FOLDER, block) for block, _ in rescued.values() if block and block.entries]
-        kept = [segment for segment in version.segments if segment.name not in found]
+        kept = [segment for segment in version.segments if segment.name not in damage_of]
         new = publish(folder, version, [*kept, *written])
         if new is None:
             for segment in written:
@@ -116,7 +116,7 @@ def _check_segments(folder: Path) -> list[Damage]:
         retire(folder, new, ())
         damages = []
         for segment in bad:
-            file, reason = found[segment.name]
+            file, reason = damage_of[segment.name]
             lost = sorted({name.run_id for name in rescued[segment.name][1]})
             text = f"{reason}\nlost: {', '.join(lost) or 'nothing'}"
             damages.append(Damage(segment.name, file, reason, _quarantine(folder, segment.path, text), tuple(lost)))

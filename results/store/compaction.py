@@ -46,8 +46,8 @@ class Compaction:
 def loose_sets(folder: Path) -> dict[SetName, LooseSet]:
     """The sets below the store's folder that have a folder of their own, in order."""
     names = (SetName.parse(name) for name in listing(folder))
-    found = {name: LooseSet(folder / str(name)) for name in names if name is not None}
-    return dict(sorted(found.items(), key=lambda item: item[0].order))
+    sets = {name: LooseSet(folder / str(name)) for name in names if name is not None}
+    return dict(sorted(sets.items(), key=lambda item: item[0].order))
 
 
 def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
@@ -72,7 +72,7 @@ def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
 def _compacted(folder: Path, loose: dict[SetName, LooseSet], base: Version, settle: float) -> Compaction | None:
     """Put loose sets and small segments together; None if another writer was faster."""
     present = base.names()
-    fresh, damaged = load_sets({name: one for name, one in loose.items() if name not in present})
+    fresh, damaged = load_sets({name: files for name, files in loose.items() if name not in present})
     small = [segment for segment in base.segments if segment.size < LARGE_BYTES]
     version = base
     if fresh.entries or len(small) > 1:
@@ -115,10 +115,10 @@ def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] 
 def _added(
     folder: Path, base: Version, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]
 ) -> bool | None:
-    made = make(base)
-    if made is None:
+    addition = make(base)
+    if addition is None:
         return False
-    block, replaced = made
+    block, replaced = addition
     old = [segment for segment in base.segments if replaced & segment.names.keys()]
     blocks = [segment.block() for segment in old]
     kept = [whole.only([e for e in whole.entries if e.summary.name not in replaced]) for whole in blocks]

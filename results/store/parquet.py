@@ -73,30 +73,30 @@ def read_parquet(content: bytes, table: str, path: Path) -> pyarrow.Table:
 
     try:
         # One thread: a reader inside a run must not take the cores of others.
-        found = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        rows = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise damage(path, str(error).splitlines()[0]) from error
-    return current_form(found, table, path)
+    return current_form(rows, table, path)
 
 
-def current_form(found: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
+def current_form(rows: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
     """A table of this or an earlier schema version in the columns of this one; `path` is for messages.
 
     Raises StoreError for other columns, or for a schema newer than this package.
     """
     import pyarrow as pa
 
-    version = schema_version(found.schema, path)
+    version = schema_version(rows.schema, path)
     wanted = arrow_schema(table)
-    if version == 1 and table == "runs" and "source" not in found.schema.names:
-        found = found.append_column(wanted.field("source"), pa.nulls(len(found), pa.string()))
-    present = {field.name: field.type for field in found.schema}
+    if version == 1 and table == "runs" and "source" not in rows.schema.names:
+        rows = rows.append_column(wanted.field("source"), pa.nulls(len(rows), pa.string()))
+    present = {field.name: field.type for field in rows.schema}
     if list(present.items()) != [(field.name, field.type) for field in wanted]:
         raise damage(path, f"its columns are not those of table {table} in schema {version}")
     for field in wanted:
-        if not field.nullable and found[field.name].null_count:
+        if not field.nullable and rows[field.name].null_count:
             raise damage(path, f"column {field.name} has empty values, but is required in table {table}")
-    return pa.Table.from_arrays(found.columns, schema=wanted)
+    return pa.Table.from_arrays(rows.columns, schema=wanted)
 
 
 def schema_version(schema: pyarrow.Schema, path: Path) -> int:

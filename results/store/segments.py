@@ -23,8 +23,8 @@ from results.errors import StoreError
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
 
 from . import atomic, run_set
+from .gathering import Piece, gather
 from .parquet import Damaged, current_form, damage, parquet_bytes, read_parquet, readable
-from .pieces import Piece, gather
 from .run_set import LooseSet, SetName, StoredRun
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ class Segment:
         name = file_name(failed, table)
         if failed and name not in self.files:
             return arrow_schema(table).empty_table(), []
-        found = read_parquet(self.content(name), table, self.path / name)
-        if len(found) != sum(count for _, count in counts):
-            raise damage(self.path / name, f"{len(found)} rows instead of {sum(count for _, count in counts)}")
-        return found, counts
+        rows = read_parquet(self.content(name), table, self.path / name)
+        if len(rows) != sum(count for _, count in counts):
+            raise damage(self.path / name, f"{len(rows)} rows instead of {sum(count for _, count in counts)}")
+        return rows, counts
 
     def block(self) -> IndexBlock:
         """All that it holds."""
@@ -184,11 +184,11 @@ class Segment:
                 name = file_name(failed, table)
                 if name in index["files"]:
                     path, listing = self.path / name, index["files"][name]
-                    found, bad = _sound_rows(path, table, listing, footers.get(name))
+                    rows, bad = _sound_rows(path, table, listing, footers.get(name))
                     counts = self.counts(failed, table)
                     sound = _sound_counts(counts, bad)
                     lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
-                    pieces[failed, table] = [(found, sound)]
+                    pieces[failed, table] = [(rows, sound)]
         kept = [entry for name, entry in self.entries.items() if name not in lost]
         return IndexBlock.of(pieces, kept), sorted(lost, key=lambda name: name.order)
 
@@ -211,14 +211,14 @@ class Segment:
             }
             summaries = [StoredRun.of_row(row) for row in tables["runs"].to_pylist()]
             rows = {table: _row_counts(tables[table]) for table in TABLES}
-            found = [
+            described = [
                 IndexEntry(
                     summary, {table: rows[table].get((summary.run_id, summary.attempt), 0) for table in TABLES}, ""
                 )
                 for summary in summaries
             ]
-            pieces |= {(failed, table): [(tables[table], _counts(found, failed, table))] for table in TABLES}
-            entries += found
+            pieces |= {(failed, table): [(tables[table], _counts(described, failed, table))] for table in TABLES}
+            entries += described
         return IndexBlock.of(pieces, entries)
 
 
@@ -226,17 +226,17 @@ def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetNa
     """Sets in folders of their own as one block, and those that are damaged. Raises StoreError for a newer schema."""
     pieces: dict[tuple[bool, str], list[Piece]] = {}
     entries, damaged = [], []
-    for name, one in loose.items():
+    for name, files_of in loose.items():
         try:
-            summary, files = one.manifest()
-            tables = {table: one.table(table, files) for table in TABLES}
-            digest = sha256(one.manifest_bytes()).hexdigest()
+            summary, files = files_of.manifest()
+            tables = {table: files_of.table(table, files) for table in TABLES}
+            digest = sha256(files_of.manifest_bytes()).hexdigest()
         except Damaged:
             damaged.append(name)
             continue
-        entries.append(IndexEntry(summary, {table: len(found) for table, found in tables.items()}, digest))
-        for table, found in tables.items():
-            pieces.setdefault((name.failed is not None, table), []).append((found, [(name, len(found))]))
+        entries.append(IndexEntry(summary, {table: len(rows) for table, rows in tables.items()}, digest))
+        for table, rows in tables.items():
+            pieces.setdefault((name.failed is not None, table), []).append((rows, [(name, len(rows))]))
     return IndexBlock.of(pieces, entries), damaged
 
 
@@ -244,8 +244,8 @@ def merge(blocks: Sequence[IndexBlock]) -> IndexBlock:
     """Several blocks as one."""
     pieces: dict[tuple[bool, str], list[Piece]] = {}
     for block in blocks:
-        for (failed, table), found in block.tables.items():
-            pieces.setdefault((failed, table), []).append((found, _counts(block.entries, failed, table)))
+        for (failed, table), rows in block.tables.items():
+            pieces.setdefault((failed, table), []).append((rows, _counts(block.entries, failed, table)))
     return IndexBlock.of(pieces, [entry for block in blocks for entry in block.entries])
 
 
@@ -338,15 +338,15 @@ def _sound_rows(
         content = path.read_bytes()[: listing["bytes"]]
     except OSError:
         content = b""
-    found = bytearray(content.ljust(listing["bytes"], b"\0"))
+    restored = bytearray(content.ljust(listing["bytes"], b"\0"))
     if footer is not None:
-        found[len(found) - len(footer) :] = footer
+        restored[len(restored) - len(footer) :] = footer
     parts, bad, begin = [arrow_schema(table).empty_table()], [], 0
     for number, (first, end, rows, checksum) in enumerate(listing["groups"]):
         try:
-            if sha256(found[first:end]).hexdigest() != checksum:
+            if sha256(restored[first:end]).hexdigest() != checksum:
                 raise damage(path, f"row group {number}")
-            part = pq.ParquetFile(pa.BufferReader(bytes(found))).read_row_group(number, use_threads=False)
+            part = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
             parts.append(current_form(part, table, path))
         except (pa.ArrowException, OSError, Damaged):
             bad.append((begin, begin + rows))
@@ -356,13 +356,13 @@ def _sound_rows(
 
 def _sound_counts(counts: Sequence[tuple[SetName, int]], bad: Sequence[tuple[int, int]]) -> list[tuple[SetName, int]]:
     """How many rows of each set lie outside the damaged ranges."""
-    found, begin = [], 0
+    sound, begin = [], 0
     for name, count in counts:
         end = begin + count
         inside = sum(max(0, min(end, last) - max(begin, first)) for first, last in bad)
-        found.append((name, count - inside))
+        sound.append((name, count - inside))
         begin = end
-    return found
+    return sound
 
 
 def _row_counts(table: pyarrow.Table) -> dict[tuple[str, int], int]:

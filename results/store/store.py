@@ -25,8 +25,8 @@ from results.schema import TABLES
 from . import atomic, run_set
 from .checking import CheckReport, Damage, check
 from .compaction import Compaction, compact, loose_sets
+from .gathering import Piece, gather
 from .parquet import csv_bytes, parquet_bytes, read_parquet
-from .pieces import Piece, gather
 from .run_set import LooseSet, SetName, StoredRun
 from .segments import IndexEntry
 from .superseding import supersede
@@ -95,15 +95,15 @@ class Store:
 
     def results(self, run_ids: Collection[str] | None = None) -> dict[str, StoredRun]:
         """Summaries of the runs with a result, by id; reads no Parquet. Raises StoreError for a damaged manifest."""
-        found = self._summaries(lambda name: name.failed is None and (run_ids is None or name.run_id in run_ids))
-        return {summary.run_id: summary for summary in found}
+        summaries = self._summaries(lambda name: name.failed is None and (run_ids is None or name.run_id in run_ids))
+        return {summary.run_id: summary for summary in summaries}
 
     def failures(self, run_ids: Collection[str] | None = None) -> dict[str, list[StoredRun]]:
         """Summaries of the failed attempts by run id, oldest attempt first, also of runs that succeeded later."""
-        found: dict[str, list[StoredRun]] = {}
+        attempts: dict[str, list[StoredRun]] = {}
         for summary in self._summaries(lambda n: n.failed is not None and (run_ids is None or n.run_id in run_ids)):
-            found.setdefault(summary.run_id, []).append(summary)
-        return found
+            attempts.setdefault(summary.run_id, []).append(summary)
+        return attempts
 
     def read(
         self, table: str, run_ids: Collection[str] | None = None, *, include_failed: bool = False
@@ -153,7 +153,7 @@ class Store:
         check_format(format)
         tables = {table: self.read(table, run_ids) for table in TABLES}
         folder = atomic.make_folder(Path(out))
-        return [write_table(found, folder / f"{name}.{format}", format) for name, found in tables.items()]
+        return [write_table(rows, folder / f"{name}.{format}", format) for name, rows in tables.items()]
 
     def view(self) -> View:
         """What is there now; a set that is both loose and compacted counts as compacted."""
@@ -184,11 +184,11 @@ class Store:
     def _summaries(self, wanted: Callable[[SetName], bool]) -> list[StoredRun]:
         def look() -> list[StoredRun]:
             view = self.view()
-            found = {name: loose.manifest()[0] for name, loose in view.loose.items() if wanted(name)}
+            summaries = {name: loose.manifest()[0] for name, loose in view.loose.items() if wanted(name)}
             for segment in view.version.segments:
                 chosen = {name: segment.entry(name) for name in segment.names if wanted(name)}
-                found |= {name: entry.summary for name, entry in chosen.items() if entry is not None}
-            return [found[name] for name in sorted(found, key=lambda name: name.order)]
+                summaries |= {name: entry.summary for name, entry in chosen.items() if entry is not None}
+            return [summaries[name] for name in sorted(summaries, key=lambda name: name.order)]
 
         return self._retry(look)
 
@@ -197,8 +197,8 @@ class Store:
         pieces: list[Piece] = []
         for name in view.loose:
             if name in chosen:
-                found = view.loose[name].table(table)
-                pieces.append((found, [(name, len(found))]))
+                rows = view.loose[name].table(table)
+                pieces.append((rows, [(name, len(rows))]))
         for segment in view.version.segments:
             names = {name for name in segment.names if wanted(name)}
             present = {name.failed is not None for name in names}
@@ -242,11 +242,11 @@ class PublishedStudy(Store):
         return {row["run_id"]: StoredRun.of_row(row) for row in rows}
 
     def failures(self, run_ids: Collection[str] | None = None) -> dict[str, list[StoredRun]]:
-        found: dict[str, list[StoredRun]] = {}
+        attempts: dict[str, list[StoredRun]] = {}
         for row in self.read("runs", run_ids, include_failed=True).to_pylist():
             if row["status"] == "failed":
-                found.setdefault(row["run_id"], []).append(StoredRun.of_row(row))
-        return found
+                attempts.setdefault(row["run_id"], []).append(StoredRun.of_row(row))
+        return attempts
 
     def read(
         self, table: str, run_ids: Collection[str] | None = None, *, include_failed: bool = False

@@ -41,7 +41,7 @@ class Version:
 
     def entry(self, name: SetName) -> IndexEntry | None:
         """A set among the segments'; None if it is not there."""
-        return next((found for segment in self.segments if (found := segment.entry(name))), None)
+        return next((entry for segment in self.segments if (entry := segment.entry(name))), None)
 
     def names(self) -> set[SetName]:
         """All sets of the segments."""
@@ -72,17 +72,17 @@ def path_of(folder: Path, number: int) -> Path:
 def current(folder: Path, known: Version | None = None) -> Version:
     """The version in force; `known` is given back if that is it. Raises StoreError if its manifest is damaged."""
     for attempt in range(_TRIES):
-        found = numbers(folder)
-        if not found:
+        listed = numbers(folder)
+        if not listed:
             return Version(0, ())
-        if known is not None and known.number == found[-1]:
+        if known is not None and known.number == listed[-1]:
             return known
-        path = path_of(folder, found[-1]) / _MANIFEST
+        path = path_of(folder, listed[-1]) / _MANIFEST
         try:
-            return Version(found[-1], _segments(folder, path))
+            return Version(listed[-1], _segments(folder, path))
         except FileNotFoundError as error:
             # A newer version has come, and this one was removed since the listing: look again.
-            if attempt + 1 == _TRIES or numbers(folder)[-1:] == found[-1:]:
+            if attempt + 1 == _TRIES or numbers(folder)[-1:] == listed[-1:]:
                 raise damage(path, "it is missing") from error
     raise AssertionError("unreachable")
 
@@ -136,7 +136,7 @@ def _segments(folder: Path, path: Path) -> tuple[Segment, ...]:
     try:
         content: Mapping[str, Any] = json.loads(path.read_bytes())
         readable(content["schema_version"], path)
-        return tuple(Segment(folder / FOLDER / one["name"], one["files"]) for one in content["segments"])
+        return tuple(Segment(folder / FOLDER / row["name"], row["files"]) for row in content["segments"])
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -62,12 +62,12 @@ def locate(name: str, report: Report = _log.info) -> dict[str, Path]:
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(DATASETS))}")
-    return {file: found.path for file, found in _find(DATASETS[name], DATASETS[name].files, report).items()}
+    return {name: file.path for name, file in _find(DATASETS[name], DATASETS[name].files, report).items()}
 
 
 def read_files(dataset: Dataset, names: Iterable[str], report: Report = _log.info) -> dict[str, bytes]:
     """Decompressed, verified content of files of `dataset`; finds and raises as `locate`."""
-    return {file: found.content for file, found in _find(dataset, names, report).items()}
+    return {name: file.content for name, file in _find(dataset, names, report).items()}
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class _Search:
 
 def _find(dataset: Dataset, names: Iterable[str], report: Report) -> dict[str, _File]:
     search = _Search(dataset, list(names))
-    own = os.environ.get(VARIABLE)
-    if own:
-        folder = Path(own).expanduser()
+    named = os.environ.get(VARIABLE)
+    if named:
+        folder = Path(named).expanduser()
         search.look_in(folder / dataset.name if (folder / dataset.name).is_dir() else folder, f"${VARIABLE}")
     else:
         search.fail(f"${VARIABLE}", "not set")
@@ -342,13 +342,13 @@ def _download_package(package: str, folder: Path) -> Path:
         _call(["apt-get", *patience, "download", package], folder)
     except DataError as first:
         lists, archives = folder / "lists" / "partial", folder / "archives" / "partial"
-        for private in (lists, archives):
-            private.mkdir(parents=True)
-        own = ["-o", f"Dir::State::Lists={lists.parent}", "-o", f"Dir::Cache={archives.parent.parent}"]
-        own += ["-o", "APT::Sandbox::User="]
+        for folder_of in (lists, archives):
+            folder_of.mkdir(parents=True)
+        private_folders = ["-o", f"Dir::State::Lists={lists.parent}", "-o", f"Dir::Cache={archives.parent.parent}"]
+        private_folders += ["-o", "APT::Sandbox::User="]
         try:
-            _call(["apt-get", *patience, *own, "update"], folder)
-            _call(["apt-get", *patience, *own, "download", package], folder)
+            _call(["apt-get", *patience, *private_folders, "update"], folder)
+            _call(["apt-get", *patience, *private_folders, "download", package], folder)
         except DataError as second:
             raise DataError(f"{first}; with fresh package lists: {second}") from second
     archives_found = sorted(folder.glob("*.deb"))

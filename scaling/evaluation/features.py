@@ -117,10 +117,10 @@ def _verified_bytes(role: feature_networks.Role) -> bytes:
         content = entry.path.read_bytes()
     except OSError as error:
         raise DataError(f"feature network {entry.path} cannot be read: {error.strerror}; reinstall tokenlaw") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
         raise DataError(
-            f"feature network {entry.path} is damaged: SHA-256 {found}, expected {entry.sha256}; reinstall tokenlaw"
+            f"feature network {entry.path} is damaged: SHA-256 {digest}, expected {entry.sha256}; reinstall tokenlaw"
         )
     return content
 
@@ -163,9 +163,9 @@ class PerceptualLoss(nn.Module):
         """Scalar loss; both inputs are float [n, c, s, s] in [-1, 1]; gradients flow to `reconstruction` alone."""
         with torch.no_grad():
             wanted = [self._unit(features) for features in self.network(target)]
-        found = [self._unit(features) for features in self.network(reconstruction)]
+        reconstructed = [self._unit(features) for features in self.network(reconstruction)]
         # Unit vectors a, b: |a - b|^2 = sum over channels.
-        distances = [(a - b).square().sum(dim=1).mean() for a, b in zip(found, wanted, strict=True)]
+        distances = [(a - b).square().sum(dim=1).mean() for a, b in zip(reconstructed, wanted, strict=True)]
         return torch.stack(distances).mean()
 
     def _unit(self, features: Tensor) -> Tensor:

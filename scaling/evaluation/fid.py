@@ -10,21 +10,18 @@ The estimate is biased upwards by about c / n (arXiv 1911.07023): values are com
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from results.errors import DataError
 from results.store import atomic
 from scaling.data.images import Split, load_images
+from scaling.sealed_tensors import checksum, seal, unseal
 from scaling.specification.spec import DataSpec
 
 from .features import extract_features
@@ -82,27 +79,16 @@ class Moments:
 
     def to_bytes(self) -> bytes:
         """As safetensors, with a checksum of the values."""
-        tensors = {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}
-        return save_safetensors(tensors, metadata={"sha256": _checksum(tensors)})
+        return seal({"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter})
 
     @staticmethod
     def from_bytes(content: bytes) -> Moments:
         """Inverse of `to_bytes`. Raises DataError if the content is damaged."""
         try:
-            tensors = load_safetensors(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            if header["__metadata__"]["sha256"] != _checksum(tensors):
-                raise DataError("moments are damaged: their checksum does not match")
+            tensors, _ = unseal(content)
             return Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"])
-        except (SafetensorError, KeyError) as error:
+        except (DataError, KeyError) as error:
             raise DataError(f"moments are damaged: {error}") from error
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -220,4 +206,4 @@ def reference_moments(
 
 
 def _network_hash(network: nn.Module) -> str:
-    return _checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+    return checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})

@@ -60,14 +60,14 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) 
     Raises ValueError if a median of held-out distances of 0 leaves no scale.
     """
     known = held_out if isinstance(held_out, Neighbours) else nearest_neighbours(held_out, train)
-    found = nearest_neighbours(samples, train)
+    nearest = nearest_neighbours(samples, train)
     scale = known.distances.median()
     if not scale > 0:
         raise ValueError("half of the held-out images equal training images; there is no scale to compare samples with")
     threshold = known.distances.quantile(NEAR_COPY_QUANTILE)
     return Memorisation(
-        memorisation_ratio=float(found.distances.median() / scale),
-        near_copy_fraction=float((found.distances < threshold).double().mean()),
-        samples=found,
+        memorisation_ratio=float(nearest.distances.median() / scale),
+        near_copy_fraction=float((nearest.distances < threshold).double().mean()),
+        samples=nearest,
         held_out=known,
     )

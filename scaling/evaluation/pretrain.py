@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from results.store import atomic
 from scaling.data.images import Images, load_images, to_float
 from scaling.memory_layout import channels_last
 from scaling.specification import catalogue, feature_networks
@@ -43,16 +44,12 @@ def train_fid(train: Images, validation: Images, epochs: int = 18, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     network = channels_last(FidClassifier())
     _insert_batch_norm(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.05)
-    for step, total, index in _steps(len(train), epochs, generator, network):
-        optimiser.param_groups[0]["lr"] = _learning_rate(step, total, peak=4e-3)
+
+    def loss(index: Tensor) -> Tensor:
         images = _erase(_shift_and_flip(to_float(train.pixels[index]), generator), generator)
-        loss = functional.cross_entropy(network.logits(images), train.labels[index])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        _report("fid", step, total, loss)
-    network.eval()
+        return functional.cross_entropy(network.logits(images), train.labels[index])
+
+    _minimise("fid", network, loss, len(train), epochs, generator)
     _fold_batch_norm(network)
     with torch.inference_mode():
         features = torch.cat([network.pooled(to_float(chunk)) for chunk in train.pixels.split(500)])
@@ -98,16 +95,12 @@ def train_perceptual(
     generator = torch.Generator().manual_seed(seed)
     network = channels_last(_Autoencoder())
     _insert_batch_norm(network.encoder)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.05)
-    for step, total, index in _steps(len(train), epochs, generator, network):
-        optimiser.param_groups[0]["lr"] = _learning_rate(step, total, peak=4e-3)
+
+    def loss(index: Tensor) -> Tensor:
         clean = _shift_and_flip(to_float(train.pixels[index]), generator)
-        loss = functional.mse_loss(network(_corrupt(clean, generator)), clean)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        _report("perceptual", step, total, loss)
-    network.eval()
+        return functional.mse_loss(network(_corrupt(clean, generator)), clean)
+
+    _minimise("perceptual", network, loss, len(train), epochs, generator)
     _fold_batch_norm(network.encoder)
     generator.manual_seed(seed)
     with torch.inference_mode():
@@ -122,19 +115,30 @@ def train_perceptual(
     }
 
 
-def _steps(
-    count: int, epochs: int, generator: torch.Generator, network: nn.Module
-) -> Iterator[tuple[int, int, Tensor]]:
-    """(step, number of steps, indices of the batch), each epoch in its own order."""
+def _minimise(
+    role: str,
+    network: nn.Module,
+    loss_of: Callable[[Tensor], Tensor],
+    count: int,
+    epochs: int,
+    generator: torch.Generator,
+) -> None:
+    """AdamW on the loss of batches of indices below `count`, each epoch in its own order; ends in evaluation mode."""
     network.train()
-    total = epochs * (count // BATCH)
-    step = 0
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.05)
+    step, total = 0, epochs * (count // BATCH)
     for _ in range(epochs):
         order = torch.randperm(count, generator=generator)
-        for index in order.split(BATCH):
-            if len(index) == BATCH:
-                yield step, total, index
-                step += 1
+        for index in order[: count - count % BATCH].split(BATCH):
+            optimiser.param_groups[0]["lr"] = _learning_rate(step, total, peak=4e-3)
+            loss = loss_of(index)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+            if step % 500 == 0 or step == total:
+                print(f"{role}: step {step}/{total}, loss {loss.item():.4f}", file=sys.stderr, flush=True)
+    network.eval()
 
 
 def _learning_rate(step: int, total: int, peak: float) -> float:
@@ -208,27 +212,17 @@ def _accuracy(network: FidClassifier, images: Images) -> float:
     return right / len(images)
 
 
-def _report(role: str, step: int, total: int, loss: Tensor) -> None:
-    if (step + 1) % 500 == 0 or step + 1 == total:
-        print(f"{role}: step {step + 1}/{total}, loss {loss.item():.4f}", file=sys.stderr, flush=True)
-
-
 def write_network(role: feature_networks.Role, network: nn.Module, facts: dict[str, Any], folder: Path) -> str:
     """Writes weights and the role's entry of networks.json into `folder`; the SHA-256 of the weights."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     content = save_safetensors(tensors)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILES[role]).write_bytes(content)
+    atomic.write(atomic.make_folder(folder) / FILES[role], content)
     index = folder / "networks.json"
     entries = json.loads(index.read_text()) if index.exists() else {}
     digest = hashlib.sha256(content).hexdigest()
-    entries[role] = {
-        "file": FILES[role],
-        "sha256": digest,
-        "parameters": feature_networks.parameter_count(role),
-        **facts,
-    }
-    index.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
+    counted = feature_networks.parameter_count(role)
+    entries[role] = {"file": FILES[role], "sha256": digest, "parameters": counted, **facts}
+    atomic.write(index, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
     return digest
 
 

@@ -18,8 +18,8 @@ SSIM_CONSTANTS = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
     """Peak signal-to-noise ratio float64 [n] in dB of each image, peak 255, at most 100; inputs as `ssim`'s."""
-    found, wanted = _eight_bit_range(images, references)
-    error = (found - wanted).square().mean(dim=(1, 2, 3))
+    values, targets = _eight_bit_range(images, references)
+    error = (values - targets).square().mean(dim=(1, 2, 3))
     return (10 * torch.log10(255**2 / error)).clamp(max=PSNR_CEILING)
 
 
@@ -70,11 +70,11 @@ def _eight_bit_range(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor
         raise ValueError(
             f"images {list(images.shape)} and references {list(references.shape)} must be equal [n, c, h, w]"
         )
-    found, wanted = (
-        values.to(torch.float64) if values.dtype == torch.uint8 else (values.to(torch.float64) + 1) * 127.5
-        for values in (images, references)
-    )
-    return found, wanted
+
+    def scaled(values: Tensor) -> Tensor:
+        return values.to(torch.float64) if values.dtype == torch.uint8 else (values.to(torch.float64) + 1) * 127.5
+
+    return scaled(images), scaled(references)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def training_features(
     path = cache / f"features-{data.name}-{key}.safetensors"
     if path.exists():
         try:
-            found = load_file(path)
-            return TrainingFeatures(found["features"], Neighbours(found["distances"], found["indices"]))
+            tensors = load_file(path)
+            return TrainingFeatures(tensors["features"], Neighbours(tensors["distances"], tensors["indices"]))
         except (SafetensorError, KeyError):
             path.unlink(missing_ok=True)
     features = extract_features(network, load_images(data, "train").pixels, step=step)

@@ -48,4 +48,4 @@ def fill(command: Sequence[str], values: Mapping[str, object]) -> list[str]:
 
     Raises KeyError for a placeholder without a value.
     """
-    return [_PLACEHOLDER.sub(lambda found: str(values[found.group(1)]), part) for part in command]
+    return [_PLACEHOLDER.sub(lambda placeholder: str(values[placeholder.group(1)]), part) for part in command]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from .catalogue import DATASETS, FEATURE_NETWORKS
 
@@ -18,6 +18,8 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Precision = Literal["float32", "bfloat16"]
+LISTED = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""Study files and JSON have lists where a specification has tuples."""
 
 
 class Frozen(BaseModel):
@@ -77,13 +79,8 @@ class AutoencoderSpec(Frozen):
     kind: Literal["convolutional"] = "convolutional"
     downsampling: Literal[2, 4, 8, 16] = 8
     width: PositiveInt = 16
-    channel_multipliers: tuple[PositiveInt, ...] = (1, 2, 4)
-    residual_blocks: tuple[NonNegativeInt, ...] = (1, 1, 1)
-
-    @field_validator("channel_multipliers", "residual_blocks", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    channel_multipliers: Annotated[tuple[PositiveInt, ...], LISTED] = (1, 2, 4)
+    residual_blocks: Annotated[tuple[NonNegativeInt, ...], LISTED] = (1, 1, 1)
 
     @model_validator(mode="after")
     def _levels(self) -> AutoencoderSpec:
@@ -121,12 +118,7 @@ class FiniteScalarQuantizerSpec(Frozen):
     """Finite scalar quantisation (arXiv 2309.15505): each latent dimension is rounded to one of levels[i] values."""
 
     kind: Literal["fsq"] = "fsq"
-    levels: tuple[Annotated[int, Field(ge=2, le=64)], ...] = (8, 6, 5)
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], LISTED] = (8, 6, 5)
 
     @model_validator(mode="after")
     def _size(self) -> FiniteScalarQuantizerSpec:

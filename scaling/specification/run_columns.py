@@ -17,7 +17,7 @@ replace it as runs complete."""
 def run_facts(run: RunSpec) -> dict[str, Any]:
     """The columns of results.schema.RUNS that the specification determines."""
     tokenizer = run if isinstance(run, TokenizerRun) else run.tokenizer
-    parameters = flops.parameters(run)
+    parameters, flops_per_image = flops.parameters(run), flops.flops_per_image(run)
     facts: dict[str, Any] = {
         **_tokenizer_facts(tokenizer),
         "stage": run.stage,
@@ -29,31 +29,18 @@ def run_facts(run: RunSpec) -> dict[str, Any]:
         "parameters_embedding": parameters.embedding,
         "parameters_other": parameters.other,
         "parameters_frozen": parameters.frozen,
-        "flops_per_image": flops.flops_per_image(run),
+        "flops_per_image": flops_per_image,
         "threads": run.threads,
     }
     if isinstance(run, TokenizerRun):
-        cost = facts["flops_per_image"] * run.train_images
-        return facts | {
-            "parent": None,
-            "generator": None,
-            "generator_family": None,
-            "width": run.autoencoder.width,
-            "layers": None,
-            "train_images": run.train_images,
-            "path_flops": cost,
-            "executed_flops": cost,
-        }
-    return facts | {
-        "parent": tokenizer.run_id,
-        "generator": size_name(run.transformer),
-        "generator_family": run.family,
-        "width": run.transformer.width,
-        "layers": run.transformer.layers,
-        "train_images": run.train_images[-1],
-        "path_flops": facts["flops_per_image"] * run.train_images[-1],
-        "executed_flops": facts["flops_per_image"] * run.executed_images,
-    }
+        budget = executed = run.train_images
+        facts |= dict.fromkeys(("parent", "generator", "generator_family", "layers")) | {"width": run.autoencoder.width}
+    else:
+        budget, executed = run.train_images[-1], run.executed_images
+        facts |= {"parent": tokenizer.run_id, "generator": size_name(run.transformer), "generator_family": run.family}
+        facts |= {"width": run.transformer.width, "layers": run.transformer.layers}
+    costs = {"path_flops": flops_per_image * budget, "executed_flops": flops_per_image * executed}
+    return facts | costs | {"train_images": budget}
 
 
 @lru_cache(maxsize=1024)

@@ -30,6 +30,7 @@ from results.errors import SpecError
 
 from .command_template import check_command
 from .components import (
+    LISTED,
     AutoencoderSpec,
     CausalRegulariserSpec,
     DataSpec,
@@ -49,24 +50,10 @@ from .components import (
 from .ladder import size_name
 
 __all__ = [
-    "AutoencoderSpec",
-    "CausalRegulariserSpec",
-    "DataSpec",
-    "EvaluationSpec",
-    "FiniteScalarQuantizerSpec",
-    "GeneratorRun",
-    "OptimiserSpec",
-    "QuantizerSpec",
-    "ReconstructionLossSpec",
-    "RunSpec",
-    "TokenizerRun",
-    "TransformerSpec",
-    "VectorQuantizerSpec",
-    "canonical_json",
-    "explain",
-    "identity",
-    "parse_run",
-]
+    "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
+    "GeneratorRun", "OptimiserSpec", "QuantizerSpec", "RunSpec", "TokenizerRun", "TransformerSpec",
+    "VectorQuantizerSpec", "canonical_json", "explain", "identity", "parse_run",
+]  # fmt: skip
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -94,13 +81,8 @@ class RunFields(Frozen):
     (so that the ids of runs trained by this package do not depend on the field's existence)."""
 
     stage: str
-    trainer: tuple[str, ...] | None = None
+    trainer: Annotated[tuple[str, ...] | None, LISTED] = None
     """Program and arguments, executed in place of this package's training; see `command_template` for placeholders."""
-
-    @field_validator("trainer", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _command(self) -> Self:
@@ -283,9 +265,9 @@ class GeneratorRun(RunFields):
     @cached_property
     def canonical(self) -> str:
         """The canonical JSON of the whole specification; the tokenizer's text, which many runs share, is made once."""
-        own = _text(self._own | {"tokenizer": None})
+        text = _text(self._own | {"tokenizer": None})
         # Keys are sorted and no earlier part has a key of that name, so the first match is the field itself.
-        return own.replace('"tokenizer":null', f'"tokenizer":{self.tokenizer.canonical}', 1)
+        return text.replace('"tokenizer":null', f'"tokenizer":{self.tokenizer.canonical}', 1)
 
     @cached_property
     def family(self) -> str:

@@ -10,7 +10,6 @@ shard names the weights that made it, and holds a checksum: one of other weights
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from results.errors import DataError, RunError
 from results.store import atomic
+from scaling.sealed_tensors import seal, unseal
 
 from .model import Tokenizer
 
@@ -54,10 +53,10 @@ def encode_split(
     done = encoded = 0
     clock = time.monotonic()
     while done < len(pixels):
-        found = shards.at(done)
-        if found is not None:
-            parts.append(found)
-            done += len(found)
+        shard = shards.at(done)
+        if shard is not None:
+            parts.append(shard)
+            done += len(shard)
             step(done, None)
             continue
         fresh: list[Tensor] = []
@@ -104,22 +103,21 @@ class _Shards:
     def write(self, start: int, tokens: Tensor) -> None:
         """Keep the tokens of the images from `start` on. Raises StoreError."""
         folder = atomic.make_folder(self.folders[0])
-        content = save({"tokens": tokens}, metadata={"weights": self.weights, "sha256": _checksum(tokens)})
-        atomic.write(folder / f"{self.split}-{start:09d}-{start + len(tokens):09d}.safetensors", content)
+        name = f"{self.split}-{start:09d}-{start + len(tokens):09d}.safetensors"
+        atomic.write(folder / name, seal({"tokens": tokens}, weights=self.weights))
 
     def _read(self, path: Path, count: int) -> Tensor | None:
         """The tokens of a shard; one that cannot be used is named on standard output, which is the attempt's log."""
         expected = (count, self.model.spec.tokens_per_image)
         try:
             # Read whole: a file that is mapped into memory must not go away, and others may remove this one.
-            content = path.read_bytes()
-            tokens = load(content)["tokens"]
-            about = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
-            if about.get("weights") != self.weights:
+            tensors, facts = unseal(path.read_bytes())
+            tokens = tensors["tokens"]
+            if facts["weights"] != self.weights:
                 raise DataError("it is of other weights")
-            if tokens.dtype != torch.int32 or tokens.shape != expected or about.get("sha256") != _checksum(tokens):
-                raise DataError("it is damaged: its SHA-256 is not that of its tokens")
-        except (OSError, KeyError, ValueError, SafetensorError, DataError) as error:
+            if tokens.dtype != torch.int32 or tokens.shape != expected:
+                raise DataError(f"it holds {tokens.dtype} {list(tokens.shape)} instead of {list(expected)}")
+        except (OSError, KeyError, DataError) as error:
             attempt = path.parent.parent.name
             print(f"{path.name} of attempt {attempt} is passed over, and encoded again: {error}", flush=True)
             return None
@@ -130,7 +128,3 @@ def _weights(model: Tokenizer) -> str:
     """SHA-256 of all that the tokens of an image depend on, but for the type of CPU."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     return hashlib.sha256(model.spec.run_id.encode() + save(state)).hexdigest()
-
-
-def _checksum(tokens: Tensor) -> str:
-    return hashlib.sha256(tokens.contiguous().numpy().tobytes()).hexdigest()

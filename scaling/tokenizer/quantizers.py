@@ -71,11 +71,11 @@ class VectorQuantizer(nn.Module):
         rows = max(1, LOOKUP_ELEMENTS // codes.shape[0])
         half_norm = None if self.spec.l2_normalised else codes.square().sum(1) / 2
         transposed = codes.t().contiguous()
-        found = []
+        nearest = []
         for chunk in flat.split(rows):
             similarity = chunk @ transposed
-            found.append(largest(similarity if half_norm is None else similarity - half_norm))
-        return torch.cat(found)
+            nearest.append(largest(similarity if half_norm is None else similarity - half_norm))
+        return torch.cat(nearest)
 
     def forward(self, prepared: Tensor) -> Quantised:
         """Quantise the result of `prepare`."""

@@ -76,8 +76,8 @@ def load_newest(folders: Iterable[Path], recorder: Recorder) -> tuple[Path, Posi
 
     Damaged ones are passed over, and named on standard output, which is the attempt's log.
     """
-    found = sorted((path for folder in folders for path in _listed(folder)), key=lambda path: path.name, reverse=True)
-    for path in found:
+    checkpoints = [path for folder in folders for path in _listed(folder)]
+    for path in sorted(checkpoints, key=lambda path: path.name, reverse=True):
         try:
             return path, *load(path, recorder)
         except StoreError as error:

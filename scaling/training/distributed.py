@@ -101,9 +101,9 @@ class Ranks:
         """Whether it holds for any process."""
         if self.size == 1:
             return flag
-        found = torch.tensor([int(flag)])
-        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self._control)
-        return bool(found)
+        raised = torch.tensor([int(flag)])
+        distributed.all_reduce(raised, distributed.ReduceOp.MAX, group=self._control)
+        return bool(raised)
 
     def told(self, value: Any) -> Any:
         """The value that rank 0 gives, for all: numbers, texts, lists, None."""

@@ -58,5 +58,5 @@ def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 def load_module_tensors(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
     """The reverse of module_tensors; every name must match."""
-    own = {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
-    module.load_state_dict(own)
+    values = {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
+    module.load_state_dict(values)

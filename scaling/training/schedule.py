@@ -34,14 +34,14 @@ def segments(run: RunSpec) -> tuple[ScheduleSegment, ...]:
         return (ScheduleSegment(TRUNK, 0, run.train_images, evaluated=True),)
     if run.schedule == "cosine":
         return (ScheduleSegment(TRUNK, 0, run.train_images[0], evaluated=True),)
-    found, position = [], 0
+    branches, position = [], 0
     for budget in run.train_images:
         fork = budget - run.decay_images(budget)
         if fork > position:
-            found.append(ScheduleSegment(TRUNK, position, fork, evaluated=False))
-        found.append(ScheduleSegment(decay_branch(budget), fork, budget, evaluated=True))
+            branches.append(ScheduleSegment(TRUNK, position, fork, evaluated=False))
+        branches.append(ScheduleSegment(decay_branch(budget), fork, budget, evaluated=True))
         position = max(position, fork)
-    return tuple(found)
+    return tuple(branches)
 
 
 def warmup(optimiser: OptimiserSpec, images: int) -> float:

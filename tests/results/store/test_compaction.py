@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from results import Recorder, Store, StoreError, UsageError
 from results.schema import TABLES, arrow_schema
 from results.store import atomic, compaction, segments, versions
-from results.store.pieces import gather
+from results.store.gathering import gather
 from results.store.run_set import SetName
 
 Append = Callable[..., bool]

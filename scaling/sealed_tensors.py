@@ -1,0 +1,37 @@
+"""Tensors in safetensors with a checksum of their values: a file that was cut or changed is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from results.errors import DataError
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names and values, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def seal(tensors: dict[str, Tensor], **facts: str) -> bytes:
+    """The tensors and facts about them as one file's content."""
+    return save({k: v.contiguous() for k, v in tensors.items()}, metadata=facts | {"sha256": checksum(tensors)})
+
+
+def unseal(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The reverse of `seal`. Raises DataError if the content is damaged."""
+    try:
+        tensors = load(content)
+        facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if facts.pop("sha256") != checksum(tensors):
+            raise DataError("its SHA-256 is not that of its tensors")
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(str(error)) from error
+    return tensors, facts
