@@ -259,11 +259,12 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
 
 
 def without_gfid(frames: StudyFrames) -> str:
-    """The headline of a study in which no gFID was measured: what there is instead."""
+    """The headline of a study in which no gFID was measured at known FLOPs: what there is instead."""
     stages = frames.runs.loc[frames.runs["status"] == "done", "stage"]
     kinds = {"tokenizer": "tokenizer{}", "generator": "generator{}", "run": "run{} of no stage"}
     numbers = {kind: int((stages == stage).sum()) for stage, kind in kinds.items()}
     runs = wording.listing([f"{n} {kind.format('s' * (n != 1))}" for kind, n in numbers.items() if n])
     own = wording.listing(sorted(set(frames.own["metric"])))
     unranked = ", so no tokenizers are compared" if len(frames.families) else ""
-    return f"No gFID was measured{unranked}; {runs or 'no run'} finished{f' and measured {own}' if own else ''}."
+    where = " at known FLOPs" if frames.points["gfid"].notna().any() else ""
+    return f"No gFID was measured{where}{unranked}; {runs or 'no run'} finished{f' and measured {own}' if own else ''}."

@@ -116,6 +116,11 @@ class StudyFrames:
         return points.sort_values(order).reset_index(drop=True)
 
     @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The points with a gFID at a known compute: what fronts and comparisons stand on."""
+        return self.points[self.points["gfid"].notna() & self.points["path_flops"].notna()]
+
+    @cached_property
     def guided(self) -> pd.DataFrame:
         """gFID at every guidance scale, long: run facts, images, path_flops, guidance, gfid."""
         rows = self.used[(self.used["stage"] == "generator") & (self.used["metric"] == "gfid")]

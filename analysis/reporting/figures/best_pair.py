@@ -57,7 +57,7 @@ def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "repo
 
 def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """Probability that the best pair uses each tokenizer, stacked, against compute; needs pairs with several seeds."""
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     if points["family"].nunique() < 2:
         return None
     curve = probability_curve(points)

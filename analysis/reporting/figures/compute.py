@@ -23,7 +23,7 @@ from .style import INK, MUTED, Palette
 
 def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """Fronts of every tokenizer; below, the ratio of the two fronts that are compared first, with its interval."""
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     if points.empty:
         return None
     palette = Palette.of(frames.families, points)

@@ -34,7 +34,7 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
     A line that falls to the right says that at this budget the worse tokenizer gives the better images. Bars are 95 %
     intervals over tokenizer seeds; families with one seed have none. Regularised tokenizers are drawn, not joined.
     """
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     rfid = _rfid(frames)
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
     if len(rfid) < 2 or not answer.best_pairs:
@@ -73,8 +73,7 @@ def _rfid(frames: StudyFrames) -> dict[str, SeedEstimate]:
     table = frames.tokenizers
     if "rfid" not in table:
         return {}
-    measured = set(frames.points.loc[frames.points["gfid"].notna(), "family"])
-    table = table[table["rfid"].notna() & table["family"].isin(measured)]
+    table = table[table["rfid"].notna() & table["family"].isin(set(frames.ranked["family"]))]
     estimates = {str(family): estimate_of(rows, "rfid", "level") for family, rows in groups(table, "family")}
     return {family: estimate for family, estimate in estimates.items() if estimate is not None}
 
