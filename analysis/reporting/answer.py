@@ -64,9 +64,9 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     Without a gFID at known FLOPs the three questions stay open, and the answer says what was measured instead.
     """
     points = frames.ranked
-    own = own_statements(frames)
+    own_metrics = own_statements(frames)
     if points.empty:
-        return Answer(without_gfid(frames), tuple(own), (), (), (), (), (), ())
+        return Answer(without_gfid(frames), tuple(own_metrics), (), (), (), (), (), ())
     notes: list[str] = []
     laws = _laws(frames)
     compressions = _compressions(frames, laws, notes)
@@ -82,7 +82,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
         *compression_statements(frames, compressions),
         *regulariser_statements(contrasts, multipliers),
         *pair_statements(best),
-        *own,
+        *own_metrics,
     ]
     return Answer(
         headline=headline(compressions, best),

@@ -157,5 +157,5 @@ def test_wording_of_intervals_and_amounts():
     assert wording.percent(1.0) == "> 99 %" and wording.percent(0.001) == "< 1 %" and wording.percent(None) == "–"
     assert wording.signed(-3.0) == "−3.00"
     one = over_seeds({0: 2.0}, scale="ratio")
-    assert "conditional on this tokenizer" in wording.seeds(one) and wording.interval(one) == "no interval"
+    assert "conditional on this tokenizer" in wording.seeds(one) and wording.span(one) == ""
     assert wording.listing(["a", "b", "c"]) == "a, b and c"
