@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from sweeps.record.outcome import Outcome
 
 
-def print_summary(made: Plan, summary: SubmissionSummary) -> None:
+def print_summary(plan: Plan, summary: SubmissionSummary) -> None:
     """How a submission ended, and where to look for what failed."""
     names: tuple[Literal["done", "diverged", "failed", "interrupted", "blocked"], ...] = (
         "done", "diverged", "failed", "interrupted", "blocked",
     )  # fmt: skip
     shown = [f"{summary.count(name)} {name}" for name in names if summary.count(name)]
     before = [f"{summary.before} done before"] if summary.before else []
-    print(f"{made.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {text.duration(summary.elapsed)}")
-    print_outcomes(made, summary.outcomes)
+    print(f"{plan.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {text.duration(summary.elapsed)}")
+    print_outcomes(plan, summary.outcomes)
     if summary.stopped_by is not None:
         print("stopped; the same command goes on from the checkpoints")
 
 
-def print_outcomes(made: Plan, outcomes: Mapping[str, Outcome]) -> None:
+def print_outcomes(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
     """A line for each run that failed or diverged."""
     for run_id, outcome in outcomes.items():
         if outcome.result in ("failed", "diverged"):
-            run = made.by_id[run_id]
+            run = plan.by_id[run_id]
             log = f"; see `tokenlaw logs {run_id}`" if outcome.attempt else ""
             print(f"  {outcome.result} {run.label} ({run_id}): {outcome.message}{log}")
 
@@ -42,7 +42,7 @@ SHOWN = 20
 """Lines at most on runs that run, and on those of each condition that needs words."""
 
 
-def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
+def print_status(plan: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
     """Runs by stage and size and status with progress, speed and time left, then what runs and what went wrong."""
     groups: dict[tuple[str, str], list[RunStatus]] = {}
     for status in statuses:
@@ -51,7 +51,7 @@ def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = 
     rows = [[*key, *_row(groups[key])] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
     rows.append(["all", "", *_row(statuses)])
     total = counts(statuses)
-    print(f"{made.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
+    print(f"{plan.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
     # A column of zeros says nothing.
     header = ["stage", "size", *STATUSES, "progress", "images/s", "time left"]
     always = ("stage", "size", "done", "running", "pending", "progress")

@@ -166,6 +166,11 @@ def _counting_axis(
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
+def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:
+    """A text `offset` points from a place; `xycoords` tells what that is in, by default the data."""
+    axis.annotate(text, at, xytext=offset, textcoords="offset points", **look)
+
+
 def legend_below(figure: Figure, handles: Sequence[Line2D], style: Style) -> None:
     """A legend under all panels, in as many columns as the width of the style holds."""
     # A character is about 0.6 em wide; the handle with its gaps takes about 5 em.

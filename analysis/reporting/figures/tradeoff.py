@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,24 +87,14 @@ def _line(axis: Axes, flops: float, spots: list[_Spot], shade: str, palette: Pal
         colour = palette.colours[s.family]
         if s.gfid.low is not None and s.gfid.high is not None:
             axis.plot([s.rfid.value] * 2, [s.gfid.low, s.gfid.high], color=colour, lw=1.1, alpha=0.8, zorder=3)
-        filled = s.family in plain
-        axis.plot(
-            s.rfid.value, s.gfid.value, "o", ms=7.5, color=colour, mfc=colour if filled else "white", mew=1.5, zorder=4
-        )
+        fill = colour if s.family in plain else "white"
+        axis.plot(s.rfid.value, s.gfid.value, "o", ms=7.5, color=colour, mfc=fill, mew=1.5, zorder=4)
         if s is best:
             axis.plot(s.rfid.value, s.gfid.value, "o", ms=13, mfc="none", mec=shade, mew=1.4, zorder=5)
     end = joined[0] if joined else spots[0]
-    axis.annotate(
-        f"{wording.flops(flops)} FLOPs",
-        (min(s.rfid.value for s in spots), end.gfid.value),
-        xytext=(-13, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize="small",
-        color=shade,
-        weight="bold",
-    )
+    place: Any = {"ha": "right", "va": "center", "fontsize": "small", "color": shade, "weight": "bold"}
+    at = (min(s.rfid.value for s in spots), end.gfid.value)
+    look.note(axis, f"{wording.flops(flops)} FLOPs", at, (-13, 0), **place)
 
 
 def _headroom(
@@ -127,9 +118,8 @@ def _headroom(
         previous = x
         y = high * math.exp(span * (0.10 + 0.085 * level))
         axis.plot([rfid[family].value] * 2, [low, y], color=palette.colours[family], lw=0.7, alpha=0.35, zorder=1)
-        axis.annotate(
-            family, (rfid[family].value, y), ha="center", va="bottom", fontsize="small", color=palette.colours[family]
-        )
+        place: Any = {"ha": "center", "va": "bottom", "fontsize": "small", "color": palette.colours[family]}
+        look.note(axis, family, (rfid[family].value, y), (0, 0), **place)
     axis.set_ylim(low * math.exp(-0.10 * span), high * math.exp(0.38 * span))
 
 
