@@ -70,9 +70,9 @@ def test_a_data_root_is_a_source_and_what_measured_nothing_is_not(line: Line, mo
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("\nNo gFID was measured at known FLOPs")
     assert (line.folder / "report" / "index.html").is_file()
-    for source, message in (("empty", "holds no measurements"), ("not/there", "is no folder and no TOML file")):
+    for source, message in (("empty", "is missing"), ("not/there", "is no folder and no TOML file; allowed: a study")):
         done = CliRunner().invoke(app, ["report", source])
-        assert done.exit_code == 2 and f"source = {source!r} {message}; allowed: a study" in done.stderr
+        assert done.exit_code == 2 and source in done.stderr and message in done.stderr
 
 
 @pytest.mark.parametrize(
