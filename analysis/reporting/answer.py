@@ -61,12 +61,12 @@ class Answer(Record):
 def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed: int = 0) -> Answer:
     """The answer of a study. `budgets`: compute budgets in FLOPs for question 3; by default three inside the range.
 
-    Without any gFID the three questions stay open, and the answer says what was measured instead.
+    Without a gFID at known FLOPs the three questions stay open, and the answer says what was measured instead.
     """
-    points = frames.points
-    own = own_statements(frames)
-    if not points["gfid"].notna().any():
-        return Answer(without_gfid(frames), tuple(own), (), (), (), (), (), ())
+    points = frames.ranked
+    own_metrics = own_statements(frames)
+    if points.empty:
+        return Answer(without_gfid(frames), tuple(own_metrics), (), (), (), (), (), ())
     notes: list[str] = []
     laws = _laws(frames)
     compressions = _compressions(frames, laws, notes)
@@ -82,7 +82,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
         *compression_statements(frames, compressions),
         *regulariser_statements(contrasts, multipliers),
         *pair_statements(best),
-        *own,
+        *own_metrics,
     ]
     return Answer(
         headline=headline(compressions, best),
@@ -98,7 +98,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
 
 def _laws(frames: StudyFrames) -> list[ComputeLaw]:
     """Compute laws of every family that has gFID, with a free floor and, where comparable, with rfid_floor."""
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     families = [f for f in frames.families["family"] if f in set(points["family"])]
     laws = [compute_law(points, family, "free") for family in families]
     if frames.floor_is_comparable:
@@ -113,9 +113,8 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
     the sizes with several seeds and those with one, and the balanced comparisons follow it.
     """
     table = frames.families[frames.families["regulariser"].isna()]
-    points = frames.points
-    measured = set(points.loc[points["gfid"].notna(), "family"])
-    rows = records(table.loc[table["family"].isin(measured), ["family", "bits_per_image"]])
+    points = frames.ranked
+    rows = records(table.loc[table["family"].isin(set(points["family"])), ["family", "bits_per_image"]])
     compressions = []
     for a, b in combinations(rows, 2):
         if a["bits_per_image"] == b["bits_per_image"]:

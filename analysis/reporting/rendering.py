@@ -101,8 +101,7 @@ def known(key: str, write: Callable[[float], str]) -> Shown:
 def cell(estimate: SeedEstimate) -> str:
     """Value with its interval in brackets, for a table cell."""
     write = wording.signed if estimate.scale == "difference" else wording.number
-    text = write(estimate.value)
-    return text if estimate.low is None else f"{text} ({write(estimate.low)} to {write(estimate.high)})"
+    return write(estimate.value) + wording.span(estimate)
 
 
 def flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:

@@ -80,17 +80,12 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
     return statements
 
 
-def _span(estimate: SeedEstimate) -> str:
-    """The interval in brackets, or nothing where there is none."""
-    return "" if estimate.low is None else f" ({wording.interval(estimate)})"
-
-
 def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEstimate | None) -> str:
     if ratio is None:
         return f"rFID was not measured for both {first} and {second}."
     table = frames.tokenizers[frames.tokenizers["tokenizer_seed"].isin(ratio.seeds)]
     levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (first, second)]
-    shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{_span(ratio)}"
+    shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{wording.span(ratio)}"
     if ratio.low is not None and not ratio.decided:
         return f"{first}, the more compressed, and {second} cannot be told apart by reconstruction: {shown}."
     verb = "worse" if ratio.value > 1 else "better"
@@ -99,7 +94,9 @@ def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEsti
 
 def _ratio_sentence(cross: Crossover) -> str:
     ends = ((cross.low, cross.at_low), (cross.high, cross.at_high))
-    low, high = (f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{_span(e)}" for at, e in ends)
+    low, high = (
+        f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
+    )
     return f"Its gFID is {low} that of {cross.second}, and {high}."
 
 
@@ -177,9 +174,7 @@ _NAMES = {"gfid": "gFID", "rfid": "rFID", "nats_per_image": "nats per image"}
 def _effect_phrase(effect: Effect) -> str:
     estimate = effect.estimate
     name = _NAMES[effect.metric]
-    undecided = estimate.low is not None and not estimate.decided
-    verdict = "; no change shown" if undecided else ""
-    spread = "" if estimate.low is None else f" ({wording.interval(estimate)}{verdict})"
+    spread = wording.span(estimate, "" if estimate.decided else "; no change shown")
     if estimate.scale == "difference":
         return f"{name} by {wording.signed(estimate.value)}{spread}"
     return f"{name} by a factor {wording.number(estimate.value)}{spread}"
@@ -198,7 +193,7 @@ def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[
         text = f"At equal compute the causal regulariser ({c.treatment} against {c.base}) changes "
         text += wording.listing([_effect_phrase(e) for e in effects]) + "."
         if m.estimate is not None:
-            saved = f"{wording.number(m.estimate.value)}{_span(m.estimate)}"
+            saved = f"{wording.number(m.estimate.value)}{wording.span(m.estimate)}"
             text += f" Compute multiplier at equal gFID: {saved}, above 1 a saving."
         for seed, family in m.without_overlap:
             text += f" On seed {seed} the two reach no common gFID ({family} is lower)."
@@ -259,11 +254,13 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
 
 
 def without_gfid(frames: StudyFrames) -> str:
-    """The headline of a study in which no gFID was measured: what there is instead."""
+    """The headline of a study in which no gFID was measured at known FLOPs: what there is instead."""
     stages = frames.runs.loc[frames.runs["status"] == "done", "stage"]
     kinds = {"tokenizer": "tokenizer{}", "generator": "generator{}", "run": "run{} of no stage"}
     numbers = {kind: int((stages == stage).sum()) for stage, kind in kinds.items()}
     runs = wording.listing([f"{n} {kind.format('s' * (n != 1))}" for kind, n in numbers.items() if n])
-    own = wording.listing(sorted(set(frames.own["metric"])))
+    metrics = wording.listing(sorted(set(frames.own["metric"])))
     unranked = ", so no tokenizers are compared" if len(frames.families) else ""
-    return f"No gFID was measured{unranked}; {runs or 'no run'} finished{f' and measured {own}' if own else ''}."
+    where = " at known FLOPs" if frames.points["gfid"].notna().any() else ""
+    measured = f" and measured {metrics}" if metrics else ""
+    return f"No gFID was measured{where}{unranked}; {runs or 'no run'} finished{measured}."

@@ -64,17 +64,17 @@ def seeds(estimate: SeedEstimate) -> str:
     return f"95 % intervals over {len(estimate.seeds)} {over}, df {estimate.df}"
 
 
-def interval(estimate: SeedEstimate) -> str:
-    """`low to high`, or that there is none."""
-    if estimate.low is None or estimate.high is None:
-        return "no interval"
-    write = signed if estimate.scale == "difference" else number
-    return f"{write(estimate.low)} to {write(estimate.high)}"
-
-
 def spread(low: float | None, high: float | None) -> str:
     """An interval of numbers in brackets after its value; nothing where there is none."""
     return "" if low is None else f" ({number(low)} to {number(high)})"
+
+
+def span(estimate: SeedEstimate, verdict: str = "") -> str:
+    """The interval of an estimate in brackets after its value, with what follows from it; nothing without interval."""
+    if estimate.low is None:
+        return ""
+    write = signed if estimate.scale == "difference" else number
+    return f" ({write(estimate.low)} to {write(estimate.high)}{verdict})"
 
 
 def listing(items: Sequence[str], last: str = "and") -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from results.errors import DataError, FitError
 
-from .fronts import Design, pareto_points
+from .fronts import pareto_points
 from .rows import Record
 from .seed_intervals import SeedEstimate, over_seeds
 
@@ -87,14 +87,12 @@ def _fit(flops: Array, gfid: Array, floor: float | None) -> tuple[float, float, 
     return values["E"] if floor is None else floor, values["A"], values["alpha"], pivot, str(result.status)
 
 
-def compute_law(
-    points: pd.DataFrame, family: str, floor_kind: FloorKind = "free", design: Design | None = None
-) -> ComputeLaw:
+def compute_law(points: pd.DataFrame, family: str, floor_kind: FloorKind = "free") -> ComputeLaw:
     """Fit the law to each seed's front. Seeds whose front is too short or determines no law are listed, not dropped."""
     laws: list[SeedLaw] = []
     skipped: list[Skipped] = []
     rows = points[points["family"] == family]
-    for seed, (flops, gfid) in pareto_points(points, family, design).items():
+    for seed, (flops, gfid) in pareto_points(points, family).items():
         floor = None
         if floor_kind == "rfid_floor":
             of_seed = rows[rows["tokenizer_seed"] == seed]

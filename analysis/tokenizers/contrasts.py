@@ -17,7 +17,7 @@ from results.errors import FitError
 from results.settings import differing
 
 from .frames import StudyFrames
-from .fronts import in_order
+from .fronts import in_order, measured
 from .names import configurations
 from .rows import Record, by_seed, groups
 from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
@@ -88,60 +88,51 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
     points = frames.points
     sides = []
     for family in (base, treatment):
-        rows = points[(points["family"] == family) & points["gfid"].notna()]
-        measured = [m for m in (*GENERATOR_METRICS, "path_flops") if m in rows]
+        rows = measured(points, family)
+        metrics = [m for m in (*GENERATOR_METRICS, "path_flops") if m in rows]
         # A fork and a from-scratch run of one cell repeat one measurement: their geometric mean stands for it.
-        sides.append(rows.groupby(cell)[measured].agg(_center).reset_index())
+        sides.append(rows.groupby(cell)[metrics].agg(_center).reset_index())
     pairs = sides[0].merge(sides[1], on=cell, suffixes=("_a", "_b"))
     pairs["parameters_other"] = pairs["size"].map(points.groupby("size")["parameters_other"].median())
     if pairs.empty:
         raise FitError(f"{base} and {treatment} have no pair of runs with equal seeds, size and budget")
-    unpaired = len(sides[0]) + len(sides[1]) - 2 * len(pairs)
-    flops = float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max())
     per_budget, pooled = [], []
     for metric, scale in GENERATOR_METRICS.items():
         if f"{metric}_a" not in pairs:
             continue
-        effect = _effect(pairs, metric, scale)
+        effect = _change(pairs[f"{metric}_a"].astype(float), pairs[f"{metric}_b"].astype(float), scale)
         usable = pairs.assign(effect=effect)[np.isfinite(effect)]
         if usable.empty:
             continue
-        own = noise if metric == "gfid" else None
+        known = noise if metric == "gfid" else None
         for budget, group in groups(usable, "images"):
-            per_budget.append(mean_effect(group, metric, scale, int(budget), own))
-        pooled.append(mean_effect(_balanced(usable), metric, scale, None, own))
-    rows = frames.tokenizers
+            per_budget.append(mean_effect(group, metric, scale, int(budget), known))
+        pooled.append(mean_effect(_balanced(usable), metric, scale, None, known))
     return Contrast(
         base=base,
         treatment=treatment,
         facets=facets(frames, base, treatment),
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
-        stage1=tuple(tokenizer_effects(rows, base, treatment)),
+        stage1=tuple(tokenizer_effects(frames.tokenizers, base, treatment)),
         tokenizer_flops_ratio=_stage1_flops(points, base, treatment),
-        stage2_flops_difference=flops,
-        unpaired_runs=unpaired,
+        stage2_flops_difference=float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max()),
+        unpaired_runs=len(sides[0]) + len(sides[1]) - 2 * len(pairs),
     )
 
 
 def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> list[Effect]:
     """Effects on the tokenizers' own metrics, paired by tokenizer seed; metrics that one side lacks are left out."""
-    found = []
+    effects = []
     for metric, scale in TOKENIZER_METRICS.items():
         if metric not in tokenizers:
             continue
-        sides = [
-            tokenizers[tokenizers["family"] == family].groupby("tokenizer_seed")[metric].mean().dropna()
-            for family in (base, treatment)
-        ]
-        seeds = sides[0].index.intersection(sides[1].index)
-        if len(seeds) == 0:
-            continue
-        a, b = sides[0].loc[seeds], sides[1].loc[seeds]
-        values = b / a if scale == "ratio" else b - a
-        estimate = over_seeds(by_seed(values), scale=scale)
-        found.append(Effect(metric, None, (), estimate))
-    return found
+        means = tokenizers.groupby(["family", "tokenizer_seed"])[metric].mean().dropna()
+        a, b = (means[means.index.get_level_values(0) == family].droplevel(0) for family in (base, treatment))
+        values = by_seed(_change(a, b, scale))
+        if values:
+            effects.append(Effect(metric, None, (), over_seeds(values, scale=scale)))
+    return effects
 
 
 def _center(values: pd.Series) -> float:
@@ -150,8 +141,8 @@ def _center(values: pd.Series) -> float:
     return float(np.exp(np.log(array).mean())) if (array > 0).all() else float(array.mean())
 
 
-def _effect(pairs: pd.DataFrame, metric: str, scale: Scale) -> np.ndarray:
-    a, b = pairs[f"{metric}_a"].to_numpy(dtype=float), pairs[f"{metric}_b"].to_numpy(dtype=float)
+def _change(a: pd.Series, b: pd.Series, scale: Scale) -> pd.Series:
+    """b against a, row by row of the same index."""
     return b / a if scale == "ratio" else b - a
 
 

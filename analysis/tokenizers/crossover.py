@@ -140,13 +140,7 @@ class Crossover(Record):
 
 
 def crossover(
-    points: pd.DataFrame,
-    first: str,
-    second: str,
-    *,
-    design: Design | None = None,
-    noise: Noise | None = None,
-    confidence: float = CONFIDENCE,
+    points: pd.DataFrame, first: str, second: str, *, design: Design | None = None, noise: Noise | None = None
 ) -> Crossover:
     """Where the fronts of two families cross, over the design's seeds and sizes (by default most paired seeds).
 
@@ -155,7 +149,7 @@ def crossover(
     """
     design = design or first_design(points, first, second)
     sides = (compared_fronts(points, first, design), compared_fronts(points, second, design))
-    return crossover_of(first, second, design, sides, noise=noise, confidence=confidence)
+    return crossover_of(first, second, design, sides, noise=noise)
 
 
 def crossover_of(
@@ -165,7 +159,6 @@ def crossover_of(
     sides: tuple[Mapping[int, Front], Mapping[int, Front]],
     *,
     noise: Noise | None = None,
-    confidence: float = CONFIDENCE,
 ) -> Crossover:
     """The crossover of two families whose `sides` map each of the design's seeds to its front; as `crossover`."""
     low = max(f.low for side in sides for f in side.values())
@@ -176,7 +169,7 @@ def crossover_of(
     knots = knots[(knots > math.log(low)) & (knots < math.log(high))]
     grid = np.unique(np.concatenate([knots, np.linspace(math.log(low), math.log(high), SCAN_POINTS)]))
     d = np.stack([sides[0][s].log_gfid(grid) - sides[1][s].log_gfid(grid) for s in design.seeds])
-    half, _, method = half_width(d, noise, confidence=confidence)
+    half, _, method = half_width(d, noise)
     mean = d.mean(axis=0)
     return crossing_of(
         first,
@@ -186,10 +179,10 @@ def crossover_of(
         grid,
         mean,
         None if half is None else (mean - half, mean + half),
-        (_ratio(design.seeds, d[:, 0], noise, confidence), _ratio(design.seeds, d[:, -1], noise, confidence)),
+        (_ratio(design.seeds, d[:, 0], noise), _ratio(design.seeds, d[:, -1], noise)),
         method,
         per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
-        bootstrap=_bootstrap(grid, d, confidence) if len(d) >= BOOTSTRAP_CLUSTERS else None,
+        bootstrap=_bootstrap(grid, d) if len(d) >= BOOTSTRAP_CLUSTERS else None,
     )
 
 
@@ -257,14 +250,14 @@ def confidence_set(log_flops: Array, mean: Array, low: Array, high: Array) -> tu
     return (None if i == 0 else edge(i - 1, i)), (None if j == len(inside) - 1 else edge(j + 1, j))
 
 
-def _bootstrap(grid: Array, d: Array, confidence: float) -> tuple[float | None, float | None]:
+def _bootstrap(grid: Array, d: Array) -> tuple[float | None, float | None]:
     """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range."""
     weights = cluster_bootstrap_weights(len(d), BOOTSTRAP_DRAWS, seed=0) / len(d)
     places = []
     for row in weights @ d:
         at, sign = split_point(grid, row)
         places.append(at if at is not None else -math.inf if sign > 0 else math.inf)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(places, [tail, 1 - tail], method="nearest")
     return (float(np.exp(low)) if np.isfinite(low) else None), (float(np.exp(high)) if np.isfinite(high) else None)
 
@@ -276,9 +269,9 @@ def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
     return SeedCrossing(seed, "above" if sign < 0 else "below", math.exp(grid[-1] if sign < 0 else grid[0]))
 
 
-def _ratio(seeds: Sequence[int], log_ratio: Array, noise: Noise | None, confidence: float) -> SeedEstimate:
+def _ratio(seeds: Sequence[int], log_ratio: Array, noise: Noise | None) -> SeedEstimate:
     values = dict(zip(seeds, np.exp(log_ratio).tolist(), strict=True))
-    return over_seeds(values, scale="ratio", noise=noise, confidence=confidence)
+    return over_seeds(values, scale="ratio", noise=noise)
 
 
 def crossing_over_seeds(result: Crossover) -> SeedEstimate | None:

@@ -21,7 +21,7 @@ from results.schema import COLUMNS, TABLES, TRUNK
 from results.settings import differing, setting_columns
 
 from .names import family_names, size_names
-from .rows import groups, records
+from .rows import groups, records, said
 from .seed_intervals import Noise
 
 if TYPE_CHECKING:
@@ -116,6 +116,11 @@ class StudyFrames:
         return points.sort_values(order).reset_index(drop=True)
 
     @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The points with a gFID at a known compute: what fronts and comparisons stand on."""
+        return self.points[self.points["gfid"].notna() & self.points["path_flops"].notna()]
+
+    @cached_property
     def guided(self) -> pd.DataFrame:
         """gFID at every guidance scale, long: run facts, images, path_flops, guidance, gfid."""
         rows = self.used[(self.used["stage"] == "generator") & (self.used["metric"] == "gfid")]
@@ -136,14 +141,13 @@ class StudyFrames:
         varying = [c for c in free if self.settings[c].astype(str).nunique() > 1]
         rows = rows.join(self.settings[varying], on="run_id")
         names = [
-            ", ".join(f"{c.removeprefix('run.')} = {_said(row[c])}" for c in varying if row[c] is not None) or "run"
+            ", ".join(f"{c.removeprefix('run.')} = {said(row[c])}" for c in varying if said(row[c])) or "run"
             if row["stage"] == "run"
-            else " + ".join(str(row[name]) for name in DERIVED if not pd.isna(row[name]))
+            else " + ".join(filter(None, (said(row[name]) for name in DERIVED)))
             for row in records(rows)
         ]
-        return rows.assign(name=names, tokenizer_seed=rows["tokenizer_seed"].fillna(rows["seed"])).reset_index(
-            drop=True
-        )
+        seeds = rows["tokenizer_seed"].fillna(rows["seed"])
+        return rows.assign(name=names, tokenizer_seed=seeds).reset_index(drop=True)
 
     @cached_property
     def families(self) -> pd.DataFrame:
@@ -254,10 +258,6 @@ def from_tables(
         evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
         failed=failed.reset_index(drop=True),
     )
-
-
-def _said(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _winners(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -10,7 +10,7 @@ intervals; those are this package's (docs/analysis.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -157,10 +157,10 @@ def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
     x = np.unique(np.concatenate([curve.x for curve in curves]))
     values = _on(curves, judged, x)
     crossings = [x]
-    for one, other in combinations(range(len(curves)), 2):
+    for i, j in combinations(range(len(curves)), 2):
         # A curve that begins inside an interval begins at one of its ends, so differences are straight in between.
-        begun = np.isfinite(values[one]) & np.isfinite(values[other])
-        d = np.where(begun, values[one], 0.0) - np.where(begun, values[other], 0.0)
+        begun = np.isfinite(values[i]) & np.isfinite(values[j])
+        d = np.where(begun, values[i], 0.0) - np.where(begun, values[j], 0.0)
         flips = np.flatnonzero(begun[:-1] & begun[1:] & (d[:-1] * d[1:] < 0))
         crossings.append(x[flips] + (x[flips + 1] - x[flips]) * d[flips] / (d[flips] - d[flips + 1]))
     x = np.unique(np.concatenate(crossings))
@@ -189,23 +189,21 @@ def designs(points: pd.DataFrame, a: str, b: str) -> list[Design]:
 
     A design's sizes were run with both families on every one of its seeds. Empty if no seed has a size in common.
     """
-    have: dict[int, set[str]] = {}
-    for family in (a, b):
-        rows = points[(points["family"] == family) & points["gfid"].notna()]
-        own = {int(s): set(g["size"]) for s, g in groups(rows, "tokenizer_seed")}
-        have = own if family == a else {s: have[s] & own[s] for s in have.keys() & own.keys()}
-    have = {seed: sizes for seed, sizes in have.items() if sizes}
-    if not have:
-        return []
-    every = in_order(points, set().union(*have.values()))
-    subsets = [c for k in range(1, len(every) + 1) for c in combinations(every, k)] if len(every) <= 8 else []
-    subsets += [tuple(size for size in every if size in own) for own in have.values()]
-    found = [
-        Design(tuple(sorted(s for s, sizes in have.items() if sizes.issuperset(subset))), subset) for subset in subsets
+    per_family = [
+        {int(s): set(rows["size"]) for s, rows in groups(measured(points, family), "tokenizer_seed")}
+        for family in (a, b)
     ]
-    found = [d for d in found if d.seeds]
-    most_seeds = max(found, key=lambda d: (len(d.seeds), len(d.sizes), d.sizes))
-    most_sizes = max(found, key=lambda d: (len(d.sizes), len(d.seeds), d.sizes))
+    common = {s: per_family[0][s] & per_family[1][s] for s in per_family[0].keys() & per_family[1].keys()}
+    common = {seed: sizes for seed, sizes in common.items() if sizes}
+    if not common:
+        return []
+    every = in_order(points, set().union(*common.values()))
+    subsets = [c for k in range(1, len(every) + 1) for c in combinations(every, k)] if len(every) <= 8 else []
+    subsets += [tuple(size for size in every if size in sizes) for sizes in common.values()]
+    balanced = [Design(tuple(sorted(s for s in common if common[s].issuperset(subset))), subset) for subset in subsets]
+    balanced = [design for design in balanced if design.seeds]
+    most_seeds = max(balanced, key=lambda d: (len(d.seeds), len(d.sizes), d.sizes))
+    most_sizes = max(balanced, key=lambda d: (len(d.sizes), len(d.seeds), d.sizes))
     return [most_seeds] if most_sizes == most_seeds else [most_seeds, most_sizes]
 
 
@@ -217,34 +215,34 @@ def in_order(points: pd.DataFrame, sizes: Collection[str]) -> list[str]:
 
 def first_design(points: pd.DataFrame, a: str, b: str) -> Design:
     """The balanced comparison with most paired seeds. Raises FitError if no seed has a size in common."""
-    found = designs(points, a, b)
-    if not found:
+    balanced = designs(points, a, b)
+    if not balanced:
         raise FitError(f"{a} and {b} share no tokenizer seed with a generator size run on both")
-    return found[0]
+    return balanced[0]
+
+
+def measured(points: pd.DataFrame, family: str, design: Design | None = None) -> pd.DataFrame:
+    """The points of a family that have a gFID, of the design's sizes and seeds (all without a design)."""
+    rows = points[(points["family"] == family) & points["gfid"].notna()]
+    if design is None:
+        return rows
+    return rows[rows["size"].isin(design.sizes) & rows["tokenizer_seed"].isin(design.seeds)]
 
 
 def fronts(points: pd.DataFrame, family: str, design: Design | None = None) -> dict[int, Front]:
     """The front of a family on each tokenizer seed, over the design's sizes (all without a design)."""
-    return {seed: front(rows) for seed, rows in _by_seed(points, family, design)}
+    return {int(seed): front(rows) for seed, rows in groups(measured(points, family, design), "tokenizer_seed")}
 
 
-def pareto_points(points: pd.DataFrame, family: str, design: Design | None = None) -> dict[int, tuple[Array, Array]]:
+def pareto_points(points: pd.DataFrame, family: str) -> dict[int, tuple[Array, Array]]:
     """FLOPs and gFID, both (k,), of each tokenizer seed's measured points that no other beats, cheapest first."""
-    found = {}
-    for seed, rows in _by_seed(points, family, design):
+    optimal = {}
+    for seed, rows in groups(measured(points, family), "tokenizer_seed"):
         flops, gfid = rows["path_flops"].to_numpy(dtype=float), rows["gfid"].to_numpy(dtype=float)
         keep = np.flatnonzero(pareto_mask(flops, gfid))
         keep = keep[np.argsort(flops[keep])]
-        found[seed] = flops[keep], gfid[keep]
-    return found
-
-
-def _by_seed(points: pd.DataFrame, family: str, design: Design | None) -> Iterator[tuple[int, pd.DataFrame]]:
-    rows = points[(points["family"] == family) & points["gfid"].notna()]
-    if design is not None:
-        rows = rows[rows["size"].isin(design.sizes) & rows["tokenizer_seed"].isin(design.seeds)]
-    for seed, group in groups(rows, "tokenizer_seed"):
-        yield int(seed), group
+        optimal[int(seed)] = flops[keep], gfid[keep]
+    return optimal
 
 
 def select_elsewhere(curves: Sequence[Curve]) -> list[Front]:
@@ -258,10 +256,10 @@ def select_elsewhere(curves: Sequence[Curve]) -> list[Front]:
     return [
         _along(
             curves,
-            [(curve.y.sum(axis=0) - curve.y[own]) / (seeds - 1) for curve in curves],
-            [curve.y[own] for curve in curves],
+            [(curve.y.sum(axis=0) - curve.y[seed]) / (seeds - 1) for curve in curves],
+            [curve.y[seed] for curve in curves],
         )
-        for own in range(seeds)
+        for seed in range(seeds)
     ]
 
 
@@ -274,8 +272,7 @@ def compared_fronts(points: pd.DataFrame, family: str, design: Design) -> dict[i
     """
     if len(design.seeds) == 1:
         return fronts(points, family, design)
-    rows = points[(points["family"] == family) & points["gfid"].notna()]
-    rows = rows[rows["size"].isin(design.sizes) & rows["tokenizer_seed"].isin(design.seeds)]
+    rows = measured(points, family, design)
     # Closed forms give one cell the same FLOPs on every seed; rounding guards against a last digit.
     cells = pd.DataFrame(
         {
@@ -298,8 +295,8 @@ def compared_fronts(points: pd.DataFrame, family: str, design: Design) -> dict[i
 
 def family_fronts(points: pd.DataFrame, family: str) -> dict[int, Front]:
     """One family's fronts for showing: as compared where all its seeds have the same sizes, else each its own."""
-    found = designs(points, family, family)
-    return compared_fronts(points, family, found[0]) if len(found) == 1 else fronts(points, family)
+    balanced = designs(points, family, family)
+    return compared_fronts(points, family, balanced[0]) if len(balanced) == 1 else fronts(points, family)
 
 
 def mean_front(fronts_by_seed: Mapping[int, Front], points: int = 121) -> tuple[Array, Array]:

@@ -25,9 +25,8 @@ class NoOverlap(NamedTuple):
 class Multiplier(Record):
     """Compute multiplier of `treatment` over `base` at equal gFID: base FLOPs / treatment FLOPs, above 1 a saving.
 
-    The horizontal gap of the fronts, averaged in log over the gFID range both reach, per seed. `gfid_range` is the
-    range common to all seeds' overlaps, or None. `curve_gfid` (k,) and `curve` (seeds, k): the multiplier by gFID
-    level. `without_overlap`: seeds left out.
+    The horizontal gap of the fronts, averaged in log over the gFID range both reach, per seed. `curve_gfid` (k,) and
+    `curve` (seeds, k): the multiplier by gFID level. `without_overlap`: seeds left out.
     """
 
     base: str

@@ -124,22 +124,14 @@ class _Design:
     rows: pd.DataFrame
 
 
-def best_pairs(
-    points: pd.DataFrame,
-    flops: float,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    hold: bool = True,
-    families: Sequence[str] | None = None,
-) -> BestPairs:
+def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: int = 0) -> BestPairs:
     """Expected gFID of every pair at compute `flops` and the probability of each being best.
 
     Each run is interpolated between its budgets in log-log. A pair whose runs end below `flops` is `held` at its last
-    gFID (it is affordable, so this is an upper bound), or left out without `hold`; one whose runs begin above is left
-    out. Raises FitError if no pair was measured at this compute.
+    gFID (it is affordable, so this is an upper bound); one whose runs begin above is left out. Raises FitError if no
+    pair was measured at this compute.
     """
-    design = _design(points, flops, hold, families)
+    design = _design(points, flops)
     posterior = _posterior(design, draws, seed)
     k = len(design.pairs)
     low: Sequence[float | None] = [None] * k
@@ -183,17 +175,15 @@ def best_pairs(
     )
 
 
-def _design(points: pd.DataFrame, flops: float, hold: bool, families: Sequence[str] | None) -> _Design:
+def _design(points: pd.DataFrame, flops: float) -> _Design:
     if not (math.isfinite(flops) and flops > 0):
         raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
     points = points[points["gfid"].notna()]
-    if families is not None:
-        points = points[points["family"].isin(list(families))]
     target, rows = math.log(flops), []
     for _, run in groups(points.sort_values("path_flops"), "run_id"):
         x = np.log(run["path_flops"].to_numpy(dtype=float))
         beyond = target > x[-1] + 1e-9
-        if target < x[0] - 1e-9 or (beyond and not hold):
+        if target < x[0] - 1e-9:
             continue
         first = run.iloc[0]
         log_images = np.log(run["images"].to_numpy(dtype=float))
@@ -264,12 +254,12 @@ class ProbabilityCurve:
 
 
 def probability_curve(
-    points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0, families: Sequence[str] | None = None
+    points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0
 ) -> ProbabilityCurve | None:
     """P(the best pair uses this family) over the compute range of `default_budgets`; None without repeated pairs."""
     ends = default_budgets(points, 2)
     grid = np.exp(np.linspace(math.log(ends[0]), math.log(ends[-1]), count))
-    results = [best_pairs(points, float(c), draws=draws, seed=seed, families=families) for c in grid]
+    results = [best_pairs(points, float(c), draws=draws, seed=seed) for c in grid]
     if any(r.df == 0 for r in results):
         return None
     names = sorted({family for r in results for family, _ in r.families})
@@ -298,7 +288,7 @@ def expected_crossover(
     mean, bounds = np.empty(count), np.empty((2, count))
     tail = (1 - CONFIDENCE) / 2
     for i, x in enumerate(grid):
-        design = _design(rows, math.exp(x), True, None)
+        design = _design(rows, math.exp(x))
         posterior = _posterior(design, draws, seed)
         if posterior is None:
             return None

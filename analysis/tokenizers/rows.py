@@ -36,6 +36,13 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def said(value: Any) -> str:
+    """A value of a setting for people; nothing for one that is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Each row as a dictionary by column."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]

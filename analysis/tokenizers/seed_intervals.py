@@ -75,45 +75,37 @@ class SeedEstimate(Record):
         )
 
 
-def t_factor(df: int, confidence: float = CONFIDENCE) -> float:
-    """Two-sided Student t quantile."""
+def t_factor(df: int) -> float:
+    """Two-sided Student t quantile at CONFIDENCE."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(df, 0.5 + confidence / 2))
+    return float(stdtrit(df, 0.5 + CONFIDENCE / 2))
 
 
-def half_width(
-    values: np.ndarray, noise: Noise | None, noise_terms: float = 2.0, confidence: float = CONFIDENCE
-) -> tuple[Any, int | None, str]:
+def half_width(values: np.ndarray, noise: Noise | None) -> tuple[Any, int | None, str]:
     """Half width of the interval of the mean over seeds, its degrees of freedom, and what the interval is.
 
-    `values` (seeds,) or (seeds, k). One seed has measurement noise alone, of `noise_terms` measurements; without it
-    the half width is None.
+    `values` (seeds,) or (seeds, k). One seed has measurement noise alone, that of the difference of two measurements;
+    without it the half width is None.
     """
     n = len(values)
     if n >= 2:
-        half = t_factor(n - 1, confidence) * values.std(axis=0, ddof=1) / math.sqrt(n)
+        half = t_factor(n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
         return half, n - 1, f"paired t-test over {n} tokenizer seeds at each compute, inverted (df {n - 1})"
     if noise is not None:
-        half = np.full(values.shape[1:], t_factor(noise.df or 10**9, confidence) * noise.sd * math.sqrt(noise_terms))
+        half = np.full(values.shape[1:], t_factor(noise.df or 10**9) * noise.sd * math.sqrt(2.0))
         return half, noise.df, f"conditional on this tokenizer: measurement noise only ({noise.source})"
     return None, None, "conditional on this tokenizer: one seed, no interval"
 
 
 def over_seeds(
-    values: Mapping[int, float],
-    *,
-    scale: Scale,
-    noise: Noise | None = None,
-    noise_terms: float = 2.0,
-    confidence: float = CONFIDENCE,
-    paired: bool = True,
+    values: Mapping[int, float], *, scale: Scale, noise: Noise | None = None, paired: bool = True
 ) -> SeedEstimate:
     """Mean over tokenizer seeds with its t interval; ratios and levels are averaged as logarithms.
 
-    `values` maps seed -> value. With one seed the interval comes from `noise` alone, if given: its variance is
-    `noise_terms` x noise.sd^2 (2 for the difference of two measurements), in log space. Raises FitError for no values,
-    values that are not finite, or ratios that are not positive, naming the seed.
+    `values` maps seed -> value. With one seed the interval comes from `noise` alone, if given: its variance is twice
+    noise.sd^2 (the difference of two measurements), in log space. Raises FitError for no values, values that are not
+    finite, or ratios that are not positive, naming the seed.
     """
     if not values:
         raise FitError("no tokenizer seed has both measurements, so there is nothing to average")
@@ -127,7 +119,7 @@ def over_seeds(
     x = np.log(raw) if logarithmic else raw
     back = np.exp if logarithmic else (lambda y: y)
     center, n = float(x.mean()), len(seeds)
-    half, df, method = half_width(x, noise if logarithmic else None, noise_terms, confidence)
+    half, df, method = half_width(x, noise if logarithmic else None)
     if n >= 2:
         over = "paired tokenizer seeds" if paired else "tokenizer seeds"
         method = f"Student t over {n} {over}{' in log space' if logarithmic else ''}, df {df}"
@@ -140,7 +132,6 @@ def over_seeds(
         seeds=seeds,
         per_seed=tuple(float(v) for v in raw),
         df=df,
-        confidence=confidence,
     )
 
 

@@ -39,8 +39,6 @@ def open_source(source: str, root: Path, sets: list[str] | None) -> tuple[Store,
     folder = Path(source)
     if folder.is_dir():
         artifacts = folder / "artifacts"
-        if not (folder / "store").is_dir() and not (folder / "runs.parquet").exists():
-            raise UsageError(f"source = {source!r} holds no measurements; {SOURCES}")
         opened = Store(folder) if (folder / "store").is_dir() else Store.open_folder(folder)
         return opened, None, artifacts if artifacts.is_dir() else None
     if "/" in source and not source.endswith(".toml"):

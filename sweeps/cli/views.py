@@ -18,7 +18,7 @@ SHOWN = 20
 """Lines at most on runs that run, and on those of each condition that needs words."""
 
 
-def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
+def print_status(plan: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
     """Runs by stage and size and status with progress, speed and time left, then what runs and what went wrong."""
     groups: dict[tuple[str, str], list[RunStatus]] = {}
     for status in statuses:
@@ -29,7 +29,7 @@ def print_status(made: Plan, statuses: list[RunStatus], complaint: str | None = 
     rows = [[*key, *_row(groups[key], work, at_a_time)] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
     rows.append(["all", "", *_row(statuses, work, at_a_time)])
     total = counts(statuses)
-    print(f"{made.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
+    print(f"{plan.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")
     # A column of zeros says nothing.
     header = ["stage", "size", *STATUSES, "progress", "images/s", "time left"]
     always = ("stage", "size", "done", "running", "pending", "progress")

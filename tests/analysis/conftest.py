@@ -325,3 +325,32 @@ def demo_like() -> Study:
     }
     seeds = {COMPRESSED.label: (0, 1, 2), PLAIN.label: (0, 1, 2), REGULARISED.label: (0, 1, 2), LONG.label: (0,)}
     return build_study(sizes=sizes, seeds=seeds)
+
+
+@pytest.fixture(scope="session")
+def own_study() -> Study:
+    """Runs of no stage with a metric of their own, over width and depth on two seeds, and a curve each."""
+    study = Study()
+    for width, depth, seed in ((w, d, s) for w in (4, 8, 16) for d in (1, 2) for s in (0, 1)):
+        values = {"width": width, "net": {"depth": depth}, "fixed": "a"}
+        run_id, flops = identity(values, seed), 100.0 * width * depth
+        absent = {column.name: None for column in COLUMNS["runs"] if column.required is not True}
+        study.runs.append(
+            absent
+            | {"run_id": run_id, "attempt": 1, "stage": "run", "label": f"w{width}d{depth},s{seed}", "status": "done"}
+            | {"spec": json.dumps({"stage": "run", "seed": seed, "values": values}), "seed": seed, "provenance": "{}"}
+            | {"finished_at": "2027-01-01T00:01:01Z", "wall_seconds": 2.0, "executed_flops": flops}
+        )
+        row = {"run_id": run_id, "attempt": 1, "branch": "trunk"}
+        for step in (10, 20):
+            curve = {"step": step, "images": step, "tokens": None, "flops": flops, "split": "train", "term": "loss"}
+            study.curves.append(row | curve | {"value": 5.0 / step})
+        short, text = protocol("own_missed", 10, None, "train")
+        value = 8.0 / width / depth * (1.1 if seed else 1 / 1.1)
+        study.evaluations.append(
+            row
+            | {"step": 20, "images": 20, "path_flops": flops, "metric": "own_missed", "value": value, "n": 10}
+            | {"standard_error": None, "guidance": None, "split": "train", "protocol": short, "protocol_json": text}
+            | {"flag": None}
+        )
+    return study

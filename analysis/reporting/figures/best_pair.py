@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from analysis.reporting import wording
@@ -23,9 +25,8 @@ def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "repo
     palette = Palette.of(frames.families, frames.points)
     with look.applied(style) as chosen:
         rows = max(min(SHOWN, len(b.pairs)) for b in answer.best_pairs)
-        figure, axes = look.new_figure(
-            chosen, (0.36 * rows + 0.8) / chosen.width * 1.0, ncols=len(answer.best_pairs), squeeze=False
-        )
+        height = (0.36 * rows + 0.8) / chosen.width
+        figure, axes = look.new_figure(chosen, height, ncols=len(answer.best_pairs), squeeze=False)
         for axis, best in zip(axes[0], answer.best_pairs, strict=True):
             pairs = best.pairs[:rows]
             for y, pair in enumerate(pairs):
@@ -34,17 +35,9 @@ def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "repo
                     axis.plot([pair.low, pair.high], [y, y], color=colour, lw=1.6)
                 axis.plot(pair.gfid, y, palette.markers[pair.size], color=colour, ms=6)
                 chance = "" if pair.probability is None else f"  {wording.percent(pair.probability)}"
-                axis.annotate(
-                    f"{pair.name}{chance}",
-                    (0.0, y),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(3, 5),
-                    textcoords="offset points",
-                    va="bottom",
-                    fontsize="x-small",
-                    weight="bold" if pair is best.best else "normal",
-                    color=INK,
-                )
+                weight = "bold" if pair is best.best else "normal"
+                place: Any = {"xycoords": ("axes fraction", "data"), "va": "bottom", "fontsize": "x-small"}
+                look.note(axis, f"{pair.name}{chance}", (0.0, y), (3, 5), **place, weight=weight, color=INK)
             axis.set_ylim(rows - 0.45, -0.75)
             axis.set_yticks([])
             axis.set_xlabel("expected gFID")
@@ -57,7 +50,7 @@ def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "repo
 
 def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """Probability that the best pair uses each tokenizer, stacked, against compute; needs pairs with several seeds."""
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     if points["family"].nunique() < 2:
         return None
     curve = probability_curve(points)

@@ -5,6 +5,8 @@ As the paper's Fig. 4, 5 and 6 (arXiv 2412.16326), with seeds and the crossover'
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,7 +25,7 @@ from .style import INK, MUTED, Palette
 
 def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """Fronts of every tokenizer; below, the ratio of the two fronts that are compared first, with its interval."""
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     if points.empty:
         return None
     palette = Palette.of(frames.families, points)
@@ -65,16 +67,8 @@ def _crossover_band(axis: Axes, cross: Crossover) -> None:
     high = "" if cross.interval_high is None else wording.flops(cross.interval_high)
     span = "" if cross.band is None else f"\n95 %: {low or '<' + wording.flops(cross.low)} to "
     span += "" if cross.band is None else high or ">" + wording.flops(cross.high)
-    axis.annotate(
-        f"fronts cross\nat {wording.flops(cross.flops)}{span}",
-        (cross.flops, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-5, -2),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize="small",
-    )
+    place: Any = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top", "fontsize": "small"}
+    look.note(axis, f"fronts cross\nat {wording.flops(cross.flops)}{span}", (cross.flops, 1.0), (-5, -2), **place)
 
 
 def _ratio(axis: Axes, cross: Crossover) -> None:

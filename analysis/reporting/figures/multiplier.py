@@ -34,9 +34,8 @@ def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report
             mean = np.where(complete, np.nanmean(np.where(complete, logs, 0.0), axis=0), np.nan)
             estimate = m.estimate
             assert estimate is not None
-            label = f"{m.treatment} over {m.base}: {wording.number(estimate.value)} on average"
-            if estimate.low is not None:
-                label += f" ({wording.interval(estimate)})"
+            mean_gap = f"{wording.number(estimate.value)} on average{wording.span(estimate)}"
+            label = f"{m.treatment} over {m.base}: {mean_gap}"
             axis.plot(m.curve_gfid, np.exp(mean), color=colour, lw=2.2, label=label)
             if len(logs) >= 2:
                 half = t_factor(len(logs) - 1) * logs.std(axis=0, ddof=1) / math.sqrt(len(logs))

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from analysis.reporting.answer import Answer
 from analysis.tokenizers.frames import StudyFrames
-from analysis.tokenizers.rows import groups
+from analysis.tokenizers.rows import groups, said
 
 from . import style as look
 
@@ -49,9 +49,7 @@ def _series(frames: StudyFrames, rows: pd.DataFrame) -> pd.Series:
     if len(counts) < 2:
         return rows["family"].fillna("run").astype(str)
     setting = min(counts, key=lambda c: counts[c])
-    told = (
-        setting.removeprefix("run.") + " = " + rows[setting].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
-    )
+    told = f"{setting.removeprefix('run.')} = " + rows[setting].map(said)
     return rows["family"].where(rows["family"].notna(), told).astype(str)
 
 

@@ -41,7 +41,7 @@ def _families(contrasts: tuple[Contrast, ...]) -> list[str]:
 
 def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], palette: Palette) -> None:
     sizes = list(dict.fromkeys(s for c in contrasts for e in c.pooled for s in e.sizes))
-    points = frames.points[frames.points["gfid"].notna() & frames.points["size"].isin(sizes)]
+    points = frames.ranked[frames.ranked["size"].isin(sizes)]
     for family in _families(contrasts):
         rows = points[points["family"] == family]
         for size, group in groups(rows, "size"):

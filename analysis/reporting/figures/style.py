@@ -82,43 +82,19 @@ def applied(name: str) -> Iterator[Style]:
     """matplotlib's settings of a style, within the block only."""
     style = style_named(name)
     others = [family for family in OTHER_SCRIPTS if family in {font.name for font in fontManager.ttflist}]
+    base, small = style.font_size, 0.9 * style.font_size
     settings: Any = {
-        "figure.constrained_layout.h_pad": 0.05,
-        "font.family": [style.family, *others],
-        "font.size": style.font_size,
-        "mathtext.fontset": style.maths,
-        "axes.titlesize": style.font_size * 1.05,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": style.font_size,
-        "xtick.labelsize": style.font_size * 0.9,
-        "ytick.labelsize": style.font_size * 0.9,
-        "legend.fontsize": style.font_size * 0.88,
-        "legend.frameon": False,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.7,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": MUTED,
-        "grid.alpha": 0.22,
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.6,
-        "lines.markersize": style.font_size * 0.5,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
-        "figure.dpi": 100,
-        "svg.hashsalt": "tokenlaw",
-        "svg.fonttype": "path",
-        "pdf.fonttype": 42,
-        "path.simplify": True,
-    }
+        "figure.constrained_layout.h_pad": 0.05, "figure.facecolor": "none", "figure.dpi": 100,
+        "font.family": [style.family, *others], "font.size": base, "mathtext.fontset": style.maths,
+        "axes.titlesize": base * 1.05, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.labelsize": base, "xtick.labelsize": small, "ytick.labelsize": small,
+        "legend.fontsize": base * 0.88, "legend.frameon": False,
+        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.facecolor": "none",
+        "axes.grid": True, "axes.axisbelow": True, "grid.color": MUTED, "grid.alpha": 0.22, "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6, "lines.markersize": base * 0.5, "path.simplify": True,
+        "savefig.facecolor": "none", "svg.hashsalt": "tokenlaw", "svg.fonttype": "path", "pdf.fonttype": 42,
+    }  # fmt: skip
     with mpl.rc_context(settings), warnings.catch_warnings():
         # a column may be named in a script that no font here has: its name is drawn as boxes, without a message each
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
@@ -188,6 +164,11 @@ def _counting_axis(
     axis.xaxis.set_major_locator(LogLocator(base=10, subs=narrow if few else wide, numticks=20))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: write(v)))
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:
+    """A text `offset` points from a place; `xycoords` tells what that is in, by default the data."""
+    axis.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], style: Style) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
     A line that falls to the right says that at this budget the worse tokenizer gives the better images. Bars are 95 %
     intervals over tokenizer seeds; families with one seed have none. Regularised tokenizers are drawn, not joined.
     """
-    points = frames.points[frames.points["gfid"].notna()]
+    points = frames.ranked
     rfid = _rfid(frames)
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
     if len(rfid) < 2 or not answer.best_pairs:
@@ -73,8 +74,7 @@ def _rfid(frames: StudyFrames) -> dict[str, SeedEstimate]:
     table = frames.tokenizers
     if "rfid" not in table:
         return {}
-    measured = set(frames.points.loc[frames.points["gfid"].notna(), "family"])
-    table = table[table["rfid"].notna() & table["family"].isin(measured)]
+    table = table[table["rfid"].notna() & table["family"].isin(set(frames.ranked["family"]))]
     estimates = {str(family): estimate_of(rows, "rfid", "level") for family, rows in groups(table, "family")}
     return {family: estimate for family, estimate in estimates.items() if estimate is not None}
 
@@ -87,24 +87,14 @@ def _line(axis: Axes, flops: float, spots: list[_Spot], shade: str, palette: Pal
         colour = palette.colours[s.family]
         if s.gfid.low is not None and s.gfid.high is not None:
             axis.plot([s.rfid.value] * 2, [s.gfid.low, s.gfid.high], color=colour, lw=1.1, alpha=0.8, zorder=3)
-        filled = s.family in plain
-        axis.plot(
-            s.rfid.value, s.gfid.value, "o", ms=7.5, color=colour, mfc=colour if filled else "white", mew=1.5, zorder=4
-        )
+        fill = colour if s.family in plain else "white"
+        axis.plot(s.rfid.value, s.gfid.value, "o", ms=7.5, color=colour, mfc=fill, mew=1.5, zorder=4)
         if s is best:
             axis.plot(s.rfid.value, s.gfid.value, "o", ms=13, mfc="none", mec=shade, mew=1.4, zorder=5)
     end = joined[0] if joined else spots[0]
-    axis.annotate(
-        f"{wording.flops(flops)} FLOPs",
-        (min(s.rfid.value for s in spots), end.gfid.value),
-        xytext=(-13, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize="small",
-        color=shade,
-        weight="bold",
-    )
+    place: Any = {"ha": "right", "va": "center", "fontsize": "small", "color": shade, "weight": "bold"}
+    at = (min(s.rfid.value for s in spots), end.gfid.value)
+    look.note(axis, f"{wording.flops(flops)} FLOPs", at, (-13, 0), **place)
 
 
 def _headroom(
@@ -128,9 +118,8 @@ def _headroom(
         previous = x
         y = high * math.exp(span * (0.10 + 0.085 * level))
         axis.plot([rfid[family].value] * 2, [low, y], color=palette.colours[family], lw=0.7, alpha=0.35, zorder=1)
-        axis.annotate(
-            family, (rfid[family].value, y), ha="center", va="bottom", fontsize="small", color=palette.colours[family]
-        )
+        place: Any = {"ha": "center", "va": "bottom", "fontsize": "small", "color": palette.colours[family]}
+        look.note(axis, family, (rfid[family].value, y), (0, 0), **place)
     axis.set_ylim(low * math.exp(-0.10 * span), high * math.exp(0.38 * span))
 
 

@@ -10,7 +10,6 @@ import pytest
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
 from analysis.tokenizers.seed_intervals import over_seeds
-from results.errors import DataError
 
 
 def test_the_demo_like_study_answers_all_three_questions(demo_like):
@@ -114,10 +113,29 @@ def test_sizes_run_on_one_seed_only_join_by_the_model(make_study, known):
     assert "hierarchical model" in found.sentences[0]
 
 
-def test_a_study_without_gfid_is_a_typed_error(make_study, known):
-    study = make_study((known["plain"],), sizes=(), seeds=(0,))
-    with pytest.raises(DataError, match="no gFID yet"):
-        answer(study.frames())
+def test_a_study_without_gfid_says_what_it_has(make_study, known, own_study):
+    found = answer(make_study((known["plain"],), sizes=(), seeds=(0,)).frames())
+    assert found.headline == "No gFID was measured, so no tokenizers are compared; 1 tokenizer finished."
+    assert found.sentences == () and found.best_pairs == ()
+    found = answer(own_study.frames())
+    assert found.headline == "No gFID was measured; 12 runs of no stage finished and measured own_missed."
+    assert found.sentences == (
+        "own_missed ranges from 0.251 (net.depth = 2, width = 16) to 2.01 (net.depth = 1, width = 4) over 6 "
+        "configurations, mean over 2 seeds each.",
+    )
+    assert json.loads(found.to_json())["statements"][0]["topic"] == "own"
+
+
+def test_own_metrics_stand_beside_the_three_questions(make_study, known):
+    study = make_study((known["compressed"], known["plain"]), sizes=("S",), seeds=(0,))
+    ends = [row for row in study.evaluations if row["metric"] == "gfid" and row["guidance"] == 1.0]
+    codes = {run["run_id"]: run["codebook_size"] for run in study.runs}
+    study.evaluations += [row | {"metric": "own_score", "value": 1.0 * codes[row["run_id"]]} for row in ends]
+    found = answer(study.frames())
+    assert [s.topic for s in found.statements] == ["compression", "regulariser", "pair", "pair", "pair", "own"]
+    assert found.sentences[-1] == (
+        "own_score ranges from 256 (K256-T16 + S) to 4100 (K4096-T16 + S) over 2 configurations, mean over 1 seed each."
+    )
 
 
 def test_budgets_can_be_chosen_and_impossible_ones_are_noted(demo_like):
@@ -139,5 +157,5 @@ def test_wording_of_intervals_and_amounts():
     assert wording.percent(1.0) == "> 99 %" and wording.percent(0.001) == "< 1 %" and wording.percent(None) == "–"
     assert wording.signed(-3.0) == "−3.00"
     one = over_seeds({0: 2.0}, scale="ratio")
-    assert "conditional on this tokenizer" in wording.seeds(one) and wording.interval(one) == "no interval"
+    assert "conditional on this tokenizer" in wording.seeds(one) and wording.span(one) == ""
     assert wording.listing(["a", "b", "c"]) == "a, b and c"

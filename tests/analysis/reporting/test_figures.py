@@ -29,12 +29,26 @@ def _ink(png: bytes, tmp_path) -> np.ndarray:
     return np.array([q.mean() for q in (dark[:h, :w], dark[:h, w:], dark[h:, :w], dark[h:, w:])])
 
 
-@pytest.mark.parametrize("name", [e.name for e in GALLERY])
+@pytest.mark.parametrize("name", [e.name for e in GALLERY if e.name != "own-metrics"])
 def test_every_figure_of_a_full_study_is_drawn_and_holds_ink(full, name, tmp_path):
     figure = entry(name).draw(*full)
     assert figure is not None
     shares = _ink(style.image_bytes(figure, "png"), tmp_path)
     assert (shares > 0.002).all(), f"an empty quarter: {shares}"
+
+
+def test_own_metrics_are_drawn_by_the_setting_with_the_fewest_values(own_study, tmp_path):
+    frames = own_study.frames()
+    figures = {item.name: figure for item, figure in drawn(frames, answer(frames))}
+    assert list(figures) == ["training", "own-metrics"]
+    (axis,) = figures["own-metrics"].axes
+    assert [text.get_text() for text in figures["own-metrics"].legends[0].get_texts()] == [
+        "net.depth = 1",
+        "net.depth = 2",
+    ]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[400, 800, 1600], [800, 1600, 3200]]
+    assert [len(dots.get_offsets()) for dots in axis.collections] == [6, 6]
+    assert (_ink(style.image_bytes(figures["training"], "png"), tmp_path)[[0, 2]] > 0.002).all()
 
 
 @pytest.mark.parametrize("form", ["svg", "pdf", "png"])

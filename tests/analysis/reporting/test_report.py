@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread, imsave
 
+from analysis.reporting.answer import answer
 from analysis.reporting.report import inline_svg, scientific, write_report
 from analysis.reporting.tables import all_tables
 from results.errors import StoreError
@@ -178,6 +179,48 @@ def test_a_report_replaces_an_earlier_one_and_leaves_other_files_alone(make_stud
     assert (tmp_path / "mine.txt").read_text() == "keep"
     assert not list(tmp_path.rglob("*.tmp"))
     assert "The causal regulariser was not compared" in text
+
+
+def test_names_and_words_are_explained_before_the_answer(written):
+    text = _Page(written[1].index.read_text()).text
+    start = text.index("K256-T16: a tokenizer with 256 codes that makes 16 tokens of an image; crt with a number")
+    assert start < text.index("reconstructs worse than")
+    assert "XS, S and M: sizes of the generator" in text and "rFID floor: that of reconstructions" in text
+    assert "family: tokenizers that differ in their seed alone" in text
+
+
+def test_a_study_without_gfid_shows_its_own_metrics_curves_and_table(own_study, tmp_path):
+    frames = own_study.frames()
+    picture = tmp_path / "picture.png"
+    imsave(picture, np.zeros((4, 8), dtype=np.uint8), cmap="gray")
+    previews = {frames.runs["run_id"].iloc[0]: picture}
+    report = write_report(frames, tmp_path / "out", title="Own", previews=previews)
+    page = _Page(report.index.read_text())
+    assert page.open == [] and "own_missed ranges from" in page.text
+    assert "12 other runs" in page.text and "Pareto" not in page.text and "regulariser" not in page.text
+    assert set(report.figures) == {"own-metrics", "training"} and "data:image/png" in page.sources[0]
+    with report.tables["own"].open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    row = rows["net.depth = 2, width = 16"]
+    assert (row["run.width"], row["run.net.depth"], row["runs"], row["metric"]) == ("16", "2", "2", "own_missed")
+    assert float(row["value"]) == pytest.approx(0.25) and float(row["value_low"]) < 0.2
+    with report.tables["runs"].open(newline="") as file:
+        assert {row["run.net.depth"] for row in csv.DictReader(file)} == {"1", "2"}
+
+
+def test_every_field_in_which_tokenizers_or_generators_differ_is_a_column(make_study, known, tmp_path):
+    study = make_study((known["compressed"], known["plain"]), sizes=("S", "M"), seeds=(0,))
+    for row in study.runs:
+        spec = json.loads(row["spec"]) | {"losses": {"perceptual_weight": float(row["codebook_size"] == 256)}}
+        if row["stage"] == "generator":
+            spec = {"stage": "generator", "tokenizer": spec, "transformer": {"heads": row["width"] // 32}}
+        row["spec"] = json.dumps(spec)
+    tables = {table.name: table for table in all_tables(study.frames(), answer(study.frames()))}
+    assert "losses.perceptual weight" in tables["tokenizers"].columns
+    assert tables["tokenizers"].data["tokenizer.losses.perceptual_weight"].tolist() == [1.0, 0.0]
+    assert {"transformer.heads", "width"} <= set(tables["generators"].columns)
+    assert "generator.transformer.heads" in tables["generators"].data
+    assert {"generator.transformer.heads", "tokenizer.losses.perceptual_weight"} <= set(tables["runs"].data)
 
 
 def test_flags_failures_and_divergence_are_listed(make_study, known, tmp_path):

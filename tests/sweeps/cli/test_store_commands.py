@@ -62,6 +62,19 @@ def test_damage_in_a_segment_is_told_with_the_runs_that_are_lost(line: Line) -> 
     assert "2 runs added" in line("import", line.file, *MAPS).stdout
 
 
+def test_a_data_root_is_a_source_and_what_measured_nothing_is_not(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(line.folder)
+    line("import", line.file, *MAPS)
+    (line.folder / "empty").mkdir()
+    done = CliRunner().invoke(app, ["report", "root", "--out", "report"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("\nNo gFID was measured at known FLOPs")
+    assert (line.folder / "report" / "index.html").is_file()
+    for source, message in (("empty", "is missing"), ("not/there", "is no folder and no TOML file; allowed: a study")):
+        done = CliRunner().invoke(app, ["report", source])
+        assert done.exit_code == 2 and source in done.stderr and message in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
