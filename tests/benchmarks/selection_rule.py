@@ -16,7 +16,7 @@ from analysis.fitting.points import Points
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, TokenlawError
 
-from .validation import compute_of, rmsle
+from analysis.inference.validation import compute_of, rmsle
 
 CANDIDATES = ("m2", "shifted-power", "m4", "bnsl-1")
 SHARE = 0.8  # of the rows, smallest compute first, on which candidates are fitted to be judged on the rest
