@@ -6,7 +6,35 @@ The names below are the public API; each is imported when it is first used, so t
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.allocation.isoflop import isoflop as isoflop
+    from analysis.allocation.optimum import optimum as optimum
+    from analysis.fitting.costs import fit_cost as fit_cost
+    from analysis.fitting.fit import fit as fit
+    from analysis.fitting.fit import fit_groups as fit_groups
+    from analysis.fitting.fit_files import read_fit as read_fit
+    from analysis.fitting.known_laws import law_named as law_named
+    from analysis.fitting.known_laws import register as register
+    from analysis.fitting.law import Law as Law
+    from analysis.fitting.law import Parameter as Parameter
+    from analysis.fitting.law import SeparableLaw as SeparableLaw
+    from analysis.fitting.law import Term as Term
+    from analysis.fitting.losses import Loss as Loss
+    from analysis.fitting.request import FitRequest as FitRequest
+    from analysis.fitting.result import FitResult as FitResult
+    from analysis.inference.bootstrap import bootstrap as bootstrap
+    from analysis.inference.bootstrap import predict as predict
+    from analysis.inference.bootstrap import with_intervals as with_intervals
+    from analysis.inference.comparison import compare_groups as compare_groups
+    from analysis.inference.comparison import compare_laws as compare_laws
+    from analysis.inference.profile import with_profile as with_profile
+    from analysis.inference.validation import holdout as holdout
+    from analysis.inference.validation import validate as validate
+    from analysis.reporting.report import write_report as report  # noqa: F401 - in __all__, which is computed
+    from analysis.tokenizers.frames import load as load
+    from analysis.tokenizers.pairs import best_pairs as best_pairs
 
 _HOME = {
     "Law": "fitting.law",

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from results.errors import DataError, TokenlawError, UsageError
 
 from .fit import fit, fit_groups
@@ -146,7 +148,7 @@ class FitRequest:
         points = points_from_table(table, law, roles, residual=self.residual, drop=self.drop_worst)
         if self.floor_is_free:
             return points
-        floor = points.columns["floor"] if floor_column else self.floor_value
+        floor = points.columns["floor"] if floor_column else np.float64(str(self.floor))
         under = (points.metric <= floor).nonzero()[0]
         if not len(under):
             return points

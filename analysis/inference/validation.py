@@ -214,7 +214,7 @@ def validate(
         if above is not None:
             held = [holdout_above(law, points, above, **options)]
         elif column is not None:
-            marks = request.column(request.table, column).loc[points.rows].to_numpy()
+            marks = request.column(request.table, column).loc[points.rows.tolist()].to_numpy()
             truth = numbers(marks, column, points.rows) != 0
             held = [holdout(law, points, truth, name=column, **options)]
         elif request.group is not None:

@@ -42,11 +42,14 @@ def isoflop(
         return
     from sweeps.text import table
 
-    rows = [
-        [f"{n.flops:.4g}", str(n.rows), *(cell(m.size) + ("" if m.bracketed else " (edge)") for m in (n, d)), cell(n.loss)]
-        for n, d in zip(params.minima, tokens.minima, strict=True)
-    ]
-    print(table(["FLOPs", "rows", "N*", "D*", "loss at N*"], rows))
+    by_budget = [{minimum.flops: minimum for minimum in law.minima} for law in (params, tokens)]
+    rows = []
+    for flops in sorted(by_budget[0].keys() | by_budget[1].keys()):
+        minima = [of_budget.get(flops) for of_budget in by_budget]
+        known = next(minimum for minimum in minima if minimum)
+        sizes = ["-" if m is None else cell(m.size) + ("" if m.bracketed else " (edge)") for m in minima]
+        rows.append([f"{flops:.4g}", str(known.rows), *sizes, cell(known.loss)])
+    print(table(["FLOPs", "rows", "N*", "D*", "loss"], rows))
     for letter, law in (("N", params), ("D", tokens)):
         print(f"{letter}* = {law.coefficient:.6g} C^{law.exponent:.6g}")
     for warning in warnings:

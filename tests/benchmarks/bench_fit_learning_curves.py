@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from selection_rule import select  # beside this file
 
 from analysis.fitting.fit import fit, fit_groups
 from analysis.inference.validation import rmsle
-from selection_rule import select  # beside this file
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 OPTIONS = {"starts": 4, "max_iterations": 800}

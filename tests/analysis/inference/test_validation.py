@@ -10,7 +10,7 @@ import pytest
 from analysis.fitting.fit import fit
 from analysis.inference.comparison import compare_groups, compare_laws, log_likelihood
 from analysis.inference.validation import expanding_window, holdout, holdout_above, leave_one_group_out, rmsle
-from results.errors import DataError, FitError, UsageError
+from results.errors import DataError, UsageError
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -68,9 +68,7 @@ def test_expanding_window_trains_on_less_compute_than_it_predicts() -> None:
     c = 6 * data["params"] * data["tokens"]
     for part in parts:
         assert np.sort(c)[part.trained - 1] <= c[part.rows].min()
-    together = summary(parts)
-    assert together.parts == 4
-    assert together.mean_rmsle is not None and together.mean_rmsle < 0.05
+    assert np.mean([part.rmsle for part in parts]) < 0.05
     with pytest.raises(DataError, match="too few"):
         expanding_window("chinchilla", plane(11))
 
@@ -87,8 +85,6 @@ def test_nothing_held_out_is_an_error() -> None:
     for hidden in (np.zeros(40, bool), np.ones(40, bool)):
         with pytest.raises(DataError, match="rows are held out"):
             holdout("power", curve(), hidden)
-    with pytest.raises(FitError):
-        summary([])
 
 
 @needs_data
