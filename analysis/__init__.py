@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.allocation.isoflop import isoflop as isoflop
     from analysis.allocation.optimum import optimum as optimum
+    from analysis.fitting.costs import fit_cost as fit_cost
     from analysis.fitting.fit import fit as fit
     from analysis.fitting.fit import fit_groups as fit_groups
+    from analysis.fitting.fit_files import read_fit as read_fit
     from analysis.fitting.known_laws import law_named as law_named
+    from analysis.fitting.known_laws import register as register
     from analysis.fitting.law import Law as Law
+    from analysis.fitting.law import Parameter as Parameter
+    from analysis.fitting.law import SeparableLaw as SeparableLaw
+    from analysis.fitting.law import Term as Term
     from analysis.fitting.losses import Loss as Loss
+    from analysis.fitting.request import FitRequest as FitRequest
     from analysis.fitting.result import FitResult as FitResult
     from analysis.inference.bootstrap import bootstrap as bootstrap
     from analysis.inference.bootstrap import predict as predict
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from analysis.inference.comparison import compare_laws as compare_laws
     from analysis.inference.profile import with_profile as with_profile
     from analysis.inference.validation import holdout as holdout
+    from analysis.inference.validation import validate as validate
     from analysis.reporting.report import write_report as report
     from analysis.tokenizers.crossover import crossover as crossover
     from analysis.tokenizers.frames import load as load
@@ -43,6 +51,13 @@ _HOMES = {
     "Law": "fitting.law:Law",
     "law_named": "fitting.known_laws:law_named",
     "Loss": "fitting.losses:Loss",
+    "FitRequest": "fitting.request:FitRequest",
+    "read_fit": "fitting.fit_files:read_fit",
+    "fit_cost": "fitting.costs:fit_cost",
+    "register": "fitting.known_laws:register",
+    "Parameter": "fitting.law:Parameter",
+    "SeparableLaw": "fitting.law:SeparableLaw",
+    "Term": "fitting.law:Term",
     "fit": "fitting.fit:fit",
     "fit_groups": "fitting.fit:fit_groups",
     "FitResult": "fitting.result:FitResult",
@@ -52,6 +67,7 @@ _HOMES = {
     "predict": "inference.bootstrap:predict",
     "compare_laws": "inference.comparison:compare_laws",
     "compare_groups": "inference.comparison:compare_groups",
+    "validate": "inference.validation:validate",
     "holdout": "inference.validation:holdout",
     "optimum": "allocation.optimum:optimum",
     "isoflop": "allocation.isoflop:isoflop",
@@ -62,9 +78,9 @@ _HOMES = {
 }
 # fmt: off
 __all__ = [
-    "FitResult", "Law", "Loss", "best_pairs", "bootstrap", "compare_groups", "compare_laws", "crossover", "fit",
-    "fit_groups", "holdout", "isoflop", "law_named", "load", "optimum", "predict", "report", "with_intervals",
-    "with_profile",
+    "FitRequest", "FitResult", "Law", "Loss", "Parameter", "SeparableLaw", "Term", "best_pairs", "bootstrap",
+    "compare_groups", "compare_laws", "crossover", "fit", "fit_cost", "fit_groups", "holdout", "isoflop", "law_named",
+    "load", "optimum", "predict", "read_fit", "register", "report", "validate", "with_intervals", "with_profile",
 ]
 # fmt: on
 

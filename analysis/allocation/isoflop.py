@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.fitting.law import Array
-from results.errors import DataError, FitError
+from analysis.fitting.reading import FLOPS_PER_PARAM_TOKEN
+from analysis.fitting.request import FitRequest
+from results.errors import DataError, FitError, UsageError
 
 BIAS = (
     "parabola estimates are biased even without noise when the grid is off-centre or alpha != beta "
@@ -79,14 +81,14 @@ def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: fl
     order = np.argsort(c, kind="stable")
     edges = np.flatnonzero(np.diff(np.log(c[order])) > tolerance) + 1
     minima, warnings = [], [BIAS]
-    for part in np.split(order, edges):
-        budget = float(np.exp(np.mean(np.log(c[part]))))
-        if len(np.unique(s[part])) < 3:
+    for rows in np.split(order, edges):
+        budget = float(np.exp(np.mean(np.log(c[rows]))))
+        if len(np.unique(s[rows])) < 3:
             warnings.append(f"budget {budget:.3g}: fewer than 3 sizes, left out")
             continue
-        found = parabola(budget, s[part], y[part])
-        minima.append(found)
-        if not found.bracketed:
+        minimum = parabola(budget, s[rows], y[rows])
+        minima.append(minimum)
+        if not minimum.bracketed:
             warnings.append(f"budget {budget:.3g}: the minimum is not bracketed by the sizes trained, left out")
     used = [m for m in minima if m.bracketed]
     if len(used) < 2:
@@ -95,4 +97,20 @@ def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: fl
     exponent, at_mean = np.polyfit(log_c - log_c.mean(), log_s, 1)
     return IsoflopResult(
         float(exponent), float(np.exp(at_mean - exponent * log_c.mean())), tuple(minima), tuple(warnings)
+    )
+
+
+def isoflop_of(request: FitRequest, tolerance: float = 0.01) -> tuple[IsoflopResult, IsoflopResult]:
+    """N* and D* of the rows asked for, whose law has params and tokens; C is its own column, or 6ND.
+
+    Raises what `isoflop` raises, UsageError for a tolerance that is not positive.
+    """
+    if not tolerance > 0:
+        raise UsageError(f"tolerance={tolerance:g} is not a positive number")
+    points = request.points(request.one_law.law)
+    params, tokens = points.columns["params"], points.columns["tokens"]
+    budgets = points.columns.get("flops", FLOPS_PER_PARAM_TOKEN * params * tokens)
+    return (
+        isoflop(budgets, params, points.metric, tolerance=tolerance),
+        isoflop(budgets, tokens, points.metric, tolerance=tolerance),
     )

@@ -68,7 +68,7 @@ def optimum(
     for column in fixed_columns or {}:
         if column not in law.columns or column in (first, "tokens"):
             raise UsageError(f"law {law.name} takes no value for {column!r} at the optimum")
-    lost = [name for name in result.not_identified if not name.startswith(("E", "e"))]
+    lost = [name for name in result.not_identified if name != law.floor_parameter]
     if lost:
         raise FitError(f"the fit does not identify {', '.join(lost)}: the optimum could be anywhere")
     draws = result.draws if draws is None else draws
@@ -107,8 +107,8 @@ def optimum(
         warnings.append(
             f"N* is the end of the search ({np.exp(log_n[0]):.3g}): under this cost there is no inner optimum"
         )
-    if "E" in result.at_bound:
-        warnings.append("E lies at its bound of 0: the law has no floor in these data")
+    if law.floor_parameter in result.at_bound:
+        warnings.append(f"{law.floor_parameter} lies at its bound of 0: the law has no floor in these data")
 
     def summary(values: Array) -> ParameterEstimate:
         if len(values) < 20:

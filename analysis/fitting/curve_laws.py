@@ -45,6 +45,7 @@ class ShiftedPower(SeparableLaw):
     """L = e + a (x + g)^-c: a power law with a floor whose first g of data counts for nothing."""
 
     name = "shifted-power"
+    floor_parameter = "e"
     formula = "L = e + a (x + g)^-c"
     screening = 8
     source = "pow4 of Domhan, Springenberg & Hutter 2015; Viering & Loog 2021, arXiv 2103.10948"
@@ -70,6 +71,7 @@ class M4(Law):
     """
 
     name = "m4"
+    floor_parameter = "e"
     formula = "(L - e) / (e0 - L)^k = a x^-c"
     source = "Alabdulmohsin et al. 2022, arXiv 2209.06640, M4"
     columns = ("x",)
@@ -163,6 +165,7 @@ class Bnsl(SeparableLaw):
     """L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i): Caballero et al. 2023 (arXiv 2210.14891), eq. 1."""
 
     name = "bnsl"
+    floor_parameter = "a"
     source = "Caballero et al. 2023, arXiv 2210.14891, equation 1"
     columns = ("x",)
 

@@ -38,6 +38,7 @@ class PowerLaw(SeparableLaw):
                 # a column, so that the number is scaled with the metric like any other quantity in its unit
                 self.columns, self.metric_columns = ("x", "floor"), ("floor",)
                 self.constant_columns = {"floor": float(floor)}
+        self.floor_parameter = "E" if floor == "free" else None
         self.parameters = (*free, amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
 
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
@@ -47,6 +48,11 @@ class PowerLaw(SeparableLaw):
         if "floor" in self.columns:
             return [Term(None, x.value("floor")), term]
         return [term]
+
+    def with_floor(self, value: float | None, called: str) -> tuple[Law, dict[str, float]]:
+        if self.floor != "free":
+            return super().with_floor(value, called)
+        return PowerLaw("column" if value is None else value), {}
 
     def options(self) -> dict[str, float | str | int]:
         return {"floor": self.floor}
@@ -59,6 +65,7 @@ class Chinchilla(SeparableLaw):
     formula = "L = E + A/N^alpha + B/D^beta"
     source = "Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; Besiroglu et al. 2024, arXiv 2404.10102"
     columns = ("params", "tokens")
+    floor_parameter = "E"
     parameters = (
         floor_of(),
         amplitude_of("A", "params", "alpha"),
@@ -89,6 +96,7 @@ class Vocabulary(SeparableLaw):
     formula = "L = E + A1/Nnv^alpha1 + A2/Nv^alpha2 + B/D^beta"
     source = "Tao et al. 2024, arXiv 2407.13623, section 4.3 (their E has the opposite sign)"
     columns = ("params_non_vocabulary", "params_vocabulary", "tokens")
+    floor_parameter = "E"
     parameters = (
         floor_of(lower=-np.inf),
         amplitude_of("A1", "params_non_vocabulary", "alpha1"),
@@ -170,6 +178,7 @@ class DataConstrained(Law):
     formula = "L = E + A/N'^alpha + B/D'^beta, X' = U + U R (1 - exp(-(X/U - 1)/R))"
     source = "Muennighoff et al. 2023, arXiv 2305.16264, section 3.1"
     columns = ("params", "tokens", "unique_tokens")
+    floor_parameter = "E"
     parameters = (
         floor_of(),
         amplitude_of("A", "params", "alpha"),

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from results.errors import UsageError
+
 Array = NDArray[np.floating[Any]]
 Values = Mapping[str, Array]
 UnitPower = float | Callable[[Values], Array]
@@ -102,6 +104,7 @@ class Law(ABC):
     metric_columns: tuple[str, ...] = ()  # columns in the unit of the metric (a floor), scaled with it
     constant_columns: Mapping[str, float] = MappingProxyType({})  # columns that the law itself fills with a number
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
+    floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod
@@ -150,6 +153,20 @@ class Law(ABC):
     def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
         """Non-linear parameters to start from, given grid values that may be relative to the (scaled) data."""
         return dict(p)
+
+    def with_floor(self, value: float | None, called: str) -> tuple[Law, dict[str, float]]:
+        """The law with its floor at `value`, or in a column (None), and the parameters that `fit` then holds fixed.
+
+        Raises UsageError, by the name that the law was called, for a floor that it cannot have.
+        """
+        if self.floor_parameter not in self.names:
+            raise UsageError(f"law {called} has no floor")
+        if value is None:
+            raise UsageError(f"law {called} takes FREE or a number; a column serves law power alone")
+        least = next(q.lower for q in self.parameters if q.name == self.floor_parameter)
+        if value < least:
+            raise UsageError(f"{self.floor_parameter} of law {called} is at least {least:g}")
+        return self, {str(self.floor_parameter): value}
 
     @property
     def names(self) -> tuple[str, ...]:

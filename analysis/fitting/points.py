@@ -61,7 +61,7 @@ class Points:
         )
 
 
-def _numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Array:
+def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Array:
     """A fresh float64 array of the column, or a DataError naming the first row that is not a finite number."""
     raw = np.asarray(values)
     if raw.ndim != 1:
@@ -107,7 +107,7 @@ def make_points(
         if key not in data:
             name = called.get(key, key)
             raise DataError(f"column {name!r} is missing; the data have: {', '.join(map(str, data))}")
-    y = _numbers(data[metric], called[metric], rows)
+    y = numbers(data[metric], called[metric], rows)
     n = len(y)
     if n == 0:
         raise DataError(f"column {called[metric]!r}: the data have no rows")
@@ -116,7 +116,7 @@ def make_points(
         _require(y > 0, y, at, called[metric], "a positive number (residuals are logarithmic; try residual raw)")
     columns: dict[str, Array] = {}
     for role in roles:
-        column = _numbers(data[role], called[role], at)
+        column = numbers(data[role], called[role], at)
         if len(column) != n:
             raise DataError(f"column {called[role]!r}: {len(column)} rows, but {called[metric]!r} has {n}")
         if role not in signed_roles:
@@ -125,7 +125,7 @@ def make_points(
     w: Array = np.ones(n)
     if weights is not None:
         title = (names or {}).get(weights, weights)
-        w = _numbers(data[weights], title, at)
+        w = numbers(data[weights], title, at)
         _require(w >= 0, w, at, title, "a weight of 0 or more")
         if not np.any(w > 0):
             raise DataError(f"column {title!r}: every weight is 0")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.fitting.fit import as_points, fit
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Law
-from analysis.fitting.points import Points
+from analysis.fitting.points import Points, numbers
+from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, UsageError
 
@@ -186,23 +186,40 @@ def leave_one_group_out(law: Law | str, data: Points | dict[str, Any], **options
     return [holdout(law, points, labels == name, name=f"without {name}", **options) for name in names]
 
 
-@dataclass(frozen=True)
-class HeldOutSummary:
-    """The errors of several held-out parts together, each part counting once."""
+def validate(
+    request: FitRequest,
+    *,
+    above: float | None = None,
+    column: str | None = None,
+    windows: int = 4,
+    replicates: int = 400,
+    interval: float = 0.95,
+    seed: int = 0,
+) -> list[Held]:
+    """Each law asked for, fitted to a part of the rows and judged on the others.
 
-    parts: int
-    mean_rmsle: float | None
-    mean_coverage: float | None
+    Hidden are rows with more compute than `above`, or those where `column` is true (not 0); or each of
+    the request's groups in turn; else what follows each of `windows` expanding windows.
 
-
-def summary(parts: Sequence[Held]) -> HeldOutSummary:
-    """Mean RMSLE and coverage over parts; None where a part has none. Raises FitError without parts."""
-    if not parts:
-        raise FitError("no held-out part could be predicted")
-    errors = [h.rmsle for h in parts if h.rmsle is not None]
-    covered = [h.coverage for h in parts if h.coverage is not None]
-    return HeldOutSummary(
-        len(parts),
-        float(np.mean(errors)) if len(errors) == len(parts) else None,
-        float(np.mean(covered)) if len(covered) == len(parts) else None,
-    )
+    Raises UsageError where two of these are asked for, and what `holdout` raises.
+    """
+    if sum(v is not None for v in (above, column, request.group)) > 1:
+        raise UsageError("validate takes one of --holdout-above, --holdout-column and --group")
+    parts = []
+    for name, law, fixed in request.laws:
+        points = request.points(law)
+        options: dict[str, Any] = {
+            **request.fit_options, "fixed": fixed, "replicates": replicates, "interval": interval, "seed": seed,
+        }  # fmt: skip
+        if above is not None:
+            held = [holdout_above(law, points, above, **options)]
+        elif column is not None:
+            marks = request.column(request.table, column).loc[points.rows.tolist()].to_numpy()
+            truth = numbers(marks, column, points.rows) != 0
+            held = [holdout(law, points, truth, name=column, **options)]
+        elif request.group is not None:
+            held = leave_one_group_out(law, points, **options)
+        else:
+            held = expanding_window(law, points, windows=windows, **options)
+        parts += [replace(part, law=name) for part in held]
+    return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,48 +11,22 @@ from results.errors import UsageError
 
 from .fit_text import cell
 from .options import JsonOption
-from .points import (
-    ClusterOption,
-    ColumnOption,
-    DataArgument,
-    DeltaOption,
-    DropOption,
-    FloorOption,
-    FlopsOption,
-    MetricOption,
-    ParamsOption,
-    Request,
-    ResidualOption,
-    SeedOption,
-    TokensOption,
-    WeightsOption,
-    WhereOption,
-    XOption,
-    check_resampling,
-    request_for,
+from .request_options import SeedOption, takes_request
+
+if TYPE_CHECKING:
+    from analysis.fitting.request import FitRequest
+
+
+@takes_request(
+    law_flag="--laws",
+    law="Laws, separated by commas; with --group, one law.",
+    group="Test whether these groups share exponents.",
+    loss="huber, lad, squares or envelope: of the group test.",
 )
-
-
 def compare(
-    data: DataArgument,
-    laws: Annotated[str, typer.Option("--laws", help="Laws, separated by commas; with --group, one law.")],
-    params: ParamsOption = None,
-    tokens: TokensOption = None,
-    flops: FlopsOption = None,
-    x: XOption = None,
-    metric: MetricOption = None,
-    column: ColumnOption = None,
-    group: Annotated[str | None, typer.Option("--group", help="Test whether these groups share exponents.")] = None,
+    request: FitRequest,
     shared: Annotated[str | None, typer.Option("--shared", help="Parameters to test; default: the exponents.")] = None,
-    cluster: ClusterOption = None,
-    weights: WeightsOption = None,
-    residual: ResidualOption = "log",
     noise: Annotated[str, typer.Option("--noise", help="laplace or gaussian: the likelihood of laws.")] = "laplace",
-    loss: Annotated[str, typer.Option("--loss", help="huber, lad, squares or envelope: of the group test.")] = "huber",
-    delta: DeltaOption = 1e-3,
-    floor: FloorOption = "FREE",
-    drop_worst: DropOption = 0,
-    where: WhereOption = None,
     replicates: Annotated[int, typer.Option("--bootstrap", help="Replicates of the group test.")] = 400,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -60,58 +34,33 @@ def compare(
     """Compare laws by likelihood and held-out error, or test whether groups share a law's exponents."""
     if replicates < 20:
         raise UsageError(f"--bootstrap {replicates} is not at least 20")
-    check_resampling(replicates, 0.95, seed)
-    request = request_for(
-        data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
-        params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
-    )  # fmt: skip
-    if group is not None:
-        _compare_groups(request, laws, shared, replicates, seed, as_json)
+    if request.group is not None:
+        _compare_groups(request, shared, replicates, seed, as_json)
         return
     if shared is not None:
         raise UsageError("--shared belongs to --group: it names the parameters that groups may have in common")
-    _compare_laws(request, laws, noise, as_json)
+    _compare_laws(request, noise, as_json)
 
 
-def _compare_laws(request: Request, laws: str, noise: str, as_json: bool) -> None:
-    from analysis.inference.comparison import NOISES, compare_laws
-    from analysis.inference.validation import compute_of, holdout
+def _compare_laws(request: FitRequest, noise: str, as_json: bool) -> None:
+    from analysis.inference.comparison import rank_laws
 
-    if noise not in NOISES:
-        raise UsageError(f"--noise {noise!r} is not one of {', '.join(NOISES)}")
-    rows: list[dict[str, Any]] = []
-    missing = ""
-    for name, law, fixed in request.laws(laws):
-        points = request.points(law)
-        [(result, one)] = compare_laws([law], points, noise=noise, residual=request.residual, fixed=fixed)
-        held = None
-        try:
-            size = compute_of(points)
-        except UsageError as problem:  # the likelihoods need no compute
-            missing = str(problem)
-        else:
-            order = size > sorted(size)[int(0.8 * len(size))]
-            if order.any() and not order.all():
-                held = holdout(law, points, order, residual=request.residual, loss=NOISES[noise], fixed=fixed).rmsle
-        rows.append(
-            {
-                "law": name, "status": result.status.value, "parameters": one.parameters, "units": one.units,
-                "log_likelihood": one.log_likelihood, "aicc": one.aicc, "bic": one.bic, "holdout_rmsle": held,
-            }
-        )  # fmt: skip
-    rows.sort(key=lambda row: (row["aicc"] is None, row["aicc"] if row["aicc"] is not None else 0.0))
+    ranked, missing = rank_laws(request, noise)
+    rows = [
+        {
+            "law": law.name, "status": law.result.status.value, "parameters": law.likelihood.parameters,
+            "units": law.likelihood.units, "log_likelihood": law.likelihood.log_likelihood,
+            "aicc": law.likelihood.aicc, "bic": law.likelihood.bic, "holdout_rmsle": law.holdout_rmsle,
+        }
+        for law in ranked
+    ]  # fmt: skip
     if as_json:
         print(json.dumps({"noise": noise, "residual": request.residual, "laws": rows}, indent=1))
         return
     from sweeps.text import table
 
-    keys = ("law", "status", "parameters", "log_likelihood", "aicc", "bic", "holdout_rmsle")
-    print(
-        table(
-            ["law", "status", "k", "log-likelihood", "AICc", "BIC", "held-out RMSLE"],
-            [[cell(row[k]) for k in keys] for row in rows],
-        )
-    )
+    header = ["law", "status", "k", "log-likelihood", "AICc", "BIC", "held-out RMSLE"]
+    print(table(header, [[cell(value) for key, value in row.items() if key != "units"] for row in rows]))
     print(
         f"{noise} likelihood of {request.residual} residuals with a free scale (counted in k); n = {rows[0]['units']}."
     )
@@ -120,13 +69,12 @@ def _compare_laws(request: Request, laws: str, noise: str, as_json: bool) -> Non
         print(f"warning: no held-out error: {missing}")
 
 
-def _compare_groups(request: Request, laws: str, shared: str | None, replicates: int, seed: int, as_json: bool) -> None:
+def _compare_groups(request: FitRequest, shared: str | None, replicates: int, seed: int, as_json: bool) -> None:
     from analysis.inference.comparison import compare_groups
 
-    found = request.laws(laws)
-    if len(found) != 1:
-        raise UsageError(f"compare --group takes one law, not {len(found)}")
-    [(name, law, fixed)] = found
+    if len(request.laws) != 1:
+        raise UsageError(f"compare --group takes one law, not {len(request.laws)}")
+    [(name, law, fixed)] = request.laws
     if fixed:
         raise UsageError("compare --group fits the floor freely: leave --floor out")
     test = compare_groups(
@@ -135,9 +83,7 @@ def _compare_groups(request: Request, laws: str, shared: str | None, replicates:
         shared=None if shared is None else [s.strip() for s in shared.split(",")],
         replicates=replicates,
         seed=seed,
-        residual=request.residual,
-        loss=request.loss,
-        delta=request.delta,
+        **request.fit_options,  # type: ignore[arg-type]
     )
     if as_json:
         document = {

@@ -12,65 +12,25 @@ import typer
 
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
-from . import compare, optimum, predict, validate
+from . import compare, isoflop, optimum, predict, validate
 from .fit_text import show
 from .options import JsonOption
-from .points import (
-    BootstrapOption,
-    ClusterOption,
-    ColumnOption,
-    DataArgument,
-    DeltaOption,
-    DropOption,
-    FloorOption,
-    FlopsOption,
-    GroupOption,
-    IntervalOption,
-    LawOption,
-    LossOption,
-    MetricOption,
-    ParamsOption,
-    ResidualOption,
-    SeedOption,
-    TokensOption,
-    WeightsOption,
-    WhereOption,
-    XOption,
-    check_resampling,
-    request_for,
-)
+from .request_options import BootstrapOption, IntervalOption, SeedOption, takes_request
 
 if TYPE_CHECKING:
+    from analysis.fitting.request import FitRequest
     from analysis.fitting.result import FitResult
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register fit, predict, optimum, validate and compare."""
-    app.command()(fit)
-    app.command()(predict.predict)
-    app.command()(optimum.optimum)
-    app.command()(validate.validate)
-    app.command()(compare.compare)
+    """Register fit, predict, optimum, validate, compare and isoflop."""
+    for command in (fit, predict.predict, optimum.optimum, validate.validate, compare.compare, isoflop.isoflop):
+        app.command()(command)
 
 
+@takes_request()
 def fit(
-    data: DataArgument,
-    law: LawOption,
-    params: ParamsOption = None,
-    tokens: TokensOption = None,
-    flops: FlopsOption = None,
-    x: XOption = None,
-    metric: MetricOption = None,
-    column: ColumnOption = None,
-    group: GroupOption = None,
-    cluster: ClusterOption = None,
-    weights: WeightsOption = None,
-    residual: ResidualOption = "log",
-    loss: LossOption = "huber",
-    delta: DeltaOption = 1e-3,
-    floor: FloorOption = "FREE",
-    drop_worst: DropOption = 0,
-    where: WhereOption = None,
+    request: FitRequest,
     bootstrap: BootstrapOption = 4000,
     wild: Annotated[
         bool | None,
@@ -90,44 +50,40 @@ def fit(
     """Fit a scaling law to a table, with intervals, and say how far to trust it."""
     _check_output(out, (".json",), "--out")
     _check_output(figure, (".pdf", ".png", ".svg"), "--figure")
-    check_resampling(bootstrap, interval, seed)
-    request = request_for(
-        data, where=where, residual=residual, loss=loss, delta=delta, floor=floor, drop=drop_worst, columns=column,
-        params=params, tokens=tokens, flops=flops, x=x, metric=metric, weights=weights, cluster=cluster, group=group,
-    )  # fmt: skip
 
-    def with_uncertainty(found: FitResult) -> FitResult:
+    def with_uncertainty(result: FitResult) -> FitResult:
         from analysis.fitting.result import Status
 
-        if bootstrap and found.status is not Status.MAX_ITERATIONS:
+        if bootstrap and result.status is not Status.MAX_ITERATIONS:
             from analysis.inference.bootstrap import uncertainty, with_intervals
 
             try:
-                drawn = uncertainty(found, replicates=bootstrap, kind=_kind(wild, cluster), seed=seed)
-                found = with_intervals(found, drawn, interval)
+                kind = None if wild is None else "wild" if wild else "rows" if request.cluster is None else "clusters"
+                result = with_intervals(
+                    result, uncertainty(result, replicates=bootstrap, kind=kind, seed=seed), interval
+                )
             except FitError as problem:  # the fit stands; only its intervals are missing
-                found = replace(found, warnings=(*found.warnings, f"no intervals: {problem}"))
+                result = replace(result, warnings=(*result.warnings, f"no intervals: {problem}"))
         if profile:
             from analysis.inference.profile import with_profile
 
-            found = with_profile(found, interval)
-        return found
+            result = with_profile(result, interval)
+        return result
 
-    if group is None:
-        result = with_uncertainty(request.fit(law))
-        document = result.to_json(keep_draws=400)
-        results = {"": result}
+    if request.group is None:
+        results = {"": with_uncertainty(request.fit())}
+        document = results[""].to_json(keep_draws=400)
     else:
         try:
-            results = request.fit_groups(law, group)
-        except (DataError, FitError) as error:
-            raise type(error)(f"{error} (--where leaves groups out)") from None
-        for name, found in results.items():
+            results = request.fit_groups()
+        except (DataError, FitError) as problem:
+            raise type(problem)(f"{problem} (--where leaves groups out)") from None
+        for name, result in results.items():
             try:
-                results[name] = with_uncertainty(found)
-            except TokenlawError as error:
-                raise type(error)(f"group {name!r}: {error} (--where leaves groups out)") from None
-        document = {"groups": {name: r.to_json(keep_draws=400) for name, r in results.items()}}
+                results[name] = with_uncertainty(result)
+            except TokenlawError as problem:
+                raise type(problem)(f"group {name!r}: {problem} (--where leaves groups out)") from None
+        document = {"groups": {name: result.to_json(keep_draws=400) for name, result in results.items()}}
     if out is not None:
         _write(out, json.dumps(document, indent=1) + "\n")
     drawings = []
@@ -135,26 +91,19 @@ def fit(
         from analysis.reporting.figures import style
         from analysis.reporting.figures.fit_figure import fit_figure
 
-        for name, r in results.items():
+        for name, result in results.items():
             path = figure if not name else figure.with_name(f"{figure.stem}-{_slug(name)}{figure.suffix}")
-            drawings.append(style.save(fit_figure(r), path))
+            drawings.append(style.save(fit_figure(result), path))
     if as_json:
         print(json.dumps(_without_draws(document), indent=1))
         return
-    for name, r in results.items():
+    for name, result in results.items():
         if name:
-            print(f"\n== {group} = {name}")
-        show(r)
+            print(f"\n== {request.group} = {name}")
+        show(result)
     for written in (out, *drawings):
         if written is not None:
             print(f"wrote {written}")
-
-
-def _kind(wild: bool | None, cluster: str | None) -> str | None:
-    """The bootstrap asked for; None leaves the choice to the points."""
-    if wild is None:
-        return None
-    return "wild" if wild else "rows" if cluster is None else "clusters"
 
 
 def _check_output(path: Path | None, suffixes: tuple[str, ...], option: str) -> None:
@@ -177,7 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 def _without_draws(document: dict[str, Any]) -> dict[str, Any]:
     if "groups" in document:
-        return {"groups": {name: _without_draws(one) for name, one in document["groups"].items()}}
+        return {"groups": {name: _without_draws(group) for name, group in document["groups"].items()}}
     return {key: value for key, value in document.items() if key not in ("draws", "noise")}
 
 

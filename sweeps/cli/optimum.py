@@ -10,10 +10,9 @@ import typer
 
 from results.errors import UsageError
 
-from .fit_files import read_fit, values
 from .fit_text import cell, level
 from .options import JsonOption, RootOption, SetOption
-from .points import OwnLawOption, assignments, one_thread
+from .request_options import OwnLawOption, assignments, one_thread, values
 
 if TYPE_CHECKING:
     from analysis.allocation.optimum import Allocation
@@ -64,6 +63,8 @@ def optimum(
     assert fit_file is not None
     if flops is None:
         raise UsageError("optimum --fit needs --flops, one or more budgets")
+    from analysis.fitting.fit_files import read_fit
+
     result = read_fit(fit_file, group, law)
     extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
     _from_fit(result, values("flops", flops), _cost(result, cost), extra, as_json)

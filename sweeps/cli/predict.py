@@ -10,10 +10,9 @@ import typer
 
 from results.errors import UsageError
 
-from .fit_files import read_fit, values
 from .fit_text import cell, level
 from .options import JsonOption
-from .points import OwnLawOption, assignments, one_thread
+from .request_options import OwnLawOption, assignments, one_thread, values
 
 if TYPE_CHECKING:
     from analysis.fitting.law import Array, Law
@@ -39,6 +38,7 @@ def predict(
     one_thread()
     import numpy as np
 
+    from analysis.fitting.fit_files import read_fit
     from analysis.fitting.result import predict_with
     from analysis.inference.bootstrap import observation_interval
 

@@ -14,9 +14,8 @@ from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Law
 from analysis.fitting.points import Points
 from analysis.fitting.result import FitResult
+from analysis.inference.validation import compute_of, rmsle
 from results.errors import DataError, FitError, TokenlawError
-
-from .validation import compute_of, rmsle
 
 CANDIDATES = ("m2", "shifted-power", "m4", "bnsl-1")
 SHARE = 0.8  # of the rows, smallest compute first, on which candidates are fitted to be judged on the rest

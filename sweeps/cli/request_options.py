@@ -1,0 +1,132 @@
+"""The options of a fit's request, written once, and how a command takes them; numbers as options give them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from results.errors import UsageError
+
+DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.")]
+LAW_HELP = "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS"
+OwnLawOption = Annotated[
+    str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
+]
+IntervalOption = Annotated[float, typer.Option("--interval", help="Coverage of intervals.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.")]
+BootstrapOption = Annotated[int, typer.Option("--bootstrap", help="Replicates; 0 for none.")]
+
+# fields of FitRequest as options, in the order of --help: type, default, help; the flag is the field's name
+REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "law": (str, ..., LAW_HELP),
+    "params": (str | None, None, "Column of parameters N."),
+    "tokens": (str | None, None, "Column of training tokens D."),
+    "flops": (str | None, None, "Column of training FLOPs C; with --params alone, D = C/(6N)."),
+    "x": (str | None, None, "Column of a one-variable law."),
+    "metric": (str | None, None, "Column to explain; default: metric or loss."),
+    "column": (list[str] | None, None, "A further column of a law, as unique_tokens=U; may be repeated."),
+    "group": (str | None, None, "Column of groups, each fitted on its own."),
+    "cluster": (str | None, None, "Column that names whole runs; they are resampled whole."),
+    "weights": (str | None, None, "Column of row weights, 0 or more."),
+    "residual": (str, "log", "log or raw."),
+    "loss": (str, "huber", "huber, lad, squares or envelope."),
+    "delta": (float, 1e-3, "Where the Huber loss turns linear."),
+    "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
+    "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
+    "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
+}  # fmt: skip
+
+
+def takes_request(
+    *fields: str, law_flag: str = "--law", fixed: dict[str, Any] | None = None, **helps: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command DATA and the options of a fit in the place of its first parameter, the FitRequest.
+
+    fields: the options it takes, all by default. fixed: fields of the request that are no option of this command.
+    helps: words of its own for an option.
+    """
+    shown = {name: option for name, option in REQUEST_OPTIONS.items() if not fields or name in fields}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_options(data: Path, **given: Any) -> None:
+            options = {name: given.pop(name) for name in shown}
+            own_options = {check: given[check] for check in ("bootstrap", "interval", "seed") if check in given}
+            check_resampling(**own_options)
+            one_thread()
+            from analysis.fitting.request import FitRequest
+
+            columns = assignments(options.pop("column", None), "ROLE=COL")
+            command(FitRequest(data, columns=columns, **{**options, **(fixed or {})}), **given)
+
+        hints = get_type_hints(command, localns={"FitRequest": object}, include_extras=True)
+        parameters = [inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, annotation=DATA)]
+        for name, (kind, default, words) in shown.items():
+            flag = law_flag if name == "law" else "--" + name.replace("_", "-")
+            metavar = "ROLE=COL" if name == "column" else None
+            option = typer.Option(flag, metavar=metavar, help=helps.get(name, words))
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if default is ... else default,
+                    annotation=Annotated[kind, option],
+                )
+            )
+        _, *rest = inspect.signature(command).parameters.values()
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in rest]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def one_thread() -> None:
+    """Batches of small matrices gain nothing from a BLAS's threads and lose much where cores are shared."""
+    if "numpy" not in sys.modules:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
+def assignments(items: list[str] | None, form: str) -> dict[str, str]:
+    """Options such as unique_tokens=1e9 by name; raises UsageError, showing the form, for one that is none."""
+    texts = {}
+    for item in items or []:
+        name, sign, text = item.partition("=")
+        if not sign or not name or not text:
+            raise UsageError(f"--column {item!r} is not {form}")
+        texts[name] = text
+    return texts
+
+
+def values(role: str, text: str) -> Any:
+    """The finite numbers of an option, separated by commas, as an array; raises UsageError for any other."""
+    import numpy as np
+
+    numbers = []
+    for item in text.split(","):
+        try:
+            number = float(item)
+        except ValueError:
+            number = np.nan
+        if not np.isfinite(number):
+            raise UsageError(f"--{role} {item!r} is not a number")
+        numbers.append(number)
+    return np.array(numbers)
+
+
+def check_resampling(bootstrap: int = 0, interval: float = 0.95, seed: int = 0) -> None:
+    """Raise UsageError for a number of replicates, a coverage or a seed that makes no sense."""
+    if bootstrap and bootstrap < 20:
+        raise UsageError(f"--bootstrap {bootstrap} is neither 0 nor at least 20")
+    if not 0 < interval < 1:
+        raise UsageError(f"--interval {interval} is not between 0 and 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is negative")
