@@ -59,9 +59,9 @@ class Columns:
             self._logs[name] = np.log(self._values[name])
         return self._logs[name]
 
-    def rows(self, part: slice | NDArray[np.int64]) -> Columns:
+    def rows(self, chosen: slice | NDArray[np.int64]) -> Columns:
         """The same columns for some of the rows."""
-        return self._each(lambda column: column[..., part])
+        return self._each(lambda column: column[..., chosen])
 
     def gather(self, rows: NDArray[np.int64]) -> Columns:
         """Rows (S, m) of these columns (n,): shape (S, m)."""
@@ -150,6 +150,10 @@ class Law(ABC):
     def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
         """Non-linear parameters to start from, given grid values that may be relative to the (scaled) data."""
         return dict(p)
+
+    def filled(self, columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
+        """The columns with those that the law itself fills with a number, each (rows,)."""
+        return {**columns, **{name: np.full(rows, value) for name, value in self.constant_columns.items()}}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from selection_rule import select
 
 from analysis.fitting.fit import fit, fit_groups
-from analysis.inference.selection import select
 from analysis.inference.validation import rmsle
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

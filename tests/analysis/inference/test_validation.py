@@ -9,7 +9,6 @@ import pytest
 
 from analysis.fitting.fit import fit
 from analysis.inference.comparison import compare_groups, compare_laws, log_likelihood
-from analysis.inference.selection import select
 from analysis.inference.validation import expanding_window, holdout, holdout_above, leave_one_group_out, rmsle, summary
 from results.errors import DataError, FitError, UsageError
 
@@ -158,23 +157,6 @@ def test_the_group_test_rejects_at_its_level() -> None:
         test = compare_groups("chinchilla", {**data, "groups": np.repeat([1, 2], 40)}, replicates=100, seed=seed)
         small += test.bootstrap_p_value <= 0.1
     assert small <= 14  # 6 expected
-
-
-def test_selection_weighs_by_hidden_error_and_beats_its_worst_candidate() -> None:
-    data = curve(60)
-    seen = {k: v[:40] for k, v in data.items()}
-    chosen = select(seen)
-    assert sum(chosen.weights.values()) == pytest.approx(1.0)
-    assert set(chosen.weights) | set(chosen.failed) == {"m2", "shifted-power", "m4", "bnsl-1"}
-    order = sorted(chosen.hidden_rmsle, key=lambda name: chosen.hidden_rmsle[name])
-    assert chosen.best == order[0]
-    assert chosen.weights[order[0]] == max(chosen.weights.values())
-    ahead = {k: v[40:] for k, v in data.items()}
-    errors = {n: rmsle(r.predict(ahead), ahead["metric"]) for n, r in chosen.results.items()}
-    mixed = rmsle(chosen.predict(ahead), ahead["metric"])
-    assert mixed is not None and mixed < max(e for e in errors.values() if e is not None)
-    with pytest.raises(DataError, match="not more than 6"):
-        select({k: v[:6] for k, v in data.items()})
 
 
 @needs_data

@@ -1,4 +1,4 @@
-"""Which laws to trust for an extrapolation: candidates weighted by how well each extrapolates within the data."""
+"""The selection rule of docs/validation.md: laws weighted by how well each extrapolates within the data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Law
 from analysis.fitting.points import Points
 from analysis.fitting.result import FitResult
+from analysis.inference.validation import compute_of, rmsle
 from results.errors import DataError, FitError, TokenlawError
-
-from .validation import compute_of, rmsle
 
 CANDIDATES = ("m2", "shifted-power", "m4", "bnsl-1")
 SHARE = 0.8  # of the rows, smallest compute first, on which candidates are fitted to be judged on the rest
@@ -64,7 +63,7 @@ def select(
 
     Raises DataError with fewer than LEAST_ROWS + 1 rows, FitError where no candidate can be fitted.
     """
-    named = {one if isinstance(one, str) else one.name: law_named(one) if isinstance(one, str) else one for one in laws}
+    named = {law if isinstance(law, str) else law.name: law_named(law) if isinstance(law, str) else law for law in laws}
     first = next(iter(named.values()))
     points = as_points(first, data, "log")
     if len(points) <= LEAST_ROWS:
