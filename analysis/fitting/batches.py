@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .law import Array, Columns
+from .law import Columns
 from .problem import Problem
 
 ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processor's cache
@@ -43,17 +43,10 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     if len(problems) == 1:
         return first
     rows = max(problem.target.shape[-1] for problem in problems)
+    missing = [(0, rows - problem.target.shape[-1]) for problem in problems]
     return replace(
         first,
         columns=Columns.stacked([problem.columns for problem in problems], rows),
-        target=np.stack([_padded(problem.target, rows) for problem in problems]),
-        weights=np.stack([_without_weight(problem.weights, rows) for problem in problems]),
+        target=np.stack([np.pad(q.target, pad, mode="edge") for q, pad in zip(problems, missing, strict=True)]),
+        weights=np.stack([np.pad(q.weights, pad) for q, pad in zip(problems, missing, strict=True)]),
     )
-
-
-def _padded(values: Array, rows: int) -> Array:
-    return np.pad(values, (0, rows - len(values)), mode="edge")
-
-
-def _without_weight(weights: Array, rows: int) -> Array:
-    return np.pad(weights, (0, rows - len(weights)))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+import operator
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,24 +38,17 @@ class PowerCost:
         return f"C = {self.coefficient:.4g} N^{self.params_power:.4g} D^{self.tokens_power:.4g}"
 
 
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
 _CALLS = {"log": (np.log, 1), "exp": (np.exp, 1), "sqrt": (np.sqrt, 1), "min": (np.minimum, 2), "max": (np.maximum, 2)}
 _LONGEST = 300  # characters of a formula: deeper nesting than that would exhaust the stack
-_ALLOWED_NODES = (
-    ast.Expression,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.Call,
-    ast.Name,
-    ast.Constant,
-    ast.Load,
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.Div,
-    ast.Pow,
-    ast.USub,
-    ast.UAdd,
-)
 
 
 @dataclass(frozen=True)
@@ -67,15 +63,6 @@ class FormulaCost:
     def __post_init__(self) -> None:
         if len(self.formula) > _LONGEST:
             raise UsageError(f"cost: a formula of {len(self.formula)} characters; allowed: up to {_LONGEST}")
-        try:
-            tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
-        except (SyntaxError, ValueError):
-            raise UsageError(f"cost={self.formula!r} is not a formula") from None
-        functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
-            if not isinstance(node, _ALLOWED_NODES) or not _allowed(node, id(node) in functions):
-                allowed = "N, D, numbers, + - * / ^, log(a), exp(a), sqrt(a), min(a, b), max(a, b)"
-                raise UsageError(f"cost={self.formula!r}: only {allowed}")
         grid = np.geomspace(1e6, 1e12, 13)
         for letter, values in (("D", self.flops(1e9, grid)), ("N", self.flops(grid, 1e9))):
             if not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0) or not values[-1] > values[0]:
@@ -84,52 +71,36 @@ class FormulaCost:
     def flops(self, params: ArrayLike, tokens: ArrayLike) -> Array:
         """FLOPs at (N, D)."""
         n, d = np.asarray(params, dtype=float), np.asarray(tokens, dtype=float)
-        tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
+        try:
+            tree = ast.parse(self.formula.strip().replace("^", "**"), mode="eval")
+        except (SyntaxError, ValueError):
+            raise UsageError(f"cost={self.formula!r} is not a formula") from None
         with np.errstate(all="ignore"):  # what is not a number is found by its value
-            return np.asarray(_value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
+            return np.asarray(self._value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
+
+    def _value(self, node: ast.expr, names: Mapping[str, Array]) -> Array:
+        """The value of a part of the formula: known names, functions and operators, finite numbers, nothing else."""
+        match node:
+            case ast.Name(id=name) if name in names:
+                return names[name]
+            case ast.Constant(value=bool()):
+                pass
+            case ast.Constant(value=int() | float() as number) if abs(number) <= sys.float_info.max:
+                return np.asarray(float(number))
+            case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
+                return _OPERATORS[type(sign)](self._value(operand, names))
+            case ast.BinOp(op=sign, left=left, right=right) if type(sign) in _OPERATORS:
+                return np.asarray(_OPERATORS[type(sign)](self._value(left, names), self._value(right, names)))
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
+                function, count = _CALLS[name]
+                if len(args) == count:
+                    return np.asarray(function(*(self._value(argument, names) for argument in args)))
+        allowed = "N, D, numbers, + - * / ^, log(a), exp(a), sqrt(a), min(a, b), max(a, b)"
+        raise UsageError(f"cost={self.formula!r}: only {allowed}")
 
     def describe(self) -> str:
         """The formula, for people."""
         return f"C = {self.formula}"
-
-
-def _allowed(node: ast.AST, called: bool) -> bool:
-    """Whether a node's own content is harmless: known names and functions, as many arguments as they take, numbers."""
-    if isinstance(node, ast.Name):
-        return node.id in _CALLS if called else node.id in ("N", "D")
-    if isinstance(node, ast.Constant):
-        try:
-            return type(node.value) in (int, float) and math.isfinite(float(node.value))  # type: ignore[arg-type]
-        except OverflowError:
-            return False
-    if isinstance(node, ast.Call):
-        known = isinstance(node.func, ast.Name) and node.func.id in _CALLS
-        return known and len(node.args) == _CALLS[node.func.id][1] and not node.keywords  # type: ignore[attr-defined]
-    return True
-
-
-def _value(node: ast.expr, names: Mapping[str, Array]) -> Array:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return np.asarray(float(node.value))
-    if isinstance(node, ast.Name):
-        return names[node.id]
-    if isinstance(node, ast.UnaryOp):
-        inner = _value(node.operand, names)
-        return -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return np.asarray(_CALLS[node.func.id][0](*(_value(a, names) for a in node.args)))
-    if isinstance(node, ast.BinOp):
-        left, right = _value(node.left, names), _value(node.right, names)
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.Div):
-            return left / right
-        return np.asarray(left**right)
-    raise UsageError("cost: this formula is not allowed")
 
 
 def fit_cost(params: ArrayLike, tokens: ArrayLike, flops: ArrayLike) -> PowerCost:

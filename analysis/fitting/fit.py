@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,42 +15,40 @@ from results.errors import DataError, FitError, TokenlawError, UsageError
 from .costs import PowerCost, fit_cost
 from .identification import not_identified
 from .known_laws import law_named
-from .law import LOSS, Array, Law
+from .law import Array, Law
 from .losses import Loss
 from .points import Flag, Points, make_points
-from .problem import Problem, bounds_of, parameters_of, residuals
-from .result import STATUS_WORDS, FitResult, ParameterEstimate, Status, predict_with
+from .problem import Problem, bounds_of, residuals
+from .result import FitResult, ParameterEstimate, Status
 from .ridges import plainest
 from .scales import Scales, weighted_median
-from .search import MANY_ROWS, Found, search
+from .search import MANY_ROWS, Ended, search
 from .starts import starts_of
-
-__all__ = ["STATUS_WORDS", "FitResult", "Scales", "Status", "fit", "fit_groups", "predict_with"]
 
 AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 
 
-def as_points(law: Law, data: Points | Mapping[str, Any], residual: str) -> Points:
+def as_points(law: Law | str, data: Points | Mapping[str, Any], residual: str) -> Points:
     """Validated points for a law from a mapping {column: values, ..., "metric": values[, "weights", "clusters"]}."""
     if isinstance(data, Points):
         return data
-    table = dict(data)
-    if "metric" in table:
-        size = len(np.atleast_1d(np.asarray(table["metric"])))
-        table.update({name: np.full(size, value) for name, value in law.constant_columns.items()})
+    law = law_named(law)
     return make_points(
-        table,
+        law.filled(data, np.size(data.get("metric", ()))),
         roles=law.columns,
-        weights="weights" if "weights" in table else None,
-        clusters="clusters" if "clusters" in table else None,
-        groups="groups" if "groups" in table else None,
         signed_roles=law.metric_columns,
         positive_metric=residual == "log",
     )
 
 
-def check_points(law: Law, points: Points) -> None:
-    """Raise DataError where no fit makes sense: one row, or all rows equal."""
+def check_points(law: Law, points: Points, residual: str) -> None:
+    """Raise DataError where no fit makes sense: logarithms of what is not positive, one row, or all rows equal."""
+    if residual == "log" and not np.all(points.metric > 0):
+        bad = int(np.flatnonzero(points.metric <= 0)[0])
+        raise DataError(
+            f"row {int(points.rows[bad])}, column {points.names.get('metric', 'metric')!r}: {points.metric[bad]:g} "
+            "is not a positive number (residuals are logarithmic; try residual raw)"
+        )
     missing = [name for name in law.columns if name not in points.columns and name not in law.constant_columns]
     if missing:
         raise DataError(f"law {law.name}: column {missing[0]!r} is missing; needed: {', '.join(law.columns)}")
@@ -58,18 +56,16 @@ def check_points(law: Law, points: Points) -> None:
     if used.sum() < 2:
         row = int(points.rows[used][0]) if used.any() else 0
         raise DataError(f"row {row} is the only row (with weight); a law needs at least 2, and more to identify it")
-    explaining = [name for name in law.columns if name not in law.metric_columns]
-    if all(np.all(points.columns[name][used] == points.columns[name][used][0]) for name in explaining):
-        name = explaining[0]
-        value = points.columns[name][used][0]
+    explaining = {name: points.columns[name] for name in law.columns if name not in law.metric_columns}
+    constant = {name: column[used][0] for name, column in explaining.items() if np.ptp(column[used]) == 0}
+    if len(constant) < len(explaining):
+        constant = {}
+    if np.ptp(points.metric[used]) == 0:
+        constant.setdefault("metric", points.metric[used][0])
+    for name, value in constant.items():
         raise DataError(
             f"column {points.names.get(name, name)!r}: {value:g} in every one of {int(used.sum())} rows; "
             "a law needs at least 2 different values"
-        )
-    if np.all(points.metric[used] == points.metric[used][0]):
-        raise DataError(
-            f"column {points.names.get('metric', 'metric')!r}: {points.metric[used][0]:g} in every one of "
-            f"{int(used.sum())} rows; a law needs at least 2 different values"
         )
 
 
@@ -79,12 +75,9 @@ def make_problem(
     """The minimisation problem of these points in scaled units; `fixed` coordinates do not move."""
     y = points.metric / scales.metric
     lower, upper = bounds_of(law)
-    columns = {**points.columns}
-    for name, value in law.constant_columns.items():
-        columns[name] = np.full(len(points), value)
     return Problem(
         law=law,
-        columns=scales.apply(columns),
+        columns=scales.apply(law.filled(points.columns, len(points))),
         target=np.log(y) if residual == "log" else y,
         weights=points.weights,
         residual=residual,
@@ -116,72 +109,43 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    options = _checked_options(law, residual, loss, delta, fixed, starts)
-    return _fit_all(options, [_prepared(options, points)], max_iterations)[0]
+    return _fit_all(law, {"": points}, residual, loss, delta, fixed, starts, max_iterations)[0]
 
 
 def fit_groups(
-    law: Law | str,
-    groups: Mapping[str, Points | Mapping[str, Any]],
-    *,
-    residual: str = "log",
-    loss: Loss | str = "huber",
-    delta: float = 1e-3,
-    fixed: Mapping[str, float] | None = None,
-    starts: int = 8,
-    max_iterations: int = 400,
+    law: Law | str, groups: Mapping[str, Points | Mapping[str, Any]], **options: Any
 ) -> dict[str, FitResult]:
     """Fit `law` to each group of points, side by side: many small groups take a fraction of the time of as many `fit`.
 
     Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
     `fit` raises, naming the group, before any group is fitted where its points are unusable.
     """
-    options = _checked_options(law, residual, loss, delta, fixed, starts)
-    prepared = []
-    for name, points in groups.items():
-        with _of_group(name):
-            prepared.append(_prepared(options, points, name))
-    return dict(zip(groups, _fit_all(options, prepared, max_iterations), strict=True))
+    return dict(zip(groups, _fit_all(law, groups, **options), strict=True))
 
 
 @contextmanager
-def _of_group(name: str | None) -> Iterator[None]:
-    """Let errors say which group they are about."""
+def _of_group(name: str) -> Iterator[None]:
+    """Let errors say which group they are about, where it has a name."""
     try:
         yield
     except TokenlawError as problem:
-        if name is None:
+        if not name:
             raise
         raise type(problem)(f"group {name!r}: {problem}") from None
 
 
-@dataclass(frozen=True)
-class _Options:
-    """How every group is fitted."""
-
-    law: Law
-    residual: str
-    loss: Loss
-    fixed: Mapping[str, float]
-    starts: int
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """One group's points, their problem in scaled units, and where to start (S, p)."""
-
-    points: Points
-    scales: Scales
-    problem: Problem
-    start: Array
-    seconds: float
-    group: str | None
-
-
-def _checked_options(
-    law: Law | str, residual: str, loss: Loss | str, delta: float, fixed: Mapping[str, float] | None, starts: int
-) -> _Options:
-    law = law_named(law) if isinstance(law, str) else law
+def _fit_all(
+    law: Law | str,
+    groups: Mapping[str, Points | Mapping[str, Any]],
+    residual: str = "log",
+    loss: Loss | str = "huber",
+    delta: float = 1e-3,
+    fixed: Mapping[str, float] | None = None,
+    starts: int = 8,
+    max_iterations: int = 400,
+) -> list[FitResult]:
+    began = time.perf_counter()
+    law = law_named(law)
     if residual not in ("log", "raw"):
         raise UsageError(f"residual={residual!r} is not log or raw")
     if starts < 1:
@@ -191,78 +155,52 @@ def _checked_options(
         raise UsageError(
             f"fixed: law {law.name} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
         )
-    return _Options(law, residual, Loss(loss, delta) if isinstance(loss, str) else loss, fixed or {}, starts)
-
-
-def _prepared(options: _Options, data: Points | Mapping[str, Any], group: str | None = None) -> _Prepared:
-    began = time.perf_counter()
-    law, residual = options.law, options.residual
-    points = as_points(law, data, residual)
-    if residual == "log" and not np.all(points.metric > 0):
-        bad = int(np.flatnonzero(points.metric <= 0)[0])
-        raise DataError(
-            f"row {int(points.rows[bad])}, column {points.names.get('metric', 'metric')!r}: {points.metric[bad]:g} "
-            "is not a positive number (residuals are logarithmic; try residual raw)"
-        )
-    check_points(law, points)
-    scales = Scales.of(law, points)
-    problem = make_problem(law, points, scales, residual, options.loss, options.fixed)
-    start = starts_of(
-        law,
-        problem.columns,
-        points.metric / scales.metric,
-        points.weights,
-        residual,
-        _scaled_fixed(law, scales, options.fixed),
-        max(options.starts, law.screening),
+    loss = Loss(loss, delta) if isinstance(loss, str) else loss
+    prepared = []
+    for name, data in groups.items():
+        with _of_group(name):
+            points = as_points(law, data, residual)
+            check_points(law, points, residual)
+            scales = Scales.of(law, points)
+            problem = make_problem(law, points, scales, residual, loss, fixed)
+            held = _scaled_fixed(law, scales, fixed or {})
+            start = starts_of(problem, points.metric / scales.metric, held, max(starts, law.screening))
+            if not len(start):
+                raise FitError(f"law {law.name}: no start gives a finite prediction")
+            prepared.append((points, scales, problem, start))
+    minima = search(
+        [problem for _, _, problem, _ in prepared], [start for *_, start in prepared], starts, max_iterations
     )
-    if not len(start):
-        raise FitError(f"law {law.name}: no start gives a finite prediction")
-    return _Prepared(points, scales, problem, start, time.perf_counter() - began, group)
-
-
-def _fit_all(options: _Options, prepared: Sequence[_Prepared], max_iterations: int) -> list[FitResult]:
-    began = time.perf_counter()
-    found = search([one.problem for one in prepared], [one.start for one in prepared], options.starts, max_iterations)
-    share = (time.perf_counter() - began) / max(len(prepared), 1)
     results = []
-    for one, minima in zip(prepared, found, strict=True):
-        began = time.perf_counter()
-        with _of_group(one.group):
-            result = _result(one, minima, options)
-        results.append(replace(result, seconds=one.seconds + share + time.perf_counter() - began))
-    return results
+    for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
+        with _of_group(name):
+            results.append(_result(points, scales, problem, ended, loss))
+    share = (time.perf_counter() - began) / max(len(results), 1)
+    return [replace(result, seconds=share) for result in results]
 
 
-def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -> dict[str, float]:
-    if not fixed:
-        return {}
+def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:
+    held = {}
     for q in law.parameters:
-        if q.name in fixed and any(callable(power) for power in q.unit.values()):
+        if q.name not in fixed:
+            continue
+        powers = {key: power for key, power in q.unit.items() if not callable(power)}
+        if len(powers) < len(q.unit):
             # an amplitude's unit depends on an exponent that may move: fixing it needs columns in natural units
             raise UsageError(f"fixed: {q.name!r} of law {law.name} cannot be fixed; its exponent moves with it")
-    one = {name: np.array(value) for name, value in fixed.items()}
-    return {
-        q.name: float(
-            one[q.name]
-            / np.prod([(scales.metric if k == LOSS else scales.columns[k]) ** float(v) for k, v in q.unit.items()])  # type: ignore[arg-type]
-        )
-        for q in law.parameters
-        if q.name in fixed
-    }
+        held[q.name] = float(fixed[q.name] / np.prod([scales.unit(key) ** power for key, power in powers.items()]))
+    return held
 
 
-def _result(fitted: _Prepared, found: Found, options: _Options) -> FitResult:
-    law, loss = options.law, options.loss
-    points, scales, problem = fitted.points, fitted.scales, fitted.problem
-    minimum, starts = found.minimum, int(found.stands_for.sum())
+def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss: Loss) -> FitResult:
+    law, minimum, starts = problem.law, ended.minimum, int(ended.stands_for.sum())
     objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf)
     if not np.isfinite(objective).any():
         raise FitError(f"law {law.name}: no start gives a finite objective on these {len(points)} rows")
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, minimum.gradient_norm, np.inf)))
-    agreeing = int(np.sum(found.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
     theta = minimum.coordinates[best]
     lost = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), lost)
@@ -280,22 +218,17 @@ def _result(fitted: _Prepared, found: Found, options: _Options) -> FitResult:
         status = Status.CONVERGED
     if agreeing < starts / 2 and not lost:
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
-    spare = len(points) - int(problem.free.sum())
-    if spare < 1:
-        warnings.append(
-            f"{len(points)} rows for {int(problem.free.sum())} free parameters: the fit passes through them"
-        )
-    p = parameters_of(law, theta[None, :])
-    natural = {name: value[0, 0] for name, value in scales.natural(law, p).items()}
-    derived = {
-        name: float(value) for name, value in law.derived({k: np.asarray(v) for k, v in natural.items()}).items()
-    }
+    free = int(problem.free.sum())
+    if len(points) <= free:
+        warnings.append(f"{len(points)} rows for {free} free parameters: the fit passes through them")
+    natural = scales.natural_at(law, theta)
+    derived = {name: float(value[0]) for name, value in law.derived(natural).items()}
     derived_lost = _derived_lost(law, derived, natural, lost)
     unit = 1.0 if problem.residual == "log" else loss.objective_unit(scales.metric)
     return FitResult(
         law=law,
         status=status,
-        parameters={name: ParameterEstimate(None if name in lost else float(v)) for name, v in natural.items()},
+        parameters={name: ParameterEstimate(None if name in lost else float(v[0])) for name, v in natural.items()},
         derived={name: ParameterEstimate(None if name in derived_lost else v) for name, v in derived.items()},
         objective=float(objective[best] * unit),
         gradient_norm=0.0 if exact else float(minimum.gradient_norm[best]),
@@ -332,13 +265,16 @@ def _cost(points: Points) -> PowerCost | None:
         return None
 
 
-def _derived_lost(law: Law, derived: Mapping[str, float], natural: Mapping[str, float], lost: list[str]) -> set[str]:
+def _derived_lost(law: Law, derived: Mapping[str, float], natural: Mapping[str, Array], lost: list[str]) -> set[str]:
     """Derived quantities that change when a parameter that is not identified does."""
     # each by a share of its own: a ratio of two that are lost is lost too
     share = {name: 1.01 + 0.01 * number for number, name in enumerate(lost)}
-    moved = {k: np.asarray(v * share.get(k, 1.0)) for k, v in natural.items()}
-    there = law.derived(moved)
-    return {k for k, v in derived.items() if lost and (not np.isfinite(v) or abs(float(there[k]) - v) > 1e-9 * abs(v))}
+    moved = law.derived({name: value * share.get(name, 1.0) for name, value in natural.items()})
+    return {
+        name
+        for name, value in derived.items()
+        if lost and (not np.isfinite(value) or abs(float(moved[name][0]) - value) > 1e-9 * abs(value))
+    }
 
 
 def outliers(problem: Problem, theta: Array, points: Points, times: float = 6.0) -> tuple[Flag, ...]:

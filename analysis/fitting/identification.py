@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .law import Array, Law
-from .problem import Problem, parameters_of, residuals
+from .problem import Problem, residuals
 from .scales import Scales
 
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
@@ -18,9 +18,9 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     """Names of the parameters that the data leave open to first order: those that move along a null direction of the
     slopes without changing any prediction."""
     n = problem.target.shape[-1]
-    part = problem if n <= 20 * MAX_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
-    _, jacobian = residuals(part, theta[None, :])
-    slopes = jacobian[0] * np.sqrt(part.weights > 0)
+    sample = problem if n <= 20 * MAX_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
+    _, jacobian = residuals(sample, theta[None, :])
+    slopes = jacobian[0] * np.sqrt(sample.weights > 0)
     moving = np.flatnonzero(problem.free)
     edge = ((theta <= problem.lower) | (theta >= problem.upper))[moving]
     if not len(moving):
@@ -35,13 +35,13 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     padded[: len(singular)] = singular
     null = right[padded < SINGULAR]
     lost: set[str] = set()
-    here = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, theta[None, :]).items()})
+    values = scales.natural_at(law, theta)
     for direction in np.where(edge & (np.abs(null) < PART), 0.0, null):
         step = np.zeros_like(theta)
         step[moving] = direction / np.where(dead, 1.0, size)
         step *= 1e-4 / np.max(np.abs(step))
-        there = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, (theta + step)[None, :]).items()})
-        for name, value in here.items():
-            if abs(float(there[name]) - float(value)) > 1e-9 * max(abs(float(value)), 1e-300):
+        moved = scales.natural_at(law, theta + step)
+        for name, [value] in values.items():
+            if abs(moved[name][0] - value) > 1e-9 * max(abs(value), 1e-300):
                 lost.add(name)
     return [name for name in law.names if name in lost]

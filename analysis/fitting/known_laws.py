@@ -251,11 +251,15 @@ LAWS: dict[str, Callable[..., Law]] = {
 }
 
 
-def law_named(name: str, **options: float | str | int) -> Law:
+def law_named(name: Law | str, **options: float | str | int) -> Law:
     """The law of that name; `bnsl-2` is short for bnsl with breaks=2, `m1` for power with floor=0, `m2` for power.
+
+    A law itself is returned as it is.
 
     Raises UsageError for an unknown name or option.
     """
+    if isinstance(name, Law):
+        return name
     key = name.lower().replace("_", "-")
     if key in ("m1", "m2"):
         options = {"floor": 0.0 if key == "m1" else "free", **options}

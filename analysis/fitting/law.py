@@ -61,9 +61,9 @@ class Columns:
             self._logs[name] = np.log(self._values[name])
         return self._logs[name]
 
-    def rows(self, part: slice | NDArray[np.int64]) -> Columns:
+    def rows(self, chosen: slice | NDArray[np.int64]) -> Columns:
         """The same columns for some of the rows."""
-        return self._each(lambda column: column[..., part])
+        return self._each(lambda column: column[..., chosen])
 
     def gather(self, rows: NDArray[np.int64]) -> Columns:
         """Rows (S, m) of these columns (n,): shape (S, m)."""
@@ -167,6 +167,10 @@ class Law(ABC):
         if value < least:
             raise UsageError(f"{self.floor_parameter} of law {called} is at least {least:g}")
         return self, {str(self.floor_parameter): value}
+
+    def filled(self, columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
+        """The columns with those that the law itself fills with a number, each (rows,)."""
+        return {**columns, **{name: np.full(rows, value) for name, value in self.constant_columns.items()}}
 
     @property
     def names(self) -> tuple[str, ...]:

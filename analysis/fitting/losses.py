@@ -46,28 +46,14 @@ class Loss:
         """The Huber loss that stands in for lad while it is minimised."""
         return Loss("huber", delta)
 
-    def rho(self, r: Array) -> Array:
-        """The loss of each residual."""
-        if self.kind == "squares":
-            return 0.5 * r * r
-        size = np.abs(r)
-        if self.kind == "lad":
-            return size
-        inside = np.minimum(size, self.delta)
-        value = inside * (size - 0.5 * inside)
-        return value * self._side(r) if self.kind == "envelope" else value
-
-    def _side(self, r: Array) -> Array:
-        return np.where(r > 0, 1.0 - self.quantile, self.quantile)
-
     def terms(self, r: Array) -> tuple[Array, Array, Array, Array]:
         """(rho, its derivative psi, the second derivative, psi / r), each of the shape of r.
 
         The second derivative makes Newton steps, psi / r those of iteratively reweighted least squares.
         """
         if self.kind == "squares":
-            one = np.ones_like(r)
-            return 0.5 * r * r, r, one, one
+            ones = np.ones_like(r)
+            return 0.5 * r * r, r, ones, ones
         size = np.abs(r)
         if self.kind == "lad":
             tiny = np.maximum(size, 1e-300)
@@ -78,6 +64,6 @@ class Loss:
         second = (size < self.delta).astype(float)
         ratio = self.delta / np.maximum(size, self.delta)
         if self.kind == "envelope":
-            side = self._side(r)
+            side = np.where(r > 0, 1.0 - self.quantile, self.quantile)
             return rho * side, psi * side, second * side, ratio * side
         return rho, psi, second, ratio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,17 @@ class Points:
     def __len__(self) -> int:
         return int(self.metric.shape[0])
 
-    def select(self, part: ArrayLike) -> Points:
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """The number, from 0, of the cluster that each row belongs to (n,); of the row where no clusters are named."""
+        return np.arange(len(self)) if self.clusters is None else np.unique(self.clusters, return_inverse=True)[1]
+
+    def select(self, chosen: ArrayLike) -> Points:
         """Some of the points, by mask or index."""
-        chosen = np.asarray(part)
-        return Points(
-            {name: column[chosen] for name, column in self.columns.items()},
-            self.metric[chosen],
-            self.weights[chosen],
-            self.rows[chosen],
-            None if self.clusters is None else self.clusters[chosen],
-            None if self.groups is None else self.groups[chosen],
-            self.names,
-            self.flags,
-            self.notes,
-        )
+        chosen = np.asarray(chosen)
+        cut = {name: getattr(self, name) for name in ("metric", "weights", "rows", "clusters", "groups")}
+        cut = {name: values[chosen] for name, values in cut.items() if values is not None}
+        return replace(self, columns={name: column[chosen] for name, column in self.columns.items()}, **cut)
 
 
 def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Array:
@@ -66,7 +63,7 @@ def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | No
     raw = np.asarray(values)
     if raw.ndim != 1:
         raise DataError(f"column {name!r}: shape {raw.shape} is not a column of numbers")
-    where = (lambda i: int(rows[i])) if rows is not None else int
+    rows = np.arange(len(raw)) if rows is None else rows
     if raw.dtype.kind in "biuf":
         column = raw.astype(np.float64)
     else:
@@ -75,11 +72,8 @@ def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | No
             try:
                 column[i] = np.nan if item is None else float(item)
             except (TypeError, ValueError):
-                raise DataError(f"row {where(i)}, column {name!r}: {item!r} is not a number") from None
-    bad = np.flatnonzero(~np.isfinite(column))
-    if bad.size:
-        more = f" (and {bad.size - 1} more rows)" if bad.size > 1 else ""
-        raise DataError(f"row {where(bad[0])}, column {name!r}: {raw[bad[0]]!s} is not a finite number{more}")
+                raise DataError(f"row {rows[i]}, column {name!r}: {item!r} is not a number") from None
+    _require(np.isfinite(column), raw, rows, name, "a finite number")
     return column
 
 
@@ -88,62 +82,57 @@ def make_points(
     *,
     roles: Sequence[str],
     metric: str = "metric",
-    weights: str | None = None,
-    clusters: str | None = None,
-    groups: str | None = None,
     signed_roles: Sequence[str] = (),
     positive_metric: bool = True,
     names: Mapping[str, str] | None = None,
     rows: NDArray[np.int64] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Points:
-    """Points from columns in memory; read-only and float32 arrays are copied to float64.
+    """Points from columns in memory, "weights", "clusters" and "groups" where there are such; copied to float64.
 
     Raises DataError naming row (0-based) and column for: a missing column, unequal lengths, no rows, text, NaN, inf,
-    a value <= 0 where a logarithm is taken, a negative weight.
+    a value <= 0 where a logarithm is taken, a negative weight, a cluster or group without a name.
     """
-    called = {role: (names or {}).get(role, role) for role in (*roles, metric)}
-    for key in (*roles, metric, *(k for k in (weights, clusters, groups) if k)):
+    called = {role: (names or {}).get(role, role) for role in (*roles, metric, "weights", "clusters", "groups")}
+    for key in (*roles, metric):
         if key not in data:
-            name = called.get(key, key)
-            raise DataError(f"column {name!r} is missing; the data have: {', '.join(map(str, data))}")
-    y = numbers(data[metric], called[metric], rows)
+            raise DataError(f"column {called[key]!r} is missing; the data have: {', '.join(map(str, data))}")
+    at = np.arange(np.size(data[metric])) if rows is None else np.asarray(rows, dtype=np.int64)
+    y = numbers(data[metric], called[metric], at)
     n = len(y)
     if n == 0:
         raise DataError(f"column {called[metric]!r}: the data have no rows")
-    at = np.arange(n) if rows is None else np.asarray(rows, dtype=np.int64)
     if positive_metric:
         _require(y > 0, y, at, called[metric], "a positive number (residuals are logarithmic; try residual raw)")
     columns: dict[str, Array] = {}
     for role in roles:
-        column = numbers(data[role], called[role], at)
+        column = columns[role] = numbers(data[role], called[role], at)
         if len(column) != n:
             raise DataError(f"column {called[role]!r}: {len(column)} rows, but {called[metric]!r} has {n}")
         if role not in signed_roles:
             _require(column > 0, column, at, called[role], "a positive number")
-        columns[role] = column
     w: Array = np.ones(n)
-    if weights is not None:
-        title = (names or {}).get(weights, weights)
-        w = numbers(data[weights], title, at)
-        _require(w >= 0, w, at, title, "a weight of 0 or more")
+    if "weights" in data:
+        w = numbers(data["weights"], called["weights"], at)
+        _require(w >= 0, w, at, called["weights"], "a weight of 0 or more")
         if not np.any(w > 0):
-            raise DataError(f"column {title!r}: every weight is 0")
-    labels = []
-    for labelled_by in (clusters, groups):
-        label = None if labelled_by is None else np.asarray(data[labelled_by])
-        if label is not None and (empty := np.flatnonzero([v is None or v != v for v in label.tolist()])).size:
-            name = (names or {}).get(str(labelled_by), str(labelled_by))
-            raise DataError(f"row {int(at[empty[0]])}, column {name!r}: empty, but it names a cluster or group")
-        labels.append(label)
-    return Points(columns, y, w, at, labels[0], labels[1], called, (), notes)
+            raise DataError(f"column {called['weights']!r}: every weight is 0")
+    labels: dict[str, Any] = {key: np.asarray(data[key]) for key in ("clusters", "groups") if key in data}
+    for key, label in labels.items():
+        empty = np.flatnonzero([value is None or value != value for value in label.tolist()])
+        if empty.size:
+            raise DataError(f"row {int(at[empty[0]])}, column {called[key]!r}: empty, but it names a cluster or group")
+    return Points(columns, y, w, at, names={role: called[role] for role in (*roles, metric)}, notes=notes, **labels)
 
 
-def _require(good: NDArray[np.bool_], column: Array, rows: NDArray[np.int64], name: str, allowed: str) -> None:
+def _require(
+    good: NDArray[np.bool_], column: Array, rows: Sequence[int] | NDArray[np.int64], name: str, allowed: str
+) -> None:
     bad = np.flatnonzero(~good)
     if bad.size:
         more = f" (and {bad.size - 1} more rows)" if bad.size > 1 else ""
-        raise DataError(f"row {int(rows[bad[0]])}, column {name!r}: {column[bad[0]]:g} is not {allowed}{more}")
+        shown = f"{column[bad[0]]:g}" if column.dtype.kind == "f" else str(column[bad[0]])
+        raise DataError(f"row {int(rows[bad[0]])}, column {name!r}: {shown} is not {allowed}{more}")
 
 
 def drop_worst(points: Points, count: int) -> Points:
@@ -163,5 +152,4 @@ def drop_worst(points: Points, count: int) -> Points:
     if not keep.any():
         raise UsageError(f"drop-worst={count} leaves nothing: all rows have the metric {cut:g}")
     dropped = tuple(Flag(int(row), f"among the {count} largest values, dropped", False) for row in points.rows[~keep])
-    kept = points.select(keep)
-    return Points(**{**kept.__dict__, "flags": points.flags + dropped})
+    return replace(points.select(keep), flags=points.flags + dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -34,14 +34,9 @@ class Problem:
 
     def select(self, starts: NDArray[np.int64]) -> Problem:
         """The problem of some of the starts."""
-        cut = replace(self, columns=self.columns.select(starts))
-        if self.target.ndim == 2:
-            cut = replace(cut, target=self.target[starts])
-        if self.weights.ndim == 2:
-            cut = replace(cut, weights=self.weights[starts])
-        if self.free.ndim == 2:
-            cut = replace(cut, free=self.free[starts])
-        return cut
+        own = {name: getattr(self, name) for name in ("target", "weights", "free")}
+        chosen = {name: values[starts] for name, values in own.items() if values.ndim == 2}
+        return replace(self, columns=self.columns.select(starts), **chosen)
 
     def without_idle_rows(self) -> Problem:
         """The same problem for weights (S, n) with many zeros: each start keeps rows of its own, those with weight."""
@@ -55,13 +50,13 @@ class Problem:
         weights = np.take_along_axis(self.weights, rows, axis=1)
         return replace(self, columns=self.columns.gather(rows), target=self.target[rows], weights=weights)
 
-    def rows(self, part: slice) -> Problem:
-        """The problem of a block of rows."""
+    def rows(self, chosen: slice | NDArray[np.int64]) -> Problem:
+        """The problem of some of the rows."""
         return replace(
             self,
-            columns=self.columns.rows(part),
-            target=self.target[..., part],
-            weights=self.weights[..., part],
+            columns=self.columns.rows(chosen),
+            target=self.target[..., chosen],
+            weights=self.weights[..., chosen],
         )
 
 
@@ -81,6 +76,12 @@ def parameters_of(law: Law, coordinates: Array) -> dict[str, Array]:
     }
 
 
+def coordinates_of(law: Law, p: Mapping[str, Array]) -> Array:
+    """Coordinates (S, p) from parameters by name, each (S, 1); (p,) from single numbers."""
+    values = [np.log(np.maximum(p[q.name], 1e-300)) if q.log else p[q.name] for q in law.parameters]
+    return np.concatenate([np.atleast_1d(value) for value in values], axis=-1)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The objective (S,), its gradient (S, p), the scale of each gradient component, two curvature matrices.
@@ -98,9 +99,12 @@ class Evaluation:
     ratio: Array | None = None
 
     def _each(self, change: Callable[[Array, str], Array]) -> Evaluation:
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {name: change(value, name) for name, value in held.items() if value is not None}
-        return Evaluation(**changed)
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Evaluation(**{name: change(value, name) for name, value in kept.items() if value is not None})
+
+    def plus(self, other: Evaluation) -> Evaluation:
+        """The evaluation of both blocks of rows together."""
+        return self._each(lambda value, name: value + getattr(other, name))
 
     def select(self, chosen: NDArray[np.int64]) -> Evaluation:
         """The evaluation of some of the starts."""
@@ -152,20 +156,10 @@ def evaluate(problem: Problem, coordinates: Array, *, keep: bool = False) -> Eva
     rows_at_once = max(1, BLOCK // max(starts, 1))
     if n <= rows_at_once:
         return _evaluate_block(problem, coordinates, keep)
-    total: Evaluation | None = None
-    for begin in range(0, n, rows_at_once):
-        part = _evaluate_block(problem.rows(slice(begin, begin + rows_at_once)), coordinates)
-        if total is None:
-            total = part
-        else:
-            total = Evaluation(
-                total.objective + part.objective,
-                total.gradient + part.gradient,
-                total.gradient_scale + part.gradient_scale,
-                total.newton + part.newton,
-                total.reweighted + part.reweighted,
-            )
-    assert total is not None
+    blocks = [slice(begin, begin + rows_at_once) for begin in range(0, n, rows_at_once)]
+    total = _evaluate_block(problem.rows(blocks[0]), coordinates)
+    for block in blocks[1:]:
+        total = total.plus(_evaluate_block(problem.rows(block), coordinates))
     return total
 
 

@@ -99,15 +99,6 @@ def filter_rows(table: pd.DataFrame, expression: str) -> pd.DataFrame:
     return kept
 
 
-def _column(table: pd.DataFrame, name: str) -> pd.Series:
-    if name not in table.columns:
-        raise DataError(f"column {name!r} is missing; the data have: {', '.join(map(str, table.columns))}")
-    column = table[name]
-    if getattr(column, "ndim", 1) != 1:
-        raise DataError(f"column {name!r} occurs more than once")
-    return column
-
-
 def points_from_table(table: pd.DataFrame, law: Law, roles: Roles, *, residual: str = "log", drop: int = 0) -> Points:
     """Validated points for a law. The index of `table` gives the row numbers in messages (0-based data rows).
 
@@ -119,17 +110,21 @@ def points_from_table(table: pd.DataFrame, law: Law, roles: Roles, *, residual: 
     data: dict[str, object] = {}
     names: dict[str, str] = {}
     notes: list[str] = []
+    present = f"the data have: {', '.join(map(str, table.columns))}"
 
     def take(role: str, column: str) -> None:
-        data[role] = _column(table, column).to_numpy()
+        if column not in table.columns:
+            raise DataError(f"column {column!r} is missing; {present}")
+        if table[column].ndim != 1:
+            raise DataError(f"column {column!r} occurs more than once")
+        data[role] = table[column].to_numpy()
         names[role] = column
 
     metric = roles.metric or next((c for c in ("metric", "loss") if c in table.columns), None)
     if metric is None:
-        raise UsageError(f"metric is not named; the data have: {', '.join(map(str, table.columns))}")
+        raise UsageError(f"metric is not named; {present}")
     take("metric", metric)
-    named = {"params": roles.params, "tokens": roles.tokens, "flops": roles.flops, "x": roles.x, "floor": roles.floor}
-    named.update(roles.others)
+    named = {role: getattr(roles, role) for role in ("params", "tokens", "flops", "x", "floor")} | {**roles.others}
     for role in law.columns:
         if role in law.constant_columns:
             data[role] = np.full(len(table), law.constant_columns[role])
@@ -145,41 +140,27 @@ def points_from_table(table: pd.DataFrame, law: Law, roles: Roles, *, residual: 
         if column is None and role in table.columns:
             column = role
         if column is None:
-            raise UsageError(
-                f"law {law.name} needs the column {role!r}: name it; "
-                f"the data have: {', '.join(map(str, table.columns))}"
-            )
+            raise UsageError(f"law {law.name} needs the column {role!r}: name it; {present}")
         take(role, column)
     missing = [role for role in ("params", "tokens") if role in law.columns and role not in data]
     if len(missing) == 2:
         raise UsageError(f"law {law.name} needs params or tokens beside flops={roles.flops!r}")
     rows = table.index.to_numpy().astype(np.int64)
-    roles_needed = list(law.columns)
-    if missing:
-        assert roles.flops is not None
+    if roles.flops and "flops" not in data and (missing or set(law.columns) != {"x"}):
         take("flops", roles.flops)
-        other = "params" if missing[0] == "tokens" else "tokens"
+    for derived in missing:
+        other = "params" if derived == "tokens" else "tokens"
         checked = make_points(data, roles=[other, "flops"], names=names, rows=rows, positive_metric=False)
-        data[missing[0]] = checked.columns["flops"] / (FLOPS_PER_PARAM_TOKEN * checked.columns[other])
-        names[missing[0]] = f"{roles.flops} / (6 {names[other]})"
+        data[derived] = checked.columns["flops"] / (FLOPS_PER_PARAM_TOKEN * checked.columns[other])
+        names[derived] = f"{roles.flops} / (6 {names[other]})"
         letter = {"params": "N", "tokens": "D"}
-        notes.append(
-            f"{letter[missing[0]]} = C / (6 {letter[other]}): {missing[0]} from {roles.flops} and {names[other]}"
-        )
-    if roles.flops and "flops" not in data and set(law.columns) != {"x"}:
-        take("flops", roles.flops)
-    if "flops" in data:
-        roles_needed.append("flops")
+        notes.append(f"{letter[derived]} = C / (6 {letter[other]}): {derived} from {roles.flops} and {names[other]}")
     for key, column in (("weights", roles.weights), ("clusters", roles.cluster), ("groups", roles.group)):
         if column is not None:
-            data[key] = _column(table, column).to_numpy()
-            names[key] = column
+            take(key, column)
     points = make_points(
         data,
-        roles=roles_needed,
-        weights="weights" if roles.weights else None,
-        clusters="clusters" if roles.cluster else None,
-        groups="groups" if roles.group else None,
+        roles=[*law.columns, *(["flops"] if "flops" in data else [])],
         signed_roles=law.metric_columns,
         positive_metric=residual == "log",
         names=names,

@@ -50,7 +50,7 @@ class ParameterEstimate:
 
     def to_json(self) -> dict[str, float | None]:
         """The four numbers as a plain object."""
-        return {"value": self.value, "se": self.se, "low": self.low, "high": self.high}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -191,19 +191,15 @@ class FitResult:
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
     """Predictions (S, n) for coordinates (S, p) at columns in natural units; raises DataError for a bad column."""
-    arrays: dict[str, Array] = {}
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
     n = max((len(column) for column in given.values()), default=1)
+    given = law.filled(given, n)
     for name in law.columns:
-        if name in law.constant_columns:
-            arrays[name] = np.full(n, law.constant_columns[name])
-        elif name not in given:
+        if name not in given:
             raise DataError(f"law {law.name}: column {name!r} is missing; needed: {', '.join(law.columns)}")
-        else:
-            column = np.broadcast_to(given[name], (n,))
-            if name not in law.metric_columns and not np.all(np.isfinite(column) & (column > 0)):
-                bad = int(np.flatnonzero(~(np.isfinite(column) & (column > 0)))[0])
-                raise DataError(f"row {bad}, column {name!r}: {column[bad]:g} is not a positive number")
-            arrays[name] = column
+        given[name] = column = np.broadcast_to(given[name], (n,))
+        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+        if name not in law.metric_columns and bad.size:
+            raise DataError(f"row {bad[0]}, column {name!r}: {column[bad[0]]:g} is not a positive number")
     p = parameters_of(law, np.atleast_2d(coordinates))
-    return law.predict(p, scales.apply(arrays)) * scales.metric * np.ones((1, n))
+    return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, n))

@@ -9,6 +9,7 @@ import numpy as np
 
 from .law import LOSS, Array, Columns, Law, Parameter
 from .points import Points
+from .problem import parameters_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Scales:
             metric = float(np.max(np.abs(points.metric))) or 1.0
         scales = {}
         for name in law.columns:
-            unit = shares_unit(name)
+            unit = "tokens" if name == "unique_tokens" else name
             if name in law.metric_columns:
                 scales[name] = metric
             elif unit in units:
@@ -42,9 +43,18 @@ class Scales:
         """The columns in scaled units."""
         return Columns({name: columns[name] / scale for name, scale in self.columns.items()})
 
+    def unit(self, key: str) -> float:
+        """By what the column of that name was divided, or the metric, for `LOSS`."""
+        return self.metric if key == LOSS else self.columns[key]
+
     def natural(self, law: Law, p: Mapping[str, Array]) -> dict[str, Array]:
         """Parameters in natural units from scaled ones."""
         return {q.name: p[q.name] * np.exp(self._log_unit(q, p)) for q in law.parameters}
+
+    def natural_at(self, law: Law, coordinates: Array) -> dict[str, Array]:
+        """Parameters in natural units, each (S,), at coordinates (S, p) or (p,)."""
+        p = parameters_of(law, np.atleast_2d(coordinates))
+        return {name: value[:, 0] for name, value in self.natural(law, p).items()}
 
     def scaled(self, law: Law, p: Mapping[str, Array]) -> dict[str, Array]:
         """Parameters in scaled units from natural ones."""
@@ -55,13 +65,8 @@ class Scales:
         total: Array | float = 0.0
         for key, power in q.unit.items():
             amount = power(p) if callable(power) else power
-            total = total + amount * np.log(self.metric if key == LOSS else self.columns[key])
+            total = total + amount * np.log(self.unit(key))
         return np.asarray(total)
-
-
-def shares_unit(column: str) -> str:
-    """The column whose unit (and therefore scale) this one has: unique tokens are tokens."""
-    return "tokens" if column == "unique_tokens" else column
 
 
 def weighted_median(values: Array, weights: Array) -> float:

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array, Columns, Law
-from .problem import bounds_of, parameters_of
+from .law import Array, Law
+from .problem import Problem, coordinates_of, parameters_of
 
 MAX_GRID = 1500
 MAX_ROWS = 4000  # more rows than these do not make a better start
@@ -43,9 +43,9 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
         active = [k for k in range(m) if mask >> k & 1]
         if any(signed[k] and k not in active for k in range(m)):
             continue
-        part = correlation[:, active][:, :, active] + ridge * np.eye(len(active))
+        matrix = correlation[:, active][:, :, active] + ridge * np.eye(len(active))
         right = scaled[:, active]
-        solution = np.linalg.solve(part, right[:, :, None])[:, :, 0]
+        solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
         feasible = np.all([signed[k] | (solution[:, i] >= 0) for i, k in enumerate(active)], axis=0)
         value = -0.5 * np.einsum("sk,sk->s", solution, right)
         better = feasible & (value < best_value)
@@ -56,13 +56,12 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
     return best / scale
 
 
-def starts_of(
-    law: Law, columns: Columns, metric: Array, weights: Array, residual: str, fixed: dict[str, float], count: int
-) -> Array:
+def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: int) -> Array:
     """The best `count` starts, (count, p) coordinates, best first.
 
-    metric and weights (n,), scaled. `residual` "raw" weights rows equally, "log" relatively.
+    metric (n,), scaled. The residual "raw" weights rows equally, "log" relatively.
     """
+    law, columns, weights, residual = problem.law, problem.columns, problem.weights, problem.residual
     n = metric.shape[0]
     if n > MAX_ROWS:
         chosen = np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
@@ -70,13 +69,12 @@ def starts_of(
         n = MAX_ROWS
     grid = grid_of(law, fixed)
     size = next(iter(grid.values())).shape[0] if grid else 1
-    found, values = [], []
+    starts, values = [], []
     chunk = max(1, 2_000_000 // n)
     linear = [q for q in law.parameters if q.linear]
     with np.errstate(all="ignore"):
         for begin in range(0, size, chunk):
-            part = {name: axis[begin : begin + chunk, None] for name, axis in grid.items()}
-            p = law.start_values(part, columns, metric)
+            p = law.start_values({k: axis[begin : begin + chunk, None] for k, axis in grid.items()}, columns, metric)
             rows = next(iter(p.values())).shape[0] if p else 1
             held = {name: np.full((rows, 1), value) for name, value in fixed.items()}
             p = {**p, **held}
@@ -97,20 +95,16 @@ def starts_of(
                 solved = nonnegative_least_squares(gram, moment, signed)
                 p = law.complete(p, {q.name: solved[:, k : k + 1] for k, q in enumerate(linear)})
             p = {**p, **held}
-            lower, upper = bounds_of(law)
-            theta = np.empty((rows, len(law.parameters)))
-            for k, q in enumerate(law.parameters):
-                value = np.broadcast_to(p[q.name], (rows, 1))[:, 0]
-                theta[:, k] = np.log(np.maximum(value, 1e-300)) if q.log else value
+            theta = coordinates_of(law, {name: np.broadcast_to(value, (rows, 1)) for name, value in p.items()})
             # a term that the projection switched off starts small, not absent: at a bound its slopes are dead
             theta = np.where(np.isfinite(theta), theta, 0.0)
-            soft_lower = np.where([q.log and q.linear for q in law.parameters], lower + 8.0, lower)
-            theta = np.clip(theta, soft_lower, upper)
+            soft_lower = np.where([q.log and q.linear for q in law.parameters], problem.lower + 8.0, problem.lower)
+            theta = np.clip(theta, soft_lower, problem.upper)
             value = law.predict(parameters_of(law, theta), columns)
             miss = np.log(np.maximum(value, 1e-300) / metric) if residual == "log" else value - metric
-            found.append(theta)
+            starts.append(theta)
             values.append(np.sum(np.abs(miss) * weights, axis=1))
-    theta, value = np.concatenate(found), np.concatenate(values)
+    theta, value = np.concatenate(starts), np.concatenate(values)
     order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
     labels = law.basins(grid)
     if labels:

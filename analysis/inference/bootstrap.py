@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.fitting.law import Array, Law
 from analysis.fitting.polishing import refit
-from analysis.fitting.problem import BLOCK, Problem, bounds_of, parameters_of, residuals
+from analysis.fitting.problem import BLOCK, Problem, bounds_of, residuals
 from analysis.fitting.result import FitResult, ParameterEstimate, predict_with
 from results.errors import FitError, UsageError
 
-from .sandwich import KERNEL_ROWS, moving_of, natural_values, problem_of, sandwich, spread_of
+from .sandwich import KERNEL_ROWS, moving_slopes, points_of, problem_of, sandwich, spread_of
 
 KINDS = ("rows", "clusters", "wild")
 METHODS = {
@@ -54,8 +54,8 @@ class Bootstrap:
 
     def derive(self, quantity: Callable[[Mapping[str, Array]], Array], interval: float = 0.95) -> ParameterEstimate:
         """Estimate and interval of any function of the natural parameters, given as arrays by name."""
-        here = {name: np.array([value]) for name, value in natural_values(self.result).items()}
-        return self.estimate(quantity(self.parameters), float(np.asarray(quantity(here)).reshape(-1)[0]), interval)
+        fitted = self.result.scales.natural_at(self.result.law, self.result.coordinates)
+        return self.estimate(quantity(self.parameters), float(np.asarray(quantity(fitted)).reshape(-1)[0]), interval)
 
     def predict(self, columns: Mapping[str, ArrayLike]) -> Array:
         """Predictions of every replicate (R, n) at new columns."""
@@ -71,17 +71,14 @@ def percentiles(values: Array, interval: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_weights(
-    weights: Array, clusters: NDArray[np.generic] | None, count: int, rng: np.random.Generator
-) -> Array:
-    """Weights (count, n) of rows, or of whole clusters, drawn with replacement."""
-    if clusters is None:
-        used = np.flatnonzero(weights > 0)
-        out = np.zeros((count, len(weights)))
-        out[:, used] = _times_drawn(len(used), count, rng) * weights[used]
-        return out
-    _, index = np.unique(clusters, return_inverse=True)
-    return _times_drawn(int(index.max()) + 1, count, rng)[:, index] * weights
+def resampled_weights(weights: Array, unit: NDArray[np.int64] | None, count: int, rng: np.random.Generator) -> Array:
+    """Weights (count, n) of rows drawn with replacement, or of whole clusters, `unit` (n,) saying whose each row is."""
+    if unit is not None:
+        return _times_drawn(int(unit.max()) + 1, count, rng)[:, unit] * weights
+    used = np.flatnonzero(weights > 0)
+    out = np.zeros((count, len(weights)))
+    out[:, used] = _times_drawn(len(used), count, rng) * weights[used]
+    return out
 
 
 def _times_drawn(units: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -93,9 +90,18 @@ def _times_drawn(units: int, count: int, rng: np.random.Generator) -> NDArray[np
     """
     if count < BALANCED:
         return rng.multinomial(units, np.full(units, 1 / units), size=count)
-    drawn = rng.permutation(np.repeat(np.arange(units), count)).reshape(count, units)
-    flat = drawn + units * np.arange(count)[:, None]
-    return np.bincount(flat.ravel(), minlength=units * count).reshape(count, units)
+    return _counts(rng.permutation(np.repeat(np.arange(units), count)).reshape(count, units), units)
+
+
+def _counts(drawn: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+    """How often each of the units is in each row of drawn (count, m): (count, units)."""
+    flat = drawn + units * np.arange(len(drawn))[:, None]
+    return np.bincount(flat.ravel(), minlength=units * len(drawn)).reshape(len(drawn), units)
+
+
+def random_signs(unit: NDArray[np.int64], count: int, rng: np.random.Generator) -> Array:
+    """Signs (count, n) at random, one for all rows of a `unit` (n,)."""
+    return rng.choice([-1.0, 1.0], size=(count, int(unit.max()) + 1))[:, unit]
 
 
 def default_kind(result: FitResult) -> str:
@@ -104,11 +110,9 @@ def default_kind(result: FitResult) -> str:
     Resampling few rows under a nearly absolute loss gives intervals that are too wide (97.5 % for nominal 95 % at 60
     rows and 5 parameters, where the wild bootstrap has 95 %: docs/validation.md).
     """
-    assert result.points is not None
-    if result.points.clusters is not None:
+    if points_of(result).clusters is not None:
         return "clusters"
-    free = len(result.coordinates) if result.free is None else int(np.sum(result.free))
-    return "rows" if len(result.points) >= KERNEL_ROWS * free else "wild"
+    return "rows" if result.rows >= KERNEL_ROWS * int(problem_of(result).free.sum()) else "wild"
 
 
 def bootstrap(
@@ -130,15 +134,12 @@ def bootstrap(
     than half of the replicates reach a minimum.
     """
     began = time.perf_counter()
-    problem = problem_of(result)
-    points = result.points
-    assert points is not None
-    n = len(points)
-    clusters = points.clusters
+    problem, points = problem_of(result), points_of(result)
+    n, weights, unit = len(points), points.weights, points.units
     kind = kind or default_kind(result)
     if kind not in KINDS:
         raise UsageError(f"bootstrap kind={kind!r} is not one of {', '.join(KINDS)}")
-    if kind == "clusters" and clusters is None:
+    if kind == "clusters" and points.clusters is None:
         raise UsageError("bootstrap over clusters: no cluster column was named")
     if resamples is not None:
         resamples = np.asarray(resamples)
@@ -152,57 +153,47 @@ def bootstrap(
         problem = replace(problem, loss=problem.loss.smoothed(float(max(np.median(r) * 1e-2, 1e-10))))
     rng = np.random.default_rng(seed)
     chunk = int(np.clip(BLOCK // 8 // n, 8, 400))  # a block and its Jacobian stay within a few megabytes
-    fitted, spread, noise = _wild_parts(problem, result) if kind == "wild" else (None, None, 0.0)
-    labels = None if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    if kind == "wild":
+        fitted, spread, noise = _wild_parts(problem, result.coordinates)
     coordinates = np.empty((replicates, len(result.coordinates)))
     converged = np.zeros(replicates, dtype=bool)
     for begin in range(0, replicates, chunk):
         size = min(chunk, replicates - begin)
         if resamples is not None:
-            drawn = resamples[begin : begin + size] + n * np.arange(size)[:, None]
-            times = np.bincount(drawn.ravel(), minlength=n * size).reshape(size, n)
-            part = replace(problem, weights=times * points.weights)
+            sample = replace(problem, weights=_counts(resamples[begin : begin + size], n) * weights)
         elif kind == "wild":
-            assert fitted is not None and spread is not None
-            groups = n if labels is None else int(labels.max()) + 1
-            sign = rng.choice([-1.0, 1.0], size=(size, groups))
-            moved = spread * (sign if labels is None else sign[:, labels])
+            moved = spread * random_signs(unit, size, rng)
             if noise:
                 moved = moved + noise * rng.standard_normal((size, n))
-            part = replace(problem, target=fitted + moved)
+            sample = replace(problem, target=fitted + moved)
         else:
-            part = replace(
-                problem, weights=resampled_weights(points.weights, clusters if kind == "clusters" else None, size, rng)
-            )
-        part = part.without_idle_rows()
-        found = refit(part, [np.repeat(result.coordinates[None, :], size, axis=0)], TOLERANCE)
-        coordinates[begin : begin + size] = found.coordinates
-        converged[begin : begin + size] = found.converged | (found.gradient_norm <= 1e-4)
+            drawn = resampled_weights(weights, unit if kind == "clusters" else None, size, rng)
+            sample = replace(problem, weights=drawn)
+        start = np.repeat(result.coordinates[None, :], size, axis=0)
+        refitted = refit(sample.without_idle_rows(), [start], TOLERANCE)
+        coordinates[begin : begin + size] = refitted.coordinates
+        converged[begin : begin + size] = refitted.converged | (refitted.gradient_norm <= 1e-4)
     share = float(converged.mean())
     if share < 0.5:
         raise FitError(
             f"bootstrap: only {share:.0%} of {replicates} replicates reach a minimum; too few rows for the law"
         )
-    kept = coordinates[converged]
-    p = parameters_of(result.law, kept)
-    natural = {name: value[:, 0] for name, value in result.scales.natural(result.law, p).items()}
-    return Bootstrap(
-        result=result,
-        kind=kind if resamples is None else "given resamples",
-        coordinates=kept,
-        parameters=natural,
-        derived=dict(result.law.derived(natural)),
-        converged=share,
-        seconds=time.perf_counter() - began,
-        warnings=_warnings(result, kind, share),
-    )
+    warnings = _warnings(result, kind, share)
+    kind = kind if resamples is None else "given resamples"
+    return _bootstrap_of(result, kind, coordinates[converged], began, share, warnings)
+
+
+def _bootstrap_of(
+    result: FitResult, kind: str, draws: Array, began: float, converged: float = 1.0, warnings: tuple[str, ...] = ()
+) -> Bootstrap:
+    natural = result.scales.natural_at(result.law, draws)
+    derived = dict(result.law.derived(natural))
+    return Bootstrap(result, kind, draws, natural, derived, converged, time.perf_counter() - began, warnings)
 
 
 def _warnings(result: FitResult, kind: str, share: float) -> tuple[str, ...]:
-    points = result.points
-    assert points is not None
+    points, free = points_of(result), int(problem_of(result).free.sum())
     out = []
-    free = int(np.sum(result.free)) if result.free is not None else len(result.coordinates)
     if points.clusters is not None and kind == "rows":
         out.append(
             "rows were resampled although clusters are named: rows of one run are correlated, intervals too narrow"
@@ -218,43 +209,37 @@ def _warnings(result: FitResult, kind: str, share: float) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _wild_parts(problem: Problem, result: FitResult) -> tuple[Array, Array, float]:
-    """Fitted targets (n,), residuals as if each row had been left out (n,), and the width of the smoothing noise.
+def left_out(problem: Problem, theta: Array, r: Array, slopes: Array) -> Array:
+    """Residuals (n,) as if each row had been left out, from those of the fit and their slopes (m, n).
 
     Leaving row i out moves its residual by h_i psi(r_i) / E[psi'], h_i being its leverage (r / (1 - h) for squares,
-    the correction of Feng, He & Hu 2011 for quantiles). A loss that is nearly absolute passes through p rows exactly,
-    and their vanishing residuals would make every replicate stick there: noise of 0.9 s n^(-1/5) smooths that out.
+    the correction of Feng, He & Hu 2011 for quantiles).
     """
-    r, jacobian = residuals(problem, result.coordinates[None, :])
-    r, slopes = r[0], jacobian[0][moving_of(problem, result.coordinates)]
-    root = np.sqrt(problem.weights)
-    q, _ = np.linalg.qr((slopes * root).T)
+    q, _ = np.linalg.qr((slopes * np.sqrt(problem.weights)).T)
     leverage = np.clip(np.sum(q**2, axis=1), 0.0, 0.9)
-    _, second = spread_of(problem, result.coordinates)
-    psi = problem.loss.terms(r)[1]
-    moved = r + leverage / (1.0 - leverage) * psi / second
-    if problem.loss.kind == "squares":
-        return problem.target + r, moved, 0.0
+    return r + leverage / (1.0 - leverage) * problem.loss.terms(r)[1] / spread_of(problem, theta)[1]
+
+
+def _wild_parts(problem: Problem, theta: Array) -> tuple[Array, Array, float]:
+    """Fitted targets (n,), residuals as if each row had been left out (n,), and the width of the smoothing noise.
+
+    A loss that is nearly absolute passes through p rows exactly, and their vanishing residuals would make every
+    replicate stick there: noise of 0.9 s n^(-1/5) smooths that out.
+    """
+    r, slopes, _ = moving_slopes(problem, theta)
     used = problem.weights > 0
-    spread = 1.4826 * float(np.median(np.abs(r[used])))
-    return problem.target + r, moved, SMOOTH * spread * float(np.sum(used)) ** -0.2
+    noise = SMOOTH * (1.4826 * float(np.median(np.abs(r[used])))) * float(np.sum(used)) ** -0.2
+    return problem.target + r, left_out(problem, theta, r, slopes), 0.0 if problem.loss.kind == "squares" else noise
 
 
 def sandwich_draws(result: FitResult, count: int = 4000, seed: int = 0) -> Bootstrap:
     """Draws from the asymptotic normal distribution of the coordinates, in the shape of a bootstrap."""
     began = time.perf_counter()
-    covariance = sandwich(result)
     draws = np.random.default_rng(seed).multivariate_normal(
-        result.coordinates, covariance, size=count, method="eigh", check_valid="ignore"
+        result.coordinates, sandwich(result), size=count, method="eigh", check_valid="ignore"
     )
-    problem = problem_of(result)
-    draws = np.clip(draws, problem.lower, problem.upper)
-    natural = {
-        name: value[:, 0] for name, value in result.scales.natural(result.law, parameters_of(result.law, draws)).items()
-    }
-    return Bootstrap(
-        result, "sandwich", draws, natural, dict(result.law.derived(natural)), 1.0, time.perf_counter() - began
-    )
+    lower, upper = bounds_of(result.law)
+    return _bootstrap_of(result, "sandwich", np.clip(draws, lower, upper), began)
 
 
 def uncertainty(result: FitResult, *, replicates: int = 4000, kind: str | None = None, seed: int = 0) -> Bootstrap:
@@ -317,10 +302,10 @@ def _open_ends(law: Law, coordinates: Array, interval: float) -> tuple[set[str],
 def noise_of(result: FitResult) -> tuple[Array, Array]:
     """Residuals (n,) around their median as a new observation has them, scaled by sqrt(n / (n - p)); their weights."""
     problem = problem_of(result)
-    r = -residuals(problem, result.coordinates[None, :])[0][0]
+    r, _, moving = moving_slopes(problem, result.coordinates)
     w = problem.weights
-    spare = max(float(np.sum(w > 0)) - len(moving_of(problem, result.coordinates)), 1.0)
-    return (r - np.median(r)) * np.sqrt(np.sum(w > 0) / spare), w
+    spare = max(float(np.sum(w > 0)) - len(moving), 1.0)
+    return (-r - np.median(-r)) * np.sqrt(np.sum(w > 0) / spare), w
 
 
 def noise_quantiles(result: FitResult) -> Array:

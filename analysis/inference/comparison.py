@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import as_points, fit, fit_groups
+from analysis.fitting.fit import as_points, fit, fit_groups, make_problem
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Columns, Law, Parameter, Values
 from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import minimise
 from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
-from analysis.fitting.problem import Problem, residuals
+from analysis.fitting.problem import Problem, coordinates_of, residuals
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
+from analysis.fitting.scales import Scales
 from results.errors import DataError, FitError, UsageError
 
-from .sandwich import natural_values, problem_of, spread_of
+from .bootstrap import left_out, random_signs
+from .sandwich import moving_slopes, points_of, problem_of, spread_of
 from .validation import compute_of, holdout
 
 NOISES = {"laplace": "lad", "gaussian": "squares"}
@@ -63,11 +65,9 @@ def likelihood(result: FitResult, noise: str = "laplace") -> Likelihood:
     It is the maximum for the noise's own loss (laplace: lad, gaussian: squares), and lower for a fit with another.
     """
     problem = problem_of(result)
-    r = residuals(problem, result.coordinates[None, :])[0][0]
+    r, _, _ = moving_slopes(problem, result.coordinates)
     value, scale = log_likelihood(r, problem.weights, noise)
-    points = result.points
-    assert points is not None
-    units = len(points) if points.clusters is None else len(np.unique(points.clusters))
+    units = len(np.unique(points_of(result).units))
     k = int(np.sum(problem.free)) + 1
     aicc = None if units <= k + 1 else 2 * k - 2 * value + 2 * k * (k + 1) / (units - k - 1)
     name = f"{result.law.name}" + "".join(f"({v})" for v in result.law.options().values())
@@ -90,8 +90,7 @@ def compare_laws(
     if noise not in NOISES:
         raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
     out = []
-    for one in laws:
-        law = law_named(one) if isinstance(one, str) else one
+    for law in map(law_named, laws):
         held = {name: value for name, value in (fixed or {}).items() if name in law.names}
         result = fit(law, as_points(law, data, residual), residual=residual, loss=Loss(NOISES[noise]), fixed=held)
         out.append((result, likelihood(result, noise)))
@@ -150,21 +149,25 @@ class GroupedLaw(Law):
         self.columns = (*base.columns, "group")
         self.metric_columns = base.metric_columns
         self.constant_columns = base.constant_columns
+        # whose each parameter is: the base law's name, and the group's number, None where it is common to all
+        self.owners: dict[str, tuple[str, int | None]] = {}
         parameters: list[Parameter] = []
         for q in base.parameters:
-            names = [q.name] if q.name in shared else [f"{q.name}[{g}]" for g in self.groups]
-            parameters += [replace(q, name=name, unit={}, linear=False, grid=(1.0,)) for name in names]
+            numbered = {f"{q.name}[{group}]": number for number, group in enumerate(self.groups)}
+            for name, number in ({q.name: None} if q.name in shared else numbered).items():
+                self.owners[name] = q.name, number
+                parameters.append(replace(q, name=name, unit={}, linear=False, grid=(1.0,)))
         self.parameters = tuple(parameters)
 
     def _expanded(self, p: Values, x: Columns) -> tuple[dict[str, Array], NDArray[np.int64]]:
         index = x.value("group").astype(np.int64) - 1
-        out = {}
-        for q in self.base.parameters:
-            if q.name in self.shared:
-                out[q.name] = p[q.name]
+        expanded = {}
+        for name in self.base.names:
+            if name in self.shared:
+                expanded[name] = p[name]
             else:
-                out[q.name] = np.concatenate([p[f"{q.name}[{g}]"] for g in self.groups], axis=1)[:, index]
-        return out, index
+                expanded[name] = np.concatenate([p[f"{name}[{group}]"] for group in self.groups], axis=1)[:, index]
+        return expanded, index
 
     def predict(self, p: Values, x: Columns) -> Array:
         return self.base.predict(self._expanded(p, x)[0], x)
@@ -172,13 +175,9 @@ class GroupedLaw(Law):
     def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
         expanded, index = self._expanded(p, x)
         value, slopes = self.base.evaluate(expanded, x)
-        out = []
-        for q, slope in zip(self.base.parameters, slopes, strict=True):
-            if q.name in self.shared:
-                out.append(slope)
-            else:
-                out += [slope * (index == g) for g in range(len(self.groups))]
-        return value, out
+        by_base = dict(zip(self.base.names, slopes, strict=True))
+        owners = self.owners.values()
+        return value, [by_base[name] if group is None else by_base[name] * (index == group) for name, group in owners]
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def compare_groups(
     """
     from scipy.special import fdtrc
 
-    law = law_named(law) if isinstance(law, str) else law
+    law = law_named(law)
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     points = as_points(law, data, residual)
     if points.groups is None:
@@ -240,36 +239,31 @@ def compare_groups(
     index = np.array([names.index(label) + 1 for label in labels], dtype=float)
     together = replace(points, columns={**points.columns, "group": index})
     scaled_fit = fit(law, points, residual=residual, loss=loss)  # one set of units for all groups
-    free, start_free = _grouped_problem(scaled_fit, split, together, separate, names)
-    tied, start_tied = _grouped_problem(scaled_fit, grouped, together, separate, names)
-    apart = polish(free, start_free[None, :], 400)
-    joint = polish(tied, start_tied[None, :], 400)
+    free, tied = (_grouped_problem(scaled_fit, grouping, together) for grouping in (split, grouped))
+    apart, joint = (polish(q, _start(q, scaled_fit, separate)[None, :], 400) for q in (free, tied))
     theta_free, theta_tied = apart.coordinates[0], joint.coordinates[0]
     square, slope = spread_of(free, theta_free)
     rise = float(joint.objective[0] - apart.objective[0])
     freedom = len(common) * (len(names) - 1)
     statistic = max(2.0 * rise * slope / square, 0.0)
-    units = len(points) if points.clusters is None else len(np.unique(points.clusters))
+    units = len(np.unique(points.units))
     spare = max(units - len(split.parameters), 1)
     # the null distribution: the shared law, with its residuals' signs (whole clusters') at random
     rng = np.random.default_rng(seed)
     r, jacobian = residuals(tied, theta_tied[None, :])
-    q, _ = np.linalg.qr((jacobian[0] * np.sqrt(tied.weights)).T)
-    leverage = np.clip(np.sum(q**2, axis=1), 0, 0.9)
-    second = spread_of(tied, theta_tied)[1]
-    push = r[0] + leverage / (1 - leverage) * tied.loss.terms(r[0])[1] / second
-    clusters = np.arange(len(points)) if points.clusters is None else np.unique(points.clusters, return_inverse=True)[1]
-    sign = rng.choice([-1.0, 1.0], size=(replicates, int(clusters.max()) + 1))[:, clusters]
-    target = tied.target + r[0] + push * sign
+    push = left_out(tied, theta_tied, r[0], jacobian[0])
+    target = tied.target + r[0] + push * random_signs(points.units, replicates, rng)
+    # coordinates of the split law that equal those of the law with shared parameters
+    at = dict(zip(grouped.names, theta_tied, strict=True))
+    from_tied = np.array([at.get(name, at.get(root)) for name, (root, _) in split.owners.items()], dtype=float)
     rises = []
     for begin in range(0, replicates, 200):
-        part = target[begin : begin + 200]
-        count = len(part)
-        low = minimise(replace(free, target=part), np.repeat(theta_free[None, :], count, 0), tolerance=1e-6)
-        from_tied = _spread_to_groups(grouped, split, theta_tied)
-        again = minimise(replace(free, target=part), np.repeat(from_tied[None, :], count, 0), tolerance=1e-6)
-        high = minimise(replace(tied, target=part), np.repeat(theta_tied[None, :], count, 0), tolerance=1e-6)
-        rises.append(high.objective - np.minimum(low.objective, again.objective))
+        targets = target[begin : begin + 200]
+        low, again, high = (
+            minimise(replace(q, target=targets), np.repeat(theta[None, :], len(targets), 0), tolerance=1e-6).objective
+            for q, theta in ((free, theta_free), (free, from_tied), (tied, theta_tied))
+        )
+        rises.append(high - np.minimum(low, again))
     null = np.concatenate(rises)
     warnings = []
     if points.clusters is None:
@@ -293,45 +287,20 @@ def compare_groups(
     )
 
 
-def _spread_to_groups(grouped: GroupedLaw, split: GroupedLaw, theta: Array) -> Array:
-    """Coordinates of the split law that equal those of the law with shared parameters."""
-    at = dict(zip(grouped.names, theta, strict=True))
-    return np.array([at.get(name, at.get(name.split("[")[0])) for name in split.names], dtype=float)
+def _grouped_problem(scaled_fit: FitResult, law: GroupedLaw, points: Points) -> Problem:
+    """The minimisation problem of a grouped law in the units of `scaled_fit`."""
+    scales = Scales({**scaled_fit.scales.columns, "group": 1.0}, scaled_fit.scales.metric)
+    return make_problem(law, points, scales, scaled_fit.residual, scaled_fit.loss)
 
 
-def _grouped_problem(
-    scaled_fit: FitResult, law: GroupedLaw, points: Points, separate: Mapping[str, FitResult], names: Sequence[str]
-) -> tuple[Problem, Array]:
-    """The minimisation problem of a grouped law in the units of `scaled_fit`, and where to start: the single fits."""
-    base = problem_of(scaled_fit)
-    columns = {
-        name: points.columns[name] / scale
-        for name, scale in scaled_fit.scales.columns.items()
-        if name in points.columns
-    }
-    for name, value in law.constant_columns.items():
-        columns[name] = np.full(len(points), value) / scaled_fit.scales.columns[name]
-    values: dict[str, list[float]] = {}
-    lower, upper, start = [], [], []
-    base_index = {q.name: k for k, q in enumerate(law.base.parameters)}
-    for g in names:
-        natural = {k: np.asarray(v) for k, v in natural_values(separate[g]).items()}
-        for k, v in scaled_fit.scales.scaled(law.base, natural).items():
-            values.setdefault(k, []).append(float(v))
-    for q in law.parameters:
-        root = q.name.split("[")[0]
-        at = values[root]
-        value = float(np.mean(at)) if root == q.name else at[names.index(q.name[len(root) + 1 : -1])]
-        low, high = base.lower[base_index[root]], base.upper[base_index[root]]
-        start.append(np.clip(np.log(max(value, 1e-300)) if q.log else value, low, high))
-        lower.append(low)
-        upper.append(high)
-    problem = replace(
-        base,
-        law=law,
-        columns=Columns({**columns, "group": points.columns["group"]}),
-        lower=np.array(lower),
-        upper=np.array(upper),
-        free=np.ones(len(start), dtype=bool),
-    )
-    return problem, np.array(start, dtype=float)
+def _start(problem: Problem, scaled_fit: FitResult, separate: Mapping[str, FitResult]) -> Array:
+    """Where a grouped law starts (p,): at the groups' own fits, their mean where a parameter is shared."""
+    law, scales = problem.law, scaled_fit.scales
+    assert isinstance(law, GroupedLaw)
+    natural = [separate[group].scales.natural_at(law.base, separate[group].coordinates) for group in law.groups]
+    scaled = [scales.scaled(law.base, values) for values in natural]
+    p = {}
+    for name, (root, group) in law.owners.items():
+        values = [float(v[root][0]) for v in scaled]
+        p[name] = np.asarray(np.mean(values) if group is None else values[group])
+    return np.clip(coordinates_of(law, p), problem.lower, problem.upper)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,42 +10,32 @@ from numpy.typing import NDArray
 from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
 from analysis.fitting.polishing import refit
-from analysis.fitting.problem import Problem, evaluate
+from analysis.fitting.problem import Problem, coordinates_of, evaluate
 from analysis.fitting.result import FitResult, ParameterEstimate
 from analysis.fitting.scales import Scales
 from analysis.fitting.steps import system_of
 
-from .sandwich import curvature, moving_of, natural_values, problem_of, sandwich, spread_of
+from .sandwich import curvature, moving_of, points_of, problem_of, sandwich, spread_of
 
 FARTHEST = 25.0  # in logarithms, or in units of the estimate: an interval that reaches this far is open
 ROUNDS = 24
 MOST_ROWS = 100_000
 
 
-@dataclass(frozen=True)
-class Profiles:
-    """Intervals by parameter; `low` or `high` None where the profile never rises to the threshold (an open end)."""
-
-    intervals: dict[str, ParameterEstimate]
-    threshold: float
-    rounds: int
-
-
-def profile(result: FitResult, interval: float = 0.95) -> Profiles:
-    """The profile-likelihood interval of every identified parameter, in natural units.
+def profile(result: FitResult, interval: float = 0.95) -> dict[str, ParameterEstimate]:
+    """The profile-likelihood interval of every identified parameter, in natural units, by name.
 
     Each parameter is held at a value, the others are refitted, and the value is moved until the objective has risen
     by threshold * c / 2 with the F(1, n - p) quantile as threshold and c the ratio of the sandwich's variance to the
     inverse curvature: the likelihood-ratio test of an M-estimator (E[psi^2] / E[psi'], Schrader & Hettmansperger 1980),
     for unequal variances and clusters too (Rotnitzky & Jewell 1990). All parameters and both ends move at once.
+    An end is None where the profile never rises to the threshold.
     """
     from scipy.special import fdtri
 
     problem, start = natural_problem(result)
-    free = problem.free if problem.free.ndim == 1 else problem.free[0]
-    clusters = None if result.points is None else result.points.clusters
-    units = result.rows if clusters is None else len(np.unique(clusters))
-    spare = max(units - int(free.sum()), 1)
+    free = problem.free
+    spare = max(len(np.unique(points_of(result).units)) - int(free.sum()), 1)
     threshold = float(fdtri(1, spare, interval))
     variance, by_curvature = _natural_variances(result, start)
     calibration = np.where(by_curvature > 0, variance / np.maximum(by_curvature, 1e-300), 1.0)
@@ -60,30 +50,22 @@ def profile(result: FitResult, interval: float = 0.95) -> Profiles:
     fallback = 0.05 * np.maximum(np.abs(start), 0.1)
     steps = np.where(np.isfinite(se) & (se > 1e-12), np.minimum(se, 5.0), fallback)
     ends = _ends(problem, start, base, rise, sides, steps)
-    intervals: dict[str, ParameterEstimate] = {}
-    for name in names:
-        intervals[name] = ParameterEstimate(result.parameters[name].value)
+    intervals = {name: ParameterEstimate(result.parameters[name].value) for name in names}
     for (k, side), end in zip(sides, ends, strict=True):
-        name, q = names[k], result.law.parameters[k]
-        where = None if end is None else float(np.exp(end) if q.log else end)
-        old = intervals[name]
-        if old.value is None:
-            continue
-        intervals[name] = replace(old, low=where) if side < 0 else replace(old, high=where)
-    return Profiles(intervals, threshold, ROUNDS)
+        q, known = result.law.parameters[k], intervals[names[k]]
+        if end is not None and known.value is not None:
+            value = float(np.exp(end) if q.log else end)
+            intervals[q.name] = replace(known, low=value) if side < 0 else replace(known, high=value)
+    return intervals
 
 
 def natural_problem(result: FitResult) -> tuple[Problem, Array]:
     """The problem in natural units, so that holding a coordinate holds the natural parameter, and where the fit is."""
-    points = result.points
-    assert points is not None
     law = result.law
     ones = Scales(dict.fromkeys(law.columns, 1.0), 1.0)
-    problem = make_problem(law, points, ones, result.residual, result.loss)
-    if result.free is not None:
-        problem = replace(problem, free=result.free)
-    values = natural_values(result)
-    start = np.array([np.log(values[q.name]) if q.log else values[q.name] for q in law.parameters], dtype=float)
+    problem = make_problem(law, points_of(result), ones, result.residual, result.loss)
+    problem = replace(problem, free=problem_of(result).free)
+    start = coordinates_of(law, result.scales.natural_at(law, result.coordinates))
     # bounds of parameters with a unit are meant for scaled columns: move them along
     lower, upper = problem.lower.copy(), problem.upper.copy()
     for k, q in enumerate(law.parameters):
@@ -99,16 +81,10 @@ def _natural_variances(result: FitResult, start: Array) -> tuple[Array, Array]:
     moving = moving_of(problem, theta)
     whole = np.zeros((len(theta), len(theta)))
     whole[np.ix_(moving, moving)] = bread
-    columns = []
-    for k in range(len(theta)):
-        step = 1e-5
-        moved = theta.copy()
-        moved[k] += step
-        p = {q.name: (np.exp(moved[i]) if q.log else moved[i]) for i, q in enumerate(law.parameters)}
-        natural = result.scales.natural(law, {name: np.asarray(v) for name, v in p.items()})
-        there = np.array([np.log(natural[q.name]) if q.log else natural[q.name] for q in law.parameters], dtype=float)
-        columns.append((there - start) / step)
-    change = np.array(columns).T
+    step = 1e-5
+    natural = result.scales.natural_at(law, theta + step * np.eye(len(theta)))
+    moved = coordinates_of(law, {name: values[:, None] for name, values in natural.items()})
+    change = ((moved - start) / step).T
     covariance = sandwich(result, bread)
     return np.diag(change @ covariance @ change.T), np.diag(change @ whole @ change.T)
 
@@ -154,19 +130,19 @@ def _ends(
         active = np.flatnonzero(~done)
         if not len(active):
             break
-        part, which = held.select(active), index[active]
+        moving, which = held.select(active), index[active]
         value = start[which] + sign[active] * distance[active]
         alone = np.arange(len(start)) == which[:, None]
         starts = []
-        for known, way in ((inside[active], _tangent(part, inside[active], which)), (last[active], alone)):
+        for known, way in ((inside[active], _tangent(moving, inside[active], which)), (last[active], alone)):
             trial = known + (value - known[np.arange(len(which)), which])[:, None] * way
-            starts.append(np.clip(trial, part.lower, part.upper))
-        found = refit(part, starts, 1e-6)
-        last[active] = found.coordinates
-        height = (found.objective - base) / rise[active]
+            starts.append(np.clip(trial, moving.lower, moving.upper))
+        refitted = refit(moving, starts, 1e-6)
+        last[active] = refitted.coordinates
+        height = (refitted.objective - base) / rise[active]
         root = np.sqrt(np.maximum(height, 0.0)) - 1.0
         better = root < 0
-        inside[active[better]] = found.coordinates[better]
+        inside[active[better]] = refitted.coordinates[better]
         for position, k in enumerate(active.tolist()):
             if abs(root[position]) < 1e-3:
                 inner[k], done[k] = distance[k], True
@@ -207,14 +183,14 @@ def with_profile(result: FitResult, interval: float = 0.95) -> FitResult:
     if result.rows > MOST_ROWS:
         note = f"{result.rows} rows are too many to profile: the intervals are those of {result.interval_method}"
         return replace(result, warnings=(*result.warnings, note))
-    found = profile(result, interval)
+    intervals = profile(result, interval)
     parameters = {
-        name: replace(old, low=found.intervals[name].low, high=found.intervals[name].high)
+        name: replace(old, low=intervals[name].low, high=intervals[name].high)
         for name, old in result.parameters.items()
     }
     opened = [
         name
-        for name, e in found.intervals.items()
+        for name, e in intervals.items()
         if e.value is not None and name not in result.at_bound and (e.low is None or e.high is None)
     ]
     warnings = result.warnings

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
-from analysis.fitting.problem import Problem, parameters_of, residuals
+from analysis.fitting.points import Points
+from analysis.fitting.problem import Problem, residuals
 from analysis.fitting.result import FitResult
 from results.errors import UsageError
 
@@ -17,22 +18,29 @@ KERNEL_ROWS = 30  # rows a parameter from which rows are resampled and unequal v
 KERNEL = 0.6  # its half width in robust deviations at 240 rows: wider ones flatten the peak of long-tailed residuals
 
 
-def natural_values(result: FitResult) -> dict[str, float]:
-    """The natural parameters behind a result, also those that are not identified."""
-    p = parameters_of(result.law, result.coordinates[None, :])
-    return {name: float(v[0, 0]) for name, v in result.scales.natural(result.law, p).items()}
+def points_of(result: FitResult) -> Points:
+    """The fitted points; raises UsageError for a result read from JSON, which has none."""
+    if result.points is None:
+        raise UsageError("this fit carries no points (it was read from a file): fit the data again")
+    return result.points
 
 
 def problem_of(result: FitResult) -> Problem:
     """The minimisation problem behind a result; raises UsageError for one read from JSON, which has no points."""
-    if result.points is None:
-        raise UsageError("this fit carries no points (it was read from a file): fit the data again")
-    problem = make_problem(result.law, result.points, result.scales, result.residual, result.loss)
+    problem = make_problem(result.law, points_of(result), result.scales, result.residual, result.loss)
     return problem if result.free is None else replace(problem, free=result.free)
 
 
 def moving_of(problem: Problem, theta: Array) -> NDArray[np.int64]:
+    """The coordinates that are neither fixed nor at a bound."""
     return np.flatnonzero(problem.free & (theta > problem.lower) & (theta < problem.upper))
+
+
+def moving_slopes(problem: Problem, theta: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Residuals (n,), their slopes (m, n) in the m coordinates that move, and which these are (m,)."""
+    r, jacobian = residuals(problem, theta[None, :])
+    moving = moving_of(problem, theta)
+    return r[0], jacobian[0][moving], moving
 
 
 def spread_of(problem: Problem, theta: Array) -> tuple[float, float]:
@@ -41,9 +49,9 @@ def spread_of(problem: Problem, theta: Array) -> tuple[float, float]:
     Their ratio turns a difference of objectives into chi-squared units (Schrader & Hettmansperger 1980), and with the
     slopes gives the asymptotic covariance (Huber 1981, section 6.3). Rows are counted less the parameters fitted.
     """
-    r, _ = residuals(problem, theta[None, :])
-    r, w = r[0], problem.weights
-    count, p = float(np.sum(w > 0)), len(moving_of(problem, theta))
+    r, _, moving = moving_slopes(problem, theta)
+    w, p = problem.weights, len(moving)
+    count = float(np.sum(w > 0))
     spare = max(count - p, 1.0)
     mean = w / np.mean(w[w > 0])
     if problem.loss.kind == "squares":
@@ -70,10 +78,8 @@ def curvature(problem: Problem, theta: Array) -> Array:
     With KERNEL_ROWS rows a parameter or more, each row counts by whether its residual is small (Powell 1991), which
     holds for unequal variances too; with fewer, all rows share one density of residuals at zero.
     """
-    r, jacobian = residuals(problem, theta[None, :])
-    r, w = r[0], problem.weights
-    moving = moving_of(problem, theta)
-    slopes = jacobian[0][moving]
+    r, slopes, moving = moving_slopes(problem, theta)
+    w = problem.weights
     used = w > 0
     count = float(np.sum(used))
     if problem.loss.kind == "squares":
@@ -91,23 +97,13 @@ def sandwich(result: FitResult, bread: Array | None = None) -> Array:
 
     bread: the inverse of `curvature`, where the caller has it.
     """
-    problem = problem_of(result)
-    theta = result.coordinates
-    r, jacobian = residuals(problem, theta[None, :])
-    r, moving = r[0], moving_of(problem, theta)
-    slopes, w = jacobian[0][moving], problem.weights
-    _, psi, _, _ = problem.loss.terms(r)
+    problem, theta, unit = problem_of(result), result.coordinates, points_of(result).units
+    r, slopes, moving = moving_slopes(problem, theta)
     if bread is None:
         bread = np.linalg.pinv(curvature(problem, theta))
-    score = slopes * (w * psi)
-    points = result.points
-    assert points is not None
-    if points.clusters is not None:
-        _, index = np.unique(points.clusters, return_inverse=True)
-        grouped = np.zeros((len(moving), int(index.max()) + 1))
-        for k in range(len(moving)):
-            grouped[k] = np.bincount(index, weights=score[k])
-        score = grouped
+    score = np.zeros((len(moving), int(unit.max()) + 1))
+    for k, row in enumerate(slopes * (problem.weights * problem.loss.terms(r)[1])):
+        score[k] = np.bincount(unit, weights=row)
     units = score.shape[1]
     meat = score @ score.T * units / max(units - 1, 1) * len(r) / max(len(r) - len(moving), 1)
     out = np.zeros((len(theta), len(theta)))

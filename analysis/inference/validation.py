@@ -89,7 +89,6 @@ def holdout(
     options go to `fit`. replicates: bootstrap size for the interval coverage, 0 for none.
     Raises DataError where nothing is held out or left to fit.
     """
-    law = law_named(law) if isinstance(law, str) else law
     points = as_points(law, data, options.get("residual", "log"))
     hidden = np.asarray(held, dtype=bool)
     if hidden.shape != (len(points),):
@@ -113,7 +112,7 @@ def holdout(
             coverage = float(np.mean((band.observation_low <= rest.metric) & (rest.metric <= band.observation_high)))
     return Held(
         name=name,
-        law=law.name,
+        law=result.law.name,
         trained=len(points) - len(rest),
         held=len(rest),
         rmsle=error,
@@ -131,7 +130,6 @@ def holdout(
 
 def holdout_above(law: Law | str, data: Points | dict[str, Any], compute: float, **options: Any) -> Held:
     """Hide every row with more than `compute` (FLOPs; see `compute_of`) and predict it."""
-    law = law_named(law) if isinstance(law, str) else law
     points = as_points(law, data, options.get("residual", "log"))
     size = compute_of(points)
     if not np.any(size > compute):
@@ -149,11 +147,10 @@ def expanding_window(
     Cuts are quantiles of compute; the first leaves at least `least` rows (default twice the parameters) to train on.
     Raises DataError where the rows are too few.
     """
-    law = law_named(law) if isinstance(law, str) else law
     points = as_points(law, data, options.get("residual", "log"))
     if windows < 1:
         raise UsageError(f"windows={windows} is not at least 1")
-    least = 2 * len(law.parameters) if least is None else least
+    least = 2 * len(law_named(law).parameters) if least is None else least
     size = compute_of(points)
     order = np.sort(size)
     if len(order) < least + windows:
@@ -175,7 +172,6 @@ def expanding_window(
 
 def leave_one_group_out(law: Law | str, data: Points | dict[str, Any], **options: Any) -> list[Held]:
     """Predict each group (points.groups, else clusters) from the others. Raises UsageError without groups."""
-    law = law_named(law) if isinstance(law, str) else law
     points = as_points(law, data, options.get("residual", "log"))
     labels = points.groups if points.groups is not None else points.clusters
     if labels is None:

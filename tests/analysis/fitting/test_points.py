@@ -35,7 +35,7 @@ def test_a_bad_number_is_named_by_row_and_column(column: str, value: float, word
     data = {**X, "weights": np.ones(3)}
     data[column] = np.where(np.arange(3) == 1, value, data[column])
     with pytest.raises(DataError, match=words):
-        make_points(data, roles=["x"], weights="weights")
+        make_points(data, roles=["x"])
 
 
 def test_text_in_a_number_column() -> None:
@@ -65,9 +65,9 @@ def test_wrong_shapes(data: dict, words: str) -> None:
 
 def test_no_weight_at_all_and_empty_cluster_names() -> None:
     with pytest.raises(DataError, match="every weight is 0"):
-        make_points({**X, "weights": np.zeros(3)}, roles=["x"], weights="weights")
+        make_points({**X, "weights": np.zeros(3)}, roles=["x"])
     with pytest.raises(DataError, match="row 1, column 'run': empty"):
-        make_points({**X, "run": np.array(["a", None, "b"], dtype=object)}, roles=["x"], clusters="run")
+        make_points({**X, "clusters": np.array(["a", None, "b"], dtype=object)}, roles=["x"], names={"clusters": "run"})
 
 
 def test_one_row_and_equal_rows() -> None:

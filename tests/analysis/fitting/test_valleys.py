@@ -153,7 +153,7 @@ def test_both_ends_of_a_profile_in_a_valley_lie_equally_high() -> None:
     loss = np.exp(0.2 - 0.1 * np.log(x) + 2.0 * np.exp(-np.log(x / 1e2) / 4))
     points = {"x": x, "metric": loss * np.exp(1e-3 * np.random.default_rng(0).normal(size=len(x)))}
     result = fit("bnsl-1", points, loss="squares")
-    ends = profile(result).intervals
+    ends = profile(result)
     problem, start = natural_problem(result)
     for number, name in ((2, "c0"), (3, "c1")):
         held = replace(problem, free=np.arange(len(start)) != number)

@@ -175,7 +175,7 @@ def test_not_identified_has_no_interval_and_profiles_are_open() -> None:
     sizes = np.where(np.arange(40) % 2, 1.00e8, 1.05e8)  # nearly one size: identified on paper, not in practice
     loss = (1.7 + 200 / sizes**0.34 + 2000 / tokens**0.37) * noise
     result = fit("chinchilla", {"params": sizes, "tokens": tokens, "metric": loss})
-    intervals = profile(result).intervals
+    intervals = profile(result)
     assert result.status is not Status.CONVERGED or intervals["alpha"].low is None or intervals["alpha"].high is None
     one_size = fit("chinchilla", {"params": np.full(40, 1e8), "tokens": tokens, "metric": loss})
     full = with_intervals(one_size, bootstrap(one_size, replicates=60))
