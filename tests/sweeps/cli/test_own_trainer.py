@@ -47,6 +47,21 @@ def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
     assert "RunError" not in log.read_text()
 
 
+def test_a_mistake_of_a_trainer_is_made_once(tmp_path: Path) -> None:
+    """A metric that is never accepted ends the run at its first row, and is left to `retry`, whatever the retries."""
+    worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 2\n'
+    (tmp_path / "study.toml").write_text(f'[study]\nname = "f"\n{worker}')
+    code = "from results import open_rows\nopen_rows().evaluation('gFID', 1.0, step=1, n=10)\n"
+    (tmp_path / "t.py").write_text(code)
+    with pytest.raises(AssertionError, match="did you mean 'gfid'"):
+        execute("tokenlaw submit study.toml --wait", tmp_path)
+    ((failure,),) = Store(tmp_path / "root").failures().values()
+    assert (failure.attempt, failure.cause) == (1, "mistake")
+    (tmp_path / "t.py").write_text(code.replace("gFID", "gfid"))
+    execute("tokenlaw retry study.toml --wait", tmp_path)
+    assert len(Store(tmp_path / "root").finished()) == 1
+
+
 STAGES = """
 [study]
 name = "theirs"
