@@ -49,7 +49,7 @@ def test_processes_run_from_the_copy_and_say_where_it_came_from(tmp_path: Path) 
 
 def test_change_by_hand_is_noticed(tmp_path: Path) -> None:
     frozen = take_snapshot(tmp_path)
-    file = frozen.path / "sweeps" / "worker.py"
+    file = frozen.path / "sweeps" / "worker" / "worker.py"
     file.chmod(0o644)
     file.write_text("print()\n")
     with pytest.raises(StoreError, match="was changed"):
