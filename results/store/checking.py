@@ -8,14 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from . import atomic
-from .compaction import clean, contended, loose_sets, unless_overtaken
+from .compaction import clean, loose_sets, unless_overtaken, until_done
 from .parquet import Damaged
 from .run_set import SetName
 from .segments import INDEX, IndexBlock, Segment, parse_index, write_segment
 from .versions import FOLDER, Version, current, discard, listing, numbers, path_of, publish, retire
 
 QUARANTINE = ".quarantine"
-_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,12 @@ def _self_described(path: Path) -> Segment | None:
 
 def _check_segments(folder: Path) -> list[Damage]:
     """Replace each damaged segment by one with the sets of it that are whole."""
-    for _ in range(_TRIES):
+
+    def attempt() -> list[Damage] | None:
         version = current(folder)
         damage_of = {segment.name: flaw for segment in version.segments if (flaw := segment.damaged_file())}
         if current(folder).number != version.number:
-            # What seems damaged may only have been replaced.
-            continue
+            return None  # What seems damaged may only have been replaced.
         if not damage_of:
             return []
         bad = [segment for segment in version.segments if segment.name in damage_of]
@@ -112,7 +111,7 @@ def _check_segments(folder: Path) -> list[Damage]:
         if new is None:
             for segment in written:
                 discard(segment.path)
-            continue
+            return None
         retire(folder, new, ())
         damages = []
         for segment in bad:
@@ -121,17 +120,18 @@ def _check_segments(folder: Path) -> list[Damage]:
             text = f"{reason}\nlost: {', '.join(lost) or 'nothing'}"
             damages.append(Damage(segment.name, file, reason, _quarantine(folder, segment.path, text), tuple(lost)))
         return damages
-    raise contended(folder)
+
+    return until_done(folder, attempt)
 
 
 def _named(folder: Path) -> tuple[Version, set[SetName]]:
     """The version in force, and all sets of its segments."""
-    for _ in range(_TRIES):
+
+    def attempt() -> tuple[Version, set[SetName]] | None:
         version = current(folder)
-        names = unless_overtaken(folder, version, version.names)
-        if names is not None:
-            return version, names
-    raise contended(folder)
+        return unless_overtaken(folder, version, lambda: (version, version.names()))
+
+    return until_done(folder, attempt)
 
 
 def _salvaged(segment: Segment) -> tuple[IndexBlock | None, list[SetName]]:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,15 +57,15 @@ def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
     """
     if settle < 0:
         raise UsageError(f"settle = {settle!r} is not allowed; allowed: seconds from 0")
-    for _ in range(_TRIES):
+
+    def attempt() -> Compaction | None:
         # What is listed first and gone after it is in the version that is read after it.
         loose, base = loose_sets(folder), current(folder)
         if not loose and not base.number:
             return Compaction(0, 0, 0, 0, 0, ())
-        done = unless_overtaken(folder, base, partial(_compacted, folder, loose, base, settle))
-        if done is not None:
-            return done
-    raise contended(folder)
+        return unless_overtaken(folder, base, lambda: _compacted(folder, loose, base, settle))
+
+    return until_done(folder, attempt)
 
 
 def _compacted(folder: Path, loose: dict[SetName, LooseSet], base: Version, settle: float) -> Compaction | None:
@@ -104,12 +103,12 @@ def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] 
     `make` is given the version that it must fit, again if another writer was faster. False if it gives None.
     Raises StoreError.
     """
-    for _ in range(_TRIES):
+
+    def attempt() -> bool | None:
         base = current(folder)
-        added = unless_overtaken(folder, base, partial(_added, folder, base, make))
-        if added is not None:
-            return added
-    raise contended(folder)
+        return unless_overtaken(folder, base, lambda: _added(folder, base, make))
+
+    return until_done(folder, attempt)
 
 
 def _added(
@@ -156,9 +155,12 @@ def clean(folder: Path, version: Version) -> list[str]:
     return removed
 
 
-def contended(folder: Path) -> StoreError:
-    """The error where others changed the segments again and again."""
-    return StoreError(f"{folder / FOLDER} was changed by others {_TRIES} times meanwhile; try again when they are done")
+def until_done(folder: Path, attempt: Callable[[], T | None]) -> T:
+    """What `attempt` gives; again while it gives None. Raises StoreError where others change the segments each time."""
+    for _ in range(_TRIES):
+        if (result := attempt()) is not None:
+            return result
+    raise StoreError(f"{folder / FOLDER} was changed by others {_TRIES} times meanwhile; try again when they are done")
 
 
 def _replace(folder: Path, base: Version, old: Collection[Segment], blocks: Sequence[IndexBlock]) -> Version | None:

@@ -82,11 +82,25 @@ class _Search:
 
     dataset: Dataset
     missing: list[str]
-    found: dict[str, _File] = field(default_factory=dict)
+    files: dict[str, _File] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def fail(self, source: str, reason: str) -> None:
         self.failures.append(f"{source}: {reason}")
+
+    def take(self, name: str, path: Path) -> None:
+        """Takes a file. Raises DataError if it is damaged."""
+        self.files[name] = _File(path, _read_verified(path, self.dataset.files[name]))
+        self.missing.remove(name)
+
+    def keep(self, name: str, path: Path, final: Path) -> None:
+        """Takes a file that was fetched, and moves it into the cache. Raises DataError if it is damaged."""
+        content = _read_verified(path, self.dataset.files[name])
+        path.replace(final)
+        self.files[name] = _File(final, content)
+        self.missing.remove(name)
+        # A copy under the other name is damaged, and would be looked at first each time.
+        final.with_name(name if final.suffix == ".gz" else f"{name}.gz").unlink(missing_ok=True)
 
     def look_in(self, folder: Path, source: str) -> None:
         """Takes every missing file that lies in `folder` undamaged."""
@@ -100,14 +114,11 @@ class _Search:
                 absent.append(name)
             for path in candidates:
                 try:
-                    content = _read_verified(path, self.dataset.files[name])
+                    self.take(name, path)
+                    break
                 except DataError as error:
                     _log.warning("%s; it is not used", error)
                     self.fail(source, str(error))
-                else:
-                    self.missing.remove(name)
-                    self.found[name] = _File(path, content)
-                    break
         if absent:
             self.fail(source, f"{folder} has no {', '.join(absent)} (as it is or .gz)")
 
@@ -138,7 +149,7 @@ def _find(dataset: Dataset, names: Iterable[str], report: Report) -> dict[str, _
             f"{'; '.join(search.failures)}. To supply the files, put {archives} (from {dataset.homepage}) into a "
             f"folder and set {VARIABLE} to its path"
         )
-    return search.found
+    return search.files
 
 
 def _read_verified(path: Path, expected: str) -> bytes:
@@ -161,7 +172,7 @@ def _fetch_into(cache: Path, search: _Search, report: Report) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / ".lock", report) as resumable:
             # Another process may have fetched the files while this one waited.
-            waited = _Search(search.dataset, search.missing, search.found)
+            waited = _Search(search.dataset, search.missing, search.files)
             waited.look_in(cache, "cache")
             for mirror in search.dataset.mirrors:
                 _download_missing(mirror, cache, search, report, resumable)
@@ -201,18 +212,17 @@ def _download_missing(mirror: str, cache: Path, search: _Search, report: Report,
         return
     for name in list(search.missing):
         part = cache / (f"{name}.gz.part" if resumable else f"{name}.gz.{os.getpid()}.part")
-        final = cache / f"{name}.gz"
         try:
             resumed = _download(f"{mirror}{name}.gz", part, report)
             try:
-                content = _read_verified(part, search.dataset.files[name])
+                search.keep(name, part, cache / f"{name}.gz")
             except DataError:
                 part.unlink()
                 if not resumed:
                     raise
                 # The part's beginning came from elsewhere or from another version: once more, from the start.
                 _download(f"{mirror}{name}.gz", part, report)
-                content = _read_verified(part, search.dataset.files[name])
+                search.keep(name, part, cache / f"{name}.gz")
         except (DataError, OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error)
             search.fail(mirror, f"{name}.gz: {reason}")
@@ -223,11 +233,6 @@ def _download_missing(mirror: str, cache: Path, search: _Search, report: Report,
             if isinstance(error, urllib.error.HTTPError):
                 continue
             return  # the host does not answer: its other files would fail the same way, one time-out each
-        part.replace(final)
-        # A raw file of that name would be found before the archive; it was missing or damaged, else we were not here.
-        (cache / name).unlink(missing_ok=True)
-        search.missing.remove(name)
-        search.found[name] = _File(final, content)
 
 
 def _resolves(host: str) -> bool:
@@ -321,16 +326,9 @@ def _unpack_package(package: str, cache: Path, search: _Search, report: Report) 
             if name is None or name not in search.missing or not path.is_file() or path.is_symlink():
                 continue
             try:
-                content = _read_verified(path, search.dataset.files[name])
+                search.keep(name, path, cache / path.name)
             except DataError as error:
                 search.fail(source, str(error))
-                continue
-            final = cache / path.name
-            # A damaged copy under the other name would be looked at first each time.
-            (cache / (name if path.name.endswith(".gz") else f"{name}.gz")).unlink(missing_ok=True)
-            path.replace(final)
-            search.missing.remove(name)
-            search.found[name] = _File(final, content)
     if search.missing:
         search.fail(source, f"no good {', '.join(search.missing)} in it")
 
