@@ -223,14 +223,16 @@ def _prepared(options: _Options, data: Points | Mapping[str, Any], group: str | 
 
 def _fit_all(options: _Options, prepared: Sequence[_Prepared], max_iterations: int) -> list[FitResult]:
     began = time.perf_counter()
-    found = search([one.problem for one in prepared], [one.start for one in prepared], options.starts, max_iterations)
+    minima_of_all = search(
+        [group.problem for group in prepared], [group.start for group in prepared], options.starts, max_iterations
+    )
     share = (time.perf_counter() - began) / max(len(prepared), 1)
     results = []
-    for one, minima in zip(prepared, found, strict=True):
+    for group, minima in zip(prepared, minima_of_all, strict=True):
         began = time.perf_counter()
-        with _of_group(one.group):
-            result = _result(one, minima, options)
-        results.append(replace(result, seconds=one.seconds + share + time.perf_counter() - began))
+        with _of_group(group.group):
+            result = _result(group, minima, options)
+        results.append(replace(result, seconds=group.seconds + share + time.perf_counter() - began))
     return results
 
 
@@ -241,10 +243,10 @@ def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -
         if q.name in fixed and any(callable(power) for power in q.unit.values()):
             # an amplitude's unit depends on an exponent that may move: fixing it needs columns in natural units
             raise UsageError(f"fixed: {q.name!r} of law {law.name} cannot be fixed; its exponent moves with it")
-    one = {name: np.array(value) for name, value in fixed.items()}
+    values = {name: np.array(value) for name, value in fixed.items()}
     return {
         q.name: float(
-            one[q.name]
+            values[q.name]
             / np.prod([(scales.metric if k == LOSS else scales.columns[k]) ** float(v) for k, v in q.unit.items()])  # type: ignore[arg-type]
         )
         for q in law.parameters
@@ -252,17 +254,17 @@ def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float] | None) -
     }
 
 
-def _result(fitted: _Prepared, found: Found, options: _Options) -> FitResult:
+def _result(fitted: _Prepared, minima: Found, options: _Options) -> FitResult:
     law, loss = options.law, options.loss
     points, scales, problem = fitted.points, fitted.scales, fitted.problem
-    minimum, starts = found.minimum, int(found.stands_for.sum())
+    minimum, starts = minima.minimum, int(minima.stands_for.sum())
     objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf)
     if not np.isfinite(objective).any():
         raise FitError(f"law {law.name}: no start gives a finite objective on these {len(points)} rows")
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, minimum.gradient_norm, np.inf)))
-    agreeing = int(np.sum(found.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    agreeing = int(np.sum(minima.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
     theta = minimum.coordinates[best]
     lost = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), lost)

@@ -18,9 +18,9 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     """Names of the parameters that the data leave open to first order: those that move along a null direction of the
     slopes without changing any prediction."""
     n = problem.target.shape[-1]
-    part = problem if n <= 20 * MAX_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
-    _, jacobian = residuals(part, theta[None, :])
-    slopes = jacobian[0] * np.sqrt(part.weights > 0)
+    sample = problem if n <= 20 * MAX_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
+    _, jacobian = residuals(sample, theta[None, :])
+    slopes = jacobian[0] * np.sqrt(sample.weights > 0)
     moving = np.flatnonzero(problem.free)
     edge = ((theta <= problem.lower) | (theta >= problem.upper))[moving]
     if not len(moving):
@@ -35,13 +35,13 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     padded[: len(singular)] = singular
     null = right[padded < SINGULAR]
     lost: set[str] = set()
-    here = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, theta[None, :]).items()})
+    natural = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, theta[None, :]).items()})
     for direction in np.where(edge & (np.abs(null) < PART), 0.0, null):
         step = np.zeros_like(theta)
         step[moving] = direction / np.where(dead, 1.0, size)
         step *= 1e-4 / np.max(np.abs(step))
         there = scales.natural(law, {k: v[0, 0] for k, v in parameters_of(law, (theta + step)[None, :]).items()})
-        for name, value in here.items():
+        for name, value in natural.items():
             if abs(float(there[name]) - float(value)) > 1e-9 * max(abs(float(value)), 1e-300):
                 lost.add(name)
     return [name for name in law.names if name in lost]

@@ -154,16 +154,16 @@ def evaluate(problem: Problem, coordinates: Array, *, keep: bool = False) -> Eva
         return _evaluate_block(problem, coordinates, keep)
     total: Evaluation | None = None
     for begin in range(0, n, rows_at_once):
-        part = _evaluate_block(problem.rows(slice(begin, begin + rows_at_once)), coordinates)
+        block = _evaluate_block(problem.rows(slice(begin, begin + rows_at_once)), coordinates)
         if total is None:
-            total = part
+            total = block
         else:
             total = Evaluation(
-                total.objective + part.objective,
-                total.gradient + part.gradient,
-                total.gradient_scale + part.gradient_scale,
-                total.newton + part.newton,
-                total.reweighted + part.reweighted,
+                total.objective + block.objective,
+                total.gradient + block.gradient,
+                total.gradient_scale + block.gradient_scale,
+                total.newton + block.newton,
+                total.reweighted + block.reweighted,
             )
     assert total is not None
     return total

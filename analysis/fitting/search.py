@@ -44,9 +44,9 @@ class Starts:
     def beside(parts: Sequence[Starts]) -> Starts:
         """The starts of several problems, each part's own."""
         return Starts(
-            np.concatenate([part.coordinates for part in parts]),
-            np.concatenate([part.stands_for for part in parts]),
-            np.repeat(np.arange(len(parts)), [len(part.coordinates) for part in parts]),
+            np.concatenate([starts.coordinates for starts in parts]),
+            np.concatenate([starts.stands_for for starts in parts]),
+            np.repeat(np.arange(len(parts)), [len(starts.coordinates) for starts in parts]),
         )
 
 
@@ -79,17 +79,17 @@ def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, m
     bends, and the best that differ go on. Of many rows a part chooses the basin.
     """
     begun = [Starts.of(start) for start in starts]
-    found: dict[int, Found] = {}
+    results: dict[int, Found] = {}
     crowded = [k for k, problem in enumerate(problems) if len(starts[k]) > (1 if _many_rows(problem) else leaders)]
     for stage, which in ((_tried, crowded), (_polished, range(len(problems)))):
-        counts = [len(one.coordinates) for one in begun]  # 0 where the law is a number nowhere
+        counts = [len(trials.coordinates) for trials in begun]  # 0 where the law is a number nowhere
         for batch in batches(problems, counts, [k for k in which if counts[k]]):
             together = stacked([problems[k] for k in batch])
             ended = stage(together, Starts.beside([begun[k] for k in batch]), leaders, max_iterations)
             for number, k in enumerate(batch):
-                found[k] = ended.select(np.flatnonzero(ended.owner == number))
-                begun[k] = found[k].starts()
-    return [found[k] for k in range(len(problems))]
+                results[k] = ended.select(np.flatnonzero(ended.owner == number))
+                begun[k] = results[k].starts()
+    return [results[k] for k in range(len(problems))]
 
 
 def _many_rows(problem: Problem) -> bool:
@@ -101,10 +101,10 @@ def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) 
     if _many_rows(problem):
         # choose the basin on a part of the rows, then polish its winners on all
         some = np.linspace(0, problem.target.shape[-1] - 1, MAX_ROWS).astype(np.int64)
-        part = replace(
+        crowd = replace(
             problem, columns=problem.columns.rows(some), target=problem.target[some], weights=problem.weights[some]
         )
-        [rough] = search([part], [starts.coordinates], leaders, max_iterations)
+        [rough] = search([crowd], [starts.coordinates], leaders, max_iterations)
         return rough.select(np.argsort(rough.minimum.objective)[:2])
     if problem.loss.kind == "lad":
         problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, starts.coordinates)))
@@ -113,8 +113,8 @@ def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) 
     tried = _distinct(Found(minimum, starts.stands_for, starts.owner), FIRST * leaders)
     crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
     if crowded.size:
-        part, there = problem.select(tried.owner[crowded]), tried.minimum.coordinates[crowded]
-        again = minimise(part, there, max_iterations=TRIAL - brief, bend=True)
+        crowd, there = problem.select(tried.owner[crowded]), tried.minimum.coordinates[crowded]
+        again = minimise(crowd, there, max_iterations=TRIAL - brief, bend=True)
         tried = _distinct(tried.replaced(crowded, again), leaders)
     return tried
 
@@ -136,10 +136,10 @@ def _distinct(tried: Found, most: int) -> Found:
     chosen: list[int] = []
     count: list[int] = []
     for number in np.unique(tried.owner):
-        own = np.flatnonzero((tried.owner == number) & np.isfinite(tried.minimum.objective))
-        own = own[np.argsort(tried.minimum.objective[own], kind="stable")]
-        objective, theta = tried.minimum.objective[own], tried.minimum.coordinates[own]
-        weight, left = tried.stands_for[own], np.ones(len(own), dtype=bool)
+        of_problem = np.flatnonzero((tried.owner == number) & np.isfinite(tried.minimum.objective))
+        of_problem = of_problem[np.argsort(tried.minimum.objective[of_problem], kind="stable")]
+        objective, theta = tried.minimum.objective[of_problem], tried.minimum.coordinates[of_problem]
+        weight, left = tried.stands_for[of_problem], np.ones(len(of_problem), dtype=bool)
         for _ in range(most):
             if not left.any():
                 break
@@ -147,7 +147,7 @@ def _distinct(tried: Found, most: int) -> Found:
             near = np.abs(theta - theta[leader]) <= NEAR * np.maximum(1.0, np.abs(theta[leader]))
             its = left & near.all(axis=1) & (objective <= objective[leader] * (1 + SAME) + 1e-300)
             its[leader] = True
-            chosen.append(int(own[leader]))
+            chosen.append(int(of_problem[leader]))
             count.append(int(weight[its].sum()))
             left &= ~its
     found = tried.select(np.array(chosen, dtype=np.int64))

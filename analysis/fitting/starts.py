@@ -43,9 +43,9 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
         active = [k for k in range(m) if mask >> k & 1]
         if any(signed[k] and k not in active for k in range(m)):
             continue
-        part = correlation[:, active][:, :, active] + ridge * np.eye(len(active))
+        block = correlation[:, active][:, :, active] + ridge * np.eye(len(active))
         right = scaled[:, active]
-        solution = np.linalg.solve(part, right[:, :, None])[:, :, 0]
+        solution = np.linalg.solve(block, right[:, :, None])[:, :, 0]
         feasible = np.all([signed[k] | (solution[:, i] >= 0) for i, k in enumerate(active)], axis=0)
         value = -0.5 * np.einsum("sk,sk->s", solution, right)
         better = feasible & (value < best_value)
@@ -70,13 +70,13 @@ def starts_of(
         n = MAX_ROWS
     grid = grid_of(law, fixed)
     size = next(iter(grid.values())).shape[0] if grid else 1
-    found, values = [], []
+    candidates, values = [], []
     chunk = max(1, 2_000_000 // n)
     linear = [q for q in law.parameters if q.linear]
     with np.errstate(all="ignore"):
         for begin in range(0, size, chunk):
-            part = {name: axis[begin : begin + chunk, None] for name, axis in grid.items()}
-            p = law.start_values(part, columns, metric)
+            grid_part = {name: axis[begin : begin + chunk, None] for name, axis in grid.items()}
+            p = law.start_values(grid_part, columns, metric)
             rows = next(iter(p.values())).shape[0] if p else 1
             held = {name: np.full((rows, 1), value) for name, value in fixed.items()}
             p = {**p, **held}
@@ -108,9 +108,9 @@ def starts_of(
             theta = np.clip(theta, soft_lower, upper)
             value = law.predict(parameters_of(law, theta), columns)
             miss = np.log(np.maximum(value, 1e-300) / metric) if residual == "log" else value - metric
-            found.append(theta)
+            candidates.append(theta)
             values.append(np.sum(np.abs(miss) * weights, axis=1))
-    theta, value = np.concatenate(found), np.concatenate(values)
+    theta, value = np.concatenate(candidates), np.concatenate(values)
     order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
     labels = law.basins(grid)
     if labels:

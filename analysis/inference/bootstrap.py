@@ -54,8 +54,8 @@ class Bootstrap:
 
     def derive(self, quantity: Callable[[Mapping[str, Array]], Array], interval: float = 0.95) -> ParameterEstimate:
         """Estimate and interval of any function of the natural parameters, given as arrays by name."""
-        here = {name: np.array([value]) for name, value in natural_values(self.result).items()}
-        return self.estimate(quantity(self.parameters), float(np.asarray(quantity(here)).reshape(-1)[0]), interval)
+        estimates = {name: np.array([value]) for name, value in natural_values(self.result).items()}
+        return self.estimate(quantity(self.parameters), float(np.asarray(quantity(estimates)).reshape(-1)[0]), interval)
 
     def predict(self, columns: Mapping[str, ArrayLike]) -> Array:
         """Predictions of every replicate (R, n) at new columns."""
@@ -161,7 +161,7 @@ def bootstrap(
         if resamples is not None:
             drawn = resamples[begin : begin + size] + n * np.arange(size)[:, None]
             times = np.bincount(drawn.ravel(), minlength=n * size).reshape(size, n)
-            part = replace(problem, weights=times * points.weights)
+            resampled = replace(problem, weights=times * points.weights)
         elif kind == "wild":
             assert fitted is not None and spread is not None
             groups = n if labels is None else int(labels.max()) + 1
@@ -169,15 +169,15 @@ def bootstrap(
             moved = spread * (sign if labels is None else sign[:, labels])
             if noise:
                 moved = moved + noise * rng.standard_normal((size, n))
-            part = replace(problem, target=fitted + moved)
+            resampled = replace(problem, target=fitted + moved)
         else:
-            part = replace(
+            resampled = replace(
                 problem, weights=resampled_weights(points.weights, clusters if kind == "clusters" else None, size, rng)
             )
-        part = part.without_idle_rows()
-        found = refit(part, [np.repeat(result.coordinates[None, :], size, axis=0)], TOLERANCE)
-        coordinates[begin : begin + size] = found.coordinates
-        converged[begin : begin + size] = found.converged | (found.gradient_norm <= 1e-4)
+        resampled = resampled.without_idle_rows()
+        refitted = refit(resampled, [np.repeat(result.coordinates[None, :], size, axis=0)], TOLERANCE)
+        coordinates[begin : begin + size] = refitted.coordinates
+        converged[begin : begin + size] = refitted.converged | (refitted.gradient_norm <= 1e-4)
     share = float(converged.mean())
     if share < 0.5:
         raise FitError(

@@ -90,8 +90,8 @@ def compare_laws(
     if noise not in NOISES:
         raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
     out = []
-    for one in laws:
-        law = law_named(one) if isinstance(one, str) else one
+    for given in laws:
+        law = law_named(given) if isinstance(given, str) else given
         held = {name: value for name, value in (fixed or {}).items() if name in law.names}
         result = fit(law, as_points(law, data, residual), residual=residual, loss=Loss(NOISES[noise]), fixed=held)
         out.append((result, likelihood(result, noise)))
@@ -263,12 +263,12 @@ def compare_groups(
     target = tied.target + r[0] + push * sign
     rises = []
     for begin in range(0, replicates, 200):
-        part = target[begin : begin + 200]
-        count = len(part)
-        low = minimise(replace(free, target=part), np.repeat(theta_free[None, :], count, 0), tolerance=1e-6)
+        targets = target[begin : begin + 200]
+        count = len(targets)
+        low = minimise(replace(free, target=targets), np.repeat(theta_free[None, :], count, 0), tolerance=1e-6)
         from_tied = _spread_to_groups(grouped, split, theta_tied)
-        again = minimise(replace(free, target=part), np.repeat(from_tied[None, :], count, 0), tolerance=1e-6)
-        high = minimise(replace(tied, target=part), np.repeat(theta_tied[None, :], count, 0), tolerance=1e-6)
+        again = minimise(replace(free, target=targets), np.repeat(from_tied[None, :], count, 0), tolerance=1e-6)
+        high = minimise(replace(tied, target=targets), np.repeat(theta_tied[None, :], count, 0), tolerance=1e-6)
         rises.append(high.objective - np.minimum(low.objective, again.objective))
     null = np.concatenate(rises)
     warnings = []

@@ -161,12 +161,12 @@ def _ends(
         for known, way in ((inside[active], _tangent(part, inside[active], which)), (last[active], alone)):
             trial = known + (value - known[np.arange(len(which)), which])[:, None] * way
             starts.append(np.clip(trial, part.lower, part.upper))
-        found = refit(part, starts, 1e-6)
-        last[active] = found.coordinates
-        height = (found.objective - base) / rise[active]
+        refitted = refit(part, starts, 1e-6)
+        last[active] = refitted.coordinates
+        height = (refitted.objective - base) / rise[active]
         root = np.sqrt(np.maximum(height, 0.0)) - 1.0
         better = root < 0
-        inside[active[better]] = found.coordinates[better]
+        inside[active[better]] = refitted.coordinates[better]
         for position, k in enumerate(active.tolist()):
             if abs(root[position]) < 1e-3:
                 inner[k], done[k] = distance[k], True
@@ -207,14 +207,14 @@ def with_profile(result: FitResult, interval: float = 0.95) -> FitResult:
     if result.rows > MOST_ROWS:
         note = f"{result.rows} rows are too many to profile: the intervals are those of {result.interval_method}"
         return replace(result, warnings=(*result.warnings, note))
-    found = profile(result, interval)
+    profiled = profile(result, interval)
     parameters = {
-        name: replace(old, low=found.intervals[name].low, high=found.intervals[name].high)
+        name: replace(old, low=profiled.intervals[name].low, high=profiled.intervals[name].high)
         for name, old in result.parameters.items()
     }
     opened = [
         name
-        for name, e in found.intervals.items()
+        for name, e in profiled.intervals.items()
         if e.value is not None and name not in result.at_bound and (e.low is None or e.high is None)
     ]
     warnings = result.warnings
