@@ -41,20 +41,20 @@ def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Mini
 def _corner(problem: Problem, theta: Array, near: float) -> Array:
     """The point close to theta where the rows with (nearly) no residual have none: a kink of the absolute loss."""
     free = np.flatnonzero(problem.free & (theta > problem.lower) & (theta < problem.upper))
-    here = theta.copy()
-    r, _ = residuals(problem, here[None, :])
+    corner = theta.copy()
+    r, _ = residuals(problem, corner[None, :])
     rows = np.flatnonzero((np.abs(r[0]) < near) & (problem.weights > 0))
     rows = rows[np.argsort(np.abs(r[0][rows]), kind="stable")][: len(free)]
     if not len(rows):
         return theta
     for _ in range(6):
-        r, jacobian = residuals(problem, here[None, :])
+        r, jacobian = residuals(problem, corner[None, :])
         step = np.linalg.lstsq(jacobian[0][free][:, rows].T, -r[0][rows], rcond=None)[0]
-        here[free] += step
-        here = np.clip(here, problem.lower, problem.upper)
+        corner[free] += step
+        corner = np.clip(corner, problem.lower, problem.upper)
         if np.max(np.abs(step), initial=0.0) < 1e-15:
             break
-    return here
+    return corner
 
 
 def certificate(problem: Problem, theta: Array, near: float) -> float:

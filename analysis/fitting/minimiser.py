@@ -69,10 +69,10 @@ def minimise(
     stalled = np.zeros(count, dtype=np.int64)
     index = np.arange(count)
     perfect = np.broadcast_to(PERFECT * np.sum(problem.weights, axis=-1), (count,))
-    current, at, part = theta.copy(), final, problem
+    current, at, moving = theta.copy(), final, problem
     iteration = 0
     while True:
-        held = held_coordinates(current, at, part)
+        held = held_coordinates(current, at, moving)
         # residuals that are rounding have a gradient that is rounding: a perfect fit, whatever its direction
         here = np.where(at.objective <= perfect[index], 0.0, gradient_norm(at, held))
         norm[index] = here
@@ -89,20 +89,20 @@ def minimise(
             chosen = np.flatnonzero(keep)
             index, current, held = index[chosen], current[chosen], held[chosen]
             at = at.select(chosen)
-            part = part.select(chosen)
+            moving = moving.select(chosen)
         system = system_of(at, lam[index], held)
         step = system.solve(at.gradient)
         if bend and at.slopes is not None:
-            step = bent(part, current, at, system, step)
+            step = bent(moving, current, at, system, step)
         trial = np.minimum(np.maximum(current + step, lower), upper)
         crossing = np.flatnonzero((trial != current + step).any(axis=1))
         if crossing.size:
             cut = at.select(crossing), system.held[crossing], lam[index[crossing]], trial[crossing]
-            trial[crossing] = along_bounds(part.select(crossing), current[crossing], *cut, bend=bend)
+            trial[crossing] = along_bounds(moving.select(crossing), current[crossing], *cut, bend=bend)
         step = trial - current
         curved = np.einsum("sp,spq,sq->s", step, at.newton + 1e-3 * at.reweighted, step)
         expected = -np.einsum("sp,sp->s", np.where(held, 0.0, at.gradient), step) - 0.5 * curved
-        there = evaluate(part, trial, keep=bend)
+        there = evaluate(moving, trial, keep=bend)
         change = there.objective - at.objective
         good = (change <= 1e-15 * np.abs(at.objective)) & np.isfinite(there.gradient).all(axis=1)
         small = np.abs(change) <= 1e-14 * np.abs(at.objective)

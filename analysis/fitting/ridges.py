@@ -33,11 +33,11 @@ def plainest(problem: Problem, coordinates: Array, objective: float, lost: list[
         start[:, k] = q.plain + PROFILE * (coordinates[k] - q.plain)
         free = problem.free.copy()
         free[k] = False
-        found = minimise(replace(problem, free=free), start, max_iterations=40, bend=True)
-        equal = np.flatnonzero(found.objective <= objective * (1 + TIE))
+        minima = minimise(replace(problem, free=free), start, max_iterations=40, bend=True)
+        equal = np.flatnonzero(minima.objective <= objective * (1 + TIE))
         if not equal.size or equal[0] == len(PROFILE) - 1:
             continue
-        there = found.coordinates[equal[0]]
+        there = minima.coordinates[equal[0]]
         change = np.abs(there - coordinates) > MOVED * np.maximum(1.0, np.abs(coordinates))
         open_names += [r.name for r, changed in zip(problem.law.parameters, change, strict=True) if changed]
         coordinates = there

@@ -89,11 +89,11 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
     from analysis.allocation.optimum import optimum as allocate
 
     interval = result.interval or 0.95
-    found = [allocate(result, float(c), cost=cost, fixed_columns=extra, interval=interval) for c in budgets]
+    allocations = [allocate(result, float(c), cost=cost, fixed_columns=extra, interval=interval) for c in budgets]
     if as_json:
         print(
             json.dumps(
-                {"law": result.law.name, "interval": result.interval, "optima": [_allocation(a) for a in found]},
+                {"law": result.law.name, "interval": result.interval, "optima": [_allocation(a) for a in allocations]},
                 indent=1,
             )
         )
@@ -101,7 +101,7 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
     from sweeps.text import table
 
     rows = []
-    for a in found:
+    for a in allocations:
         rows += [
             [f"{a.flops:.4g}", label, cell(e.value), cell(e.low), cell(e.high)]
             for label, e in (
@@ -113,8 +113,8 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
         ]
     covers = level(result.interval)
     print(table(["FLOPs", "quantity", "value", f"{covers} low".strip(), f"{covers} high".strip()], rows))
-    print(f"cost: {found[0].cost}; {'closed form' if found[0].closed_form else 'searched'}")
-    for warning in dict.fromkeys(w for a in found for w in a.warnings):
+    print(f"cost: {allocations[0].cost}; {'closed form' if allocations[0].closed_form else 'searched'}")
+    for warning in dict.fromkeys(w for a in allocations for w in a.warnings):
         print(f"warning: {warning}")
 
 
@@ -136,31 +136,31 @@ def _from_study(source: str, root: Path, sets: list[str] | None, budgets: Any, s
     points = load(opened, run_ids).points
     if budgets is None:
         budgets = default_budgets(points)
-    found = [best_pairs(points, float(c), seed=seed) for c in budgets]
+    optima = [best_pairs(points, float(c), seed=seed) for c in budgets]
     if as_json:
-        print(json.dumps({"source": source, "optima": [one.to_dict() for one in found]}, indent=1))
+        print(json.dumps({"source": source, "optima": [budget.to_dict() for budget in optima]}, indent=1))
         return
-    _show_pairs(found)
+    _show_pairs(optima)
 
 
-def _show_pairs(found: list[BestPairs]) -> None:
+def _show_pairs(optima: list[BestPairs]) -> None:
     from sweeps.text import table
 
     rows = []
-    for one in found:
-        for p in one.pairs[:SHOWN]:
+    for budget in optima:
+        for p in budget.pairs[:SHOWN]:
             chance = "-" if p.probability is None else f"{p.probability:.0%}"
             images = f"{p.train_images:.3g}{' (held)' if p.held else ''}"
             numbers = [cell(None if v is None else float(f"{v:.4g}")) for v in (p.gfid, p.low, p.high)]
-            rows.append([f"{one.flops:.3g}", p.family, p.size, images, str(len(p.seeds)), *numbers, chance])
+            rows.append([f"{budget.flops:.3g}", p.family, p.size, images, str(len(p.seeds)), *numbers, chance])
     header = ["FLOPs", "tokenizer", "generator", "training images", "seeds", "gFID", "95% low", "95% high", "best with"]
     print(table(header, rows))
-    for one in found:
-        chance = "" if one.best.probability is None else f", best with probability {one.best.probability:.0%}"
-        print(f"at {one.flops:.3g} FLOPs: {one.best.name}{chance} (of {len(one.pairs)} pairs)")
-    if any(p.held for one in found for p in one.pairs[:SHOWN]):
+    for budget in optima:
+        chance = "" if budget.best.probability is None else f", best with probability {budget.best.probability:.0%}"
+        print(f"at {budget.flops:.3g} FLOPs: {budget.best.name}{chance} (of {len(budget.pairs)} pairs)")
+    if any(p.held for budget in optima for p in budget.pairs[:SHOWN]):
         print("held: the budget exceeds the pair's longest run, whose gFID is used as an upper bound")
-    if any(one.df == 0 for one in found):
+    if any(budget.df == 0 for budget in optima):
         print("warning: no pair was run twice, so there are no intervals and no probabilities")
-    elif any(len(p.seeds) == 1 for one in found for p in one.pairs[:SHOWN]):
+    elif any(len(p.seeds) == 1 for budget in optima for p in budget.pairs[:SHOWN]):
         print("warning: pairs with one seed borrow the variance of those with several")
