@@ -13,14 +13,13 @@ import numpy as np
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
 from .costs import PowerCost, fit_cost
-from .identification import not_identified
+from .identification import not_identified, plainest
 from .known_laws import law_named
 from .law import Array, Law
 from .losses import Loss
 from .points import Flag, Points, make_points
 from .problem import Problem, bounds_of, residuals
 from .result import FitResult, ParameterEstimate, Status
-from .ridges import plainest
 from .scales import Scales, weighted_median
 from .search import MANY_ROWS, Ended, search
 from .starts import starts_of
@@ -207,7 +206,6 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
     lost = [name for name in law.names if name in lost or name in on_ridge]
     interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k] and q.name not in on_ridge]
     exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
-    warnings = []
     if lost:
         status = Status.NOT_IDENTIFIABLE
     elif not (minimum.converged[best] or exact):
@@ -216,6 +214,7 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
         status = Status.BOUNDARY
     else:
         status = Status.CONVERGED
+    warnings = []
     if agreeing < starts / 2 and not lost:
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
     free = int(problem.free.sum())

@@ -22,39 +22,39 @@ def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Mini
     size = typical_residual(problem, start)
     bend = problem.law.screening > 0
     smooth = replace(problem, loss=problem.loss.smoothed(size))
-    found = minimise(smooth, start, max_iterations=max_iterations, bend=bend)
-    total = found.iterations
+    minimum = minimise(smooth, start, max_iterations=max_iterations, bend=bend)
+    total = minimum.iterations
     for shrink in (1e-1, 1e-2, 1e-4, 1e-6):
         smooth = replace(problem, loss=problem.loss.smoothed(max(size * shrink, 1e-11)))
-        found = minimise(smooth, found.coordinates, max_iterations=max_iterations, bend=bend)
-        total += found.iterations
-    corner = np.array([_corner(problem, theta, size * 1e-5) for theta in found.coordinates])
+        minimum = minimise(smooth, minimum.coordinates, max_iterations=max_iterations, bend=bend)
+        total += minimum.iterations
+    corner = np.array([_corner(problem, theta, size * 1e-5) for theta in minimum.coordinates])
     exact = evaluate(problem, corner).objective
-    before = evaluate(problem, found.coordinates).objective
+    before = evaluate(problem, minimum.coordinates).objective
     better = exact <= before
-    theta = np.where(better[:, None], corner, found.coordinates)
+    theta = np.where(better[:, None], corner, minimum.coordinates)
     objective = np.where(better, exact, before)
-    norm = np.array([certificate(problem, one, size * 1e-5) for one in theta])
-    return Minimum(theta, objective, norm, norm <= 1e-6, found.at_bound, total)
+    norm = np.array([certificate(problem, end, size * 1e-5) for end in theta])
+    return Minimum(theta, objective, norm, norm <= 1e-6, minimum.at_bound, total)
 
 
 def _corner(problem: Problem, theta: Array, near: float) -> Array:
     """The point close to theta where the rows with (nearly) no residual have none: a kink of the absolute loss."""
     free = np.flatnonzero(problem.free & (theta > problem.lower) & (theta < problem.upper))
-    here = theta.copy()
-    r, _ = residuals(problem, here[None, :])
+    corner = theta.copy()
+    r, _ = residuals(problem, corner[None, :])
     rows = np.flatnonzero((np.abs(r[0]) < near) & (problem.weights > 0))
     rows = rows[np.argsort(np.abs(r[0][rows]), kind="stable")][: len(free)]
     if not len(rows):
         return theta
     for _ in range(6):
-        r, jacobian = residuals(problem, here[None, :])
+        r, jacobian = residuals(problem, corner[None, :])
         step = np.linalg.lstsq(jacobian[0][free][:, rows].T, -r[0][rows], rcond=None)[0]
-        here[free] += step
-        here = np.clip(here, problem.lower, problem.upper)
+        corner[free] += step
+        corner = np.clip(corner, problem.lower, problem.upper)
         if np.max(np.abs(step), initial=0.0) < 1e-15:
             break
-    return here
+    return corner
 
 
 def certificate(problem: Problem, theta: Array, near: float) -> float:

@@ -38,19 +38,19 @@ def newton(problem: Problem, start: Array, iterations: int, tolerance: float = G
     """
     theta = np.clip(start, problem.lower, problem.upper)
     each = np.arange(theta.shape[1])
-    index, part, here = np.arange(len(theta)), problem, theta.copy()
+    index, moving, current = np.arange(len(theta)), problem, theta.copy()
     at, damping = evaluate(problem, theta), np.full(len(theta), 1e-3)
     for _ in range(iterations):
-        held = held_coordinates(here, at, part)
+        held = held_coordinates(current, at, moving)
         going = np.flatnonzero(gradient_norm(at, held) > tolerance)
         if len(going) < len(index):
-            index, here, held, damping = index[going], here[going], held[going], damping[going]
-            at, part = at.select(going), part.select(going)
+            index, current, held, damping = index[going], current[going], held[going], damping[going]
+            at, moving = at.select(going), moving.select(going)
         if not len(index):
             break
         curvature = np.maximum(at.reweighted[:, each, each], 1e-300)
         scale = np.sqrt(np.maximum(curvature, 1e-20 * curvature.max(axis=1, keepdims=True)))
-        matrix = hessian(part, here) / (scale[:, :, None] * scale[:, None, :])
+        matrix = hessian(moving, current) / (scale[:, :, None] * scale[:, None, :])
         matrix[held] = 0.0
         matrix.transpose(0, 2, 1)[held] = 0.0
         matrix[:, each, each] += held
@@ -60,14 +60,14 @@ def newton(problem: Problem, start: Array, iterations: int, tolerance: float = G
         pull = np.where(held | ~usable[:, None], 0.0, at.gradient / scale)
         along = np.einsum("spk,sp->sk", vectors, pull) / (np.maximum(np.abs(values), 1e-14) + damping[:, None])
         step = -np.einsum("spk,sk->sp", vectors, along) / scale
-        trial = np.clip(here + step, problem.lower, problem.upper)
-        there = evaluate(part, trial)
+        trial = np.clip(current + step, problem.lower, problem.upper)
+        tried = evaluate(moving, trial)
         with np.errstate(invalid="ignore"):
-            good = there.objective <= at.objective * (1 + 1e-15)
-        good &= np.isfinite(there.gradient).all(axis=1)
+            good = tried.objective <= at.objective * (1 + 1e-15)
+        good &= np.isfinite(tried.gradient).all(axis=1)
         # valleys are flatter than their walls are steep by up to 1e10: a few good steps must do for that
         damping = np.clip(np.where(good, 0.001, 10.0) * damping, 1e-16, 1e16)
-        here = np.where(good[:, None], trial, here)
-        theta[index] = here
-        at = at.improved(there, good)
+        current = np.where(good[:, None], trial, current)
+        theta[index] = current
+        at = at.improved(tried, good)
     return theta

@@ -58,7 +58,7 @@ class Points:
         return replace(self, columns={name: column[chosen] for name, column in self.columns.items()}, **cut)
 
 
-def _numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64]) -> Array:
+def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64]) -> Array:
     """A fresh float64 array of the column, or a DataError naming the first row that is not a finite number."""
     raw = np.asarray(values)
     if raw.ndim != 1:
@@ -97,7 +97,7 @@ def make_points(
         if key not in data:
             raise DataError(f"column {called[key]!r} is missing; the data have: {', '.join(map(str, data))}")
     at = np.arange(np.size(data[metric])) if rows is None else np.asarray(rows, dtype=np.int64)
-    y = _numbers(data[metric], called[metric], at)
+    y = numbers(data[metric], called[metric], at)
     n = len(y)
     if n == 0:
         raise DataError(f"column {called[metric]!r}: the data have no rows")
@@ -105,14 +105,14 @@ def make_points(
         _require(y > 0, y, at, called[metric], "a positive number (residuals are logarithmic; try residual raw)")
     columns: dict[str, Array] = {}
     for role in roles:
-        column = columns[role] = _numbers(data[role], called[role], at)
+        column = columns[role] = numbers(data[role], called[role], at)
         if len(column) != n:
             raise DataError(f"column {called[role]!r}: {len(column)} rows, but {called[metric]!r} has {n}")
         if role not in signed_roles:
             _require(column > 0, column, at, called[role], "a positive number")
     w: Array = np.ones(n)
     if "weights" in data:
-        w = _numbers(data["weights"], called["weights"], at)
+        w = numbers(data["weights"], called["weights"], at)
         _require(w >= 0, w, at, called["weights"], "a weight of 0 or more")
         if not np.any(w > 0):
             raise DataError(f"column {called['weights']!r}: every weight is 0")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from selection_rule import select
+from selection_rule import select  # beside this file
 
 from analysis.fitting.fit import fit, fit_groups
 from analysis.inference.validation import rmsle
