@@ -108,7 +108,7 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    return _fit_all(law, {"": points}, residual, loss, delta, fixed, starts, max_iterations)[0]
+    return _fit_all(law, {None: points}, residual, loss, delta, fixed, starts, max_iterations)[0]
 
 
 def fit_groups(
@@ -123,19 +123,19 @@ def fit_groups(
 
 
 @contextmanager
-def _of_group(name: str) -> Iterator[None]:
+def _of_group(name: str | None) -> Iterator[None]:
     """Let errors say which group they are about, where it has a name."""
     try:
         yield
     except TokenlawError as problem:
-        if not name:
+        if name is None:
             raise
         raise type(problem)(f"group {name!r}: {problem}") from None
 
 
 def _fit_all(
     law: Law | str,
-    groups: Mapping[str, Points | Mapping[str, Any]],
+    groups: Mapping[Any, Points | Mapping[str, Any]],
     residual: str = "log",
     loss: Loss | str = "huber",
     delta: float = 1e-3,
