@@ -9,7 +9,7 @@ import numpy as np
 from results.errors import UsageError
 
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
-from .law_terms import EXPONENTS, MAX_EXPONENT, floor_of
+from .law_terms import EXPONENTS, MAX_EXPONENT, floor_of, scale_of
 
 # where a broken law starts: the slope before a break and how it changes there, where (in shares of the logarithmic
 # range of x: before, within and after the data) and how gradually. -5 and 5.5 with a break far before the data: the
@@ -29,7 +29,7 @@ class M3(SeparableLaw):
     source = "Alabdulmohsin et al. 2022, arXiv 2209.06640, M3 (google-research/revisiting_neural_scaling_laws)"
     columns = ("x",)
     parameters = (
-        Parameter("a", 1e-30, 1e30, log=True, linear=True, unit={LOSS: 1.0, "x": lambda p: p["c"]}),
+        scale_of("a", "c"),
         Parameter("g", 0.0, 1e4, unit={"x": -1.0}, grid=(0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
         Parameter("c", 0.0, 60.0, grid=EXPONENTS),
     )
@@ -52,7 +52,7 @@ class ShiftedPower(SeparableLaw):
     columns = ("x",)
     parameters = (
         floor_of("e"),
-        Parameter("a", 1e-30, 1e30, log=True, linear=True, unit={LOSS: 1.0, "x": lambda p: p["c"]}),
+        scale_of("a", "c"),
         Parameter("g", 0.0, 1e4, unit={"x": 1.0}, grid=(0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
         Parameter("c", 0.0, 60.0, grid=EXPONENTS),
     )
@@ -78,14 +78,7 @@ class M4(Law):
     free_coefficients = ("a",)
     screening = 18
     parameters = (
-        Parameter(
-            "a",
-            1e-30,
-            1e30,
-            log=True,
-            linear=True,
-            unit={LOSS: lambda p: 1.0 - p["k"], "x": lambda p: p["c"]},
-        ),
+        scale_of("a", "c", loss=lambda p: 1.0 - p["k"]),
         Parameter("c", 0.0, MAX_EXPONENT, linear=True),
         Parameter("k", 0.0, 20.0, linear=True),
         Parameter("e", 0.0, unit={LOSS: 1.0}, grid=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97)),
@@ -126,13 +119,8 @@ class M4(Law):
         above = np.maximum(value - p["e"], 1e-300)
         below = np.maximum(p["e0"] - value, 1e-300)
         slope = above * below / (below + p["k"] * above)  # 1 / d(log lhs)/dL
-        return value, [
-            slope / p["a"],
-            -slope * x.log("x"),
-            slope * np.log(below),
-            slope / above,
-            slope * p["k"] / below,
-        ]
+        by_exponents = [-slope * x.log("x"), slope * np.log(below)]
+        return value, [slope / p["a"], *by_exponents, slope / above, slope * p["k"] / below]
 
     def linear_system(self, p: Values, x: Columns, metric: Array) -> tuple[list[Array], Array, Array] | None:
         above, below = metric - p["e"], p["e0"] - metric
@@ -177,7 +165,7 @@ class Bnsl(SeparableLaw):
         self.formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
         parameters = [
             floor_of("a"),
-            Parameter("b", 1e-30, 1e30, log=True, linear=True, unit={LOSS: 1.0, "x": lambda p: p["c0"]}),
+            scale_of("b", "c0"),
             Parameter("c0", -MAX_EXPONENT, MAX_EXPONENT, grid=SLOPES),
         ]
         for i in range(1, breaks + 1):

@@ -13,14 +13,13 @@ import numpy as np
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
 from .costs import PowerCost, fit_cost
-from .identification import not_identified
+from .identification import not_identified, plainest
 from .known_laws import law_named
 from .law import Array, Law
 from .losses import Loss
 from .points import Flag, Points, make_points
 from .problem import Problem, bounds_of, residuals
 from .result import FitResult, ParameterEstimate, Status
-from .ridges import plainest
 from .scales import Scales, weighted_median
 from .search import MANY_ROWS, Ended, search
 from .starts import starts_of
@@ -109,7 +108,7 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    return _fit_all(law, {"": points}, residual, loss, delta, fixed, starts, max_iterations)[0]
+    return _fit_all(law, {None: points}, residual, loss, delta, fixed, starts, max_iterations)[0]
 
 
 def fit_groups(
@@ -124,19 +123,19 @@ def fit_groups(
 
 
 @contextmanager
-def _of_group(name: str) -> Iterator[None]:
+def _of_group(name: str | None) -> Iterator[None]:
     """Let errors say which group they are about, where it has a name."""
     try:
         yield
     except TokenlawError as problem:
-        if not name:
+        if name is None:
             raise
         raise type(problem)(f"group {name!r}: {problem}") from None
 
 
 def _fit_all(
     law: Law | str,
-    groups: Mapping[str, Points | Mapping[str, Any]],
+    groups: Mapping[Any, Points | Mapping[str, Any]],
     residual: str = "log",
     loss: Loss | str = "huber",
     delta: float = 1e-3,
@@ -207,7 +206,6 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
     lost = [name for name in law.names if name in lost or name in on_ridge]
     interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k] and q.name not in on_ridge]
     exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
-    warnings = []
     if lost:
         status = Status.NOT_IDENTIFIABLE
     elif not (minimum.converged[best] or exact):
@@ -216,6 +214,7 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
         status = Status.BOUNDARY
     else:
         status = Status.CONVERGED
+    warnings = []
     if agreeing < starts / 2 and not lost:
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
     free = int(problem.free.sum())

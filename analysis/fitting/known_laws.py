@@ -75,11 +75,7 @@ class Chinchilla(SeparableLaw):
     )
 
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
-        return [
-            Term("E", 1.0),
-            power_of(p, x, "A", "params", "alpha"),
-            power_of(p, x, "B", "tokens", "beta"),
-        ]
+        return [Term("E", 1.0), power_of(p, x, "A", "params", "alpha"), power_of(p, x, "B", "tokens", "beta")]
 
     def derived(self, p: Values) -> dict[str, Array]:
         return {"a": share(p["beta"], p["alpha"])}

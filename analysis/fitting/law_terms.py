@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .law import LOSS, Array, Columns, Parameter, Term, Values
+from .law import LOSS, Array, Columns, Parameter, Term, UnitPower, Values
 
 EXPONENTS = tuple(float(v) for v in np.geomspace(0.03, 2.0, 12))
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
@@ -23,6 +23,11 @@ def amplitude_of(name: str, column: str, exponent: str) -> Parameter:
 
 def exponent_of(name: str, grid: tuple[float, ...] = EXPONENTS) -> Parameter:
     return Parameter(name, lower=0.0, upper=MAX_EXPONENT, grid=grid)
+
+
+def scale_of(name: str, exponent: str, loss: UnitPower = 1.0) -> Parameter:
+    """The factor before a curve of x, of the unit loss * x^exponent: over many more orders than an amplitude."""
+    return Parameter(name, 1e-30, 1e30, log=True, linear=True, unit={LOSS: loss, "x": lambda p: p[exponent]})
 
 
 def power_of(p: Values, x: Columns, coefficient: str, column: str, exponent: str) -> Term:

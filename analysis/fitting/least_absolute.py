@@ -22,20 +22,20 @@ def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Mini
     size = typical_residual(problem, start)
     bend = problem.law.screening > 0
     smooth = replace(problem, loss=problem.loss.smoothed(size))
-    found = minimise(smooth, start, max_iterations=max_iterations, bend=bend)
-    total = found.iterations
+    minimum = minimise(smooth, start, max_iterations=max_iterations, bend=bend)
+    total = minimum.iterations
     for shrink in (1e-1, 1e-2, 1e-4, 1e-6):
         smooth = replace(problem, loss=problem.loss.smoothed(max(size * shrink, 1e-11)))
-        found = minimise(smooth, found.coordinates, max_iterations=max_iterations, bend=bend)
-        total += found.iterations
-    corner = np.array([_corner(problem, theta, size * 1e-5) for theta in found.coordinates])
+        minimum = minimise(smooth, minimum.coordinates, max_iterations=max_iterations, bend=bend)
+        total += minimum.iterations
+    corner = np.array([_corner(problem, theta, size * 1e-5) for theta in minimum.coordinates])
     exact = evaluate(problem, corner).objective
-    before = evaluate(problem, found.coordinates).objective
+    before = evaluate(problem, minimum.coordinates).objective
     better = exact <= before
-    theta = np.where(better[:, None], corner, found.coordinates)
+    theta = np.where(better[:, None], corner, minimum.coordinates)
     objective = np.where(better, exact, before)
-    norm = np.array([certificate(problem, one, size * 1e-5) for one in theta])
-    return Minimum(theta, objective, norm, norm <= 1e-6, found.at_bound, total)
+    norm = np.array([certificate(problem, end, size * 1e-5) for end in theta])
+    return Minimum(theta, objective, norm, norm <= 1e-6, minimum.at_bound, total)
 
 
 def _corner(problem: Problem, theta: Array, near: float) -> Array:

@@ -30,15 +30,15 @@ class Minimum:
 
     def select(self, chosen: NDArray[np.int64]) -> Minimum:
         """Where some of the starts ended."""
-        held = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "iterations"}
-        return Minimum(**held, iterations=self.iterations)
+        kept = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "iterations"}
+        return Minimum(**kept, iterations=self.iterations)
 
     def replaced(self, where: NDArray[np.int64], by: Minimum) -> Minimum:
         """The same with the starts `where` ended as in `by`."""
-        held = {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name != "iterations"}
-        for name, value in held.items():
+        kept = {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name != "iterations"}
+        for name, value in kept.items():
             value[where] = getattr(by, name)
-        return Minimum(**held, iterations=self.iterations + by.iterations)
+        return Minimum(**kept, iterations=self.iterations + by.iterations)
 
 
 @np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore")
@@ -74,13 +74,13 @@ def minimise(
     while True:
         held = held_coordinates(current, at, moving)
         # residuals that are rounding have a gradient that is rounding: a perfect fit, whatever its direction
-        here = np.where(at.objective <= perfect[index], 0.0, gradient_norm(at, held))
-        norm[index] = here
+        slope = np.where(at.objective <= perfect[index], 0.0, gradient_norm(at, held))
+        norm[index] = slope
         theta[index], objective[index] = current, at.objective
-        finished = (here <= tolerance) | (stalled[index] >= 12)
+        finished = (slope <= tolerance) | (stalled[index] >= 12)
         keep = ~finished
         last = iteration >= max_iterations or not keep.any()
-        unsure = np.flatnonzero((finished | last) & (here > max(tolerance, CONVERGED)))
+        unsure = np.flatnonzero((finished | last) & (slope > max(tolerance, CONVERGED)))
         if unsure.size:
             offset[index[unsure]] = relative_offset(at.select(unsure), held[unsure])
         if last:
@@ -102,9 +102,9 @@ def minimise(
         step = trial - current
         curved = np.einsum("sp,spq,sq->s", step, at.newton + 1e-3 * at.reweighted, step)
         expected = -np.einsum("sp,sp->s", np.where(held, 0.0, at.gradient), step) - 0.5 * curved
-        there = evaluate(moving, trial, keep=bend)
-        change = there.objective - at.objective
-        good = (change <= 1e-15 * np.abs(at.objective)) & np.isfinite(there.gradient).all(axis=1)
+        tried = evaluate(moving, trial, keep=bend)
+        change = tried.objective - at.objective
+        good = (change <= 1e-15 * np.abs(at.objective)) & np.isfinite(tried.gradient).all(axis=1)
         small = np.abs(change) <= 1e-14 * np.abs(at.objective)
         stalled[index] = np.where(good & ~small, 0, stalled[index] + (small | (lam[index] > 1e12)))
         gain = np.where(expected > 0, -change / expected, 0.0)
@@ -115,7 +115,7 @@ def minimise(
         factor = np.where(good & (expected <= 1e-13 * at.objective), 0.1, factor)
         lam[index] = np.minimum(np.maximum(lam[index] * factor, 1e-12), 1e16)
         current = np.where(good[:, None], trial, current)
-        at = at.improved(there, good)
+        at = at.improved(tried, good)
         iteration += 1
     at_bound = ((theta <= lower) | (theta >= upper)) & problem.free
     # where rounding keeps the gradient from vanishing, no step that the curvature allows would gain anything
@@ -123,17 +123,17 @@ def minimise(
     return _snug(problem, Minimum(theta, objective, norm, converged, at_bound, iteration))
 
 
-def _snug(problem: Problem, found: Minimum) -> Minimum:
+def _snug(problem: Problem, minimum: Minimum) -> Minimum:
     """The same with coordinates next to a bound at it, where that costs nothing: rounding stops steps short of it."""
-    theta = found.coordinates
+    theta = minimum.coordinates
     below, above = (
         (np.abs(theta - b) <= SNUG * np.maximum(1.0, np.abs(b))) & (theta != b) & np.isfinite(b) & problem.free
         for b in (problem.lower, problem.upper)
     )
     rows = np.flatnonzero((below | above).any(axis=1))
     if not rows.size:
-        return found
+        return minimum
     moved = np.where(below, problem.lower, np.where(above, problem.upper, theta))
-    there = minimise(problem.select(rows), moved[rows], max_iterations=0)
-    equal = np.flatnonzero(there.objective <= found.objective[rows] * (1 + 1e-12))
-    return found.replaced(rows[equal], there.select(equal))
+    snug = minimise(problem.select(rows), moved[rows], max_iterations=0)
+    equal = np.flatnonzero(snug.objective <= minimum.objective[rows] * (1 + 1e-12))
+    return minimum.replaced(rows[equal], snug.select(equal))

@@ -61,13 +61,13 @@ def newton(problem: Problem, start: Array, iterations: int, tolerance: float = G
         along = np.einsum("spk,sp->sk", vectors, pull) / (np.maximum(np.abs(values), 1e-14) + damping[:, None])
         step = -np.einsum("spk,sk->sp", vectors, along) / scale
         trial = np.clip(current + step, problem.lower, problem.upper)
-        there = evaluate(moving, trial)
+        tried = evaluate(moving, trial)
         with np.errstate(invalid="ignore"):
-            good = there.objective <= at.objective * (1 + 1e-15)
-        good &= np.isfinite(there.gradient).all(axis=1)
+            good = tried.objective <= at.objective * (1 + 1e-15)
+        good &= np.isfinite(tried.gradient).all(axis=1)
         # valleys are flatter than their walls are steep by up to 1e10: a few good steps must do for that
         damping = np.clip(np.where(good, 0.001, 10.0) * damping, 1e-16, 1e16)
         current = np.where(good[:, None], trial, current)
         theta[index] = current
-        at = at.improved(there, good)
+        at = at.improved(tried, good)
     return theta

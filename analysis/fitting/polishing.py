@@ -12,7 +12,7 @@ from .law import Array
 from .least_absolute import polish_absolute
 from .minimiser import GRADIENT_TOLERANCE, Minimum, minimise
 from .newton import newton
-from .problem import Problem, parameters_of
+from .problem import Problem, coordinates_of, parameters_of
 
 PATIENCE = 6  # iterations after which starts far from the best are left where they are
 CLOSE = 0.02  # how far from the best objective, relatively, a slow start may still catch up
@@ -45,14 +45,14 @@ def polish_leaders(
     times as many steps, or was before, if that is better.
     """
     leaders = _Leaders(problem, owner, tolerance)
-    minima = polish(problem.select(owner), start, min(PATIENCE, max_iterations), tolerance)
+    minimum = polish(problem.select(owner), start, min(PATIENCE, max_iterations), tolerance)
     left = max_iterations - PATIENCE - VALLEY
     if left <= 0:
-        return leaders.go_on(minima, max(left + VALLEY, 0))
-    minima = leaders.go_on(minima, VALLEY, newton_first=True)
-    minima = leaders.leap(minima)
-    minima = leaders.go_on(minima, left, CLOSER)
-    return leaders.go_on(minima, VALLEY, CLOSER, newton_first=True)
+        return leaders.go_on(minimum, max(left + VALLEY, 0))
+    minimum = leaders.go_on(minimum, VALLEY, newton_first=True)
+    minimum = leaders.leap(minimum)
+    minimum = leaders.go_on(minimum, left, CLOSER)
+    return leaders.go_on(minimum, VALLEY, CLOSER, newton_first=True)
 
 
 def refit(problem: Problem, starts: Sequence[Array], tolerance: float) -> Minimum:
@@ -63,11 +63,11 @@ def refit(problem: Problem, starts: Sequence[Array], tolerance: float) -> Minimu
     size = len(starts[0])
     owner, start = np.tile(np.arange(size), len(starts)), np.concatenate(starts)
     if problem.law.screening:
-        minima = polish_leaders(problem, start, owner, REFIT, tolerance)
+        minimum = polish_leaders(problem, start, owner, REFIT, tolerance)
     else:
-        minima = minimise(problem.select(owner), start, tolerance=tolerance)
-    objective = np.where(np.isfinite(minima.objective), minima.objective, np.inf).reshape(len(starts), size)
-    return minima.select(np.argmin(objective, axis=0) * size + np.arange(size))
+        minimum = minimise(problem.select(owner), start, tolerance=tolerance)
+    objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf).reshape(len(starts), size)
+    return minimum.select(np.argmin(objective, axis=0) * size + np.arange(size))
 
 
 @dataclass(frozen=True)
@@ -78,42 +78,40 @@ class _Leaders:
     owner: NDArray[np.int64]
     tolerance: float
 
-    def unsure(self, minima: Minimum, close: float) -> NDArray[np.int64]:
+    def unsure(self, minimum: Minimum, close: float) -> NDArray[np.int64]:
         """Starts that are not done, and close enough to the best of their problem to beat it yet."""
         best = np.full(self.owner.max(initial=0) + 1, np.inf)
-        np.fmin.at(best, self.owner, minima.objective)
-        return np.flatnonzero(~minima.converged & (minima.objective <= best[self.owner] * (1 + close)))
+        np.fmin.at(best, self.owner, minimum.objective)
+        return np.flatnonzero(~minimum.converged & (minimum.objective <= best[self.owner] * (1 + close)))
 
-    def go_on(self, minima: Minimum, iterations: int, close: float = CLOSE, *, newton_first: bool = False) -> Minimum:
+    def go_on(self, minimum: Minimum, iterations: int, close: float = CLOSE, *, newton_first: bool = False) -> Minimum:
         """The same with the starts that are unsure polished for longer, Newton steps first."""
-        unsure = self.unsure(minima, close)
+        unsure = self.unsure(minimum, close)
         if not unsure.size or not iterations:
-            return minima
-        leading, start = self.problem.select(self.owner[unsure]), minima.coordinates[unsure]
-        start = self._newton(leading, start) if newton_first else start
-        return minima.replaced(unsure, polish(leading, start, iterations, self.tolerance))
+            return minimum
+        problem, start = self.problem.select(self.owner[unsure]), minimum.coordinates[unsure]
+        start = self._newton(problem, start) if newton_first else start
+        return minimum.replaced(unsure, polish(problem, start, iterations, self.tolerance))
 
-    def leap(self, minima: Minimum) -> Minimum:
+    def leap(self, minimum: Minimum) -> Minimum:
         """The same with starts in a valley taken along it, where that is better."""
-        law, unsure = self.problem.law, self.unsure(minima, CLOSE)
+        law, unsure = self.problem.law, self.unsure(minimum, CLOSE)
         if not unsure.size:
-            return minima
-        valley = np.repeat(minima.coordinates[unsure], len(FURTHER), axis=0)
-        leading = self.problem.select(np.repeat(self.owner[unsure], len(FURTHER)))
-        moved = law.further(parameters_of(law, valley), leading.columns, np.tile(FURTHER, len(unsure))[:, None])
+            return minimum
+        current = np.repeat(minimum.coordinates[unsure], len(FURTHER), axis=0)
+        problem = self.problem.select(np.repeat(self.owner[unsure], len(FURTHER)))
+        moved = law.further(parameters_of(law, current), problem.columns, np.tile(FURTHER, len(unsure))[:, None])
         if moved is None:
-            return minima
-        with np.errstate(divide="ignore"):
-            columns = [np.log(moved[q.name]) if q.log else moved[q.name] for q in law.parameters]
-        far = np.concatenate(columns, axis=1)
-        far = np.where(leading.free & np.isfinite(far), far, valley)
-        tried = polish(leading, far, PATIENCE, self.tolerance)
+            return minimum
+        far = coordinates_of(law, moved)
+        far = np.where(problem.free & np.isfinite(far), far, current)
+        tried = polish(problem, far, PATIENCE, self.tolerance)
         by_start = np.where(np.isfinite(tried.objective), tried.objective, np.inf).reshape(len(unsure), len(FURTHER))
         best = np.arange(len(unsure)) * len(FURTHER) + np.argmin(by_start, axis=1)
-        leading = leading.select(best)
-        there = polish(leading, self._newton(leading, tried.coordinates[best]), VALLEY, self.tolerance)
-        better = np.flatnonzero(there.objective < minima.objective[unsure])
-        return minima.replaced(unsure[better], there.select(better))
+        problem = problem.select(best)
+        farther = polish(problem, self._newton(problem, tried.coordinates[best]), VALLEY, self.tolerance)
+        better = np.flatnonzero(farther.objective < minimum.objective[unsure])
+        return minimum.replaced(unsure[better], farther.select(better))
 
     def _newton(self, problem: Problem, start: Array) -> Array:
         # a sum of absolute values has no second derivative

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -154,39 +154,40 @@ class FitResult:
     def from_json(data: Mapping[str, Any]) -> FitResult:
         """A result from `to_json`'s object. Raises DataError naming the key that is missing or wrong."""
         try:
-            law = law_named(data["law"], **data.get("law_options", {}))
-            loss = data["loss"]
+            law, loss = law_named(data["law"], **data.get("law_options", {})), data["loss"]
             return FitResult(
+                **{name: read(data[name]) for name, read in _READERS.items()},
                 law=law,
-                status=Status(data["status"]),
-                parameters={k: ParameterEstimate(**v) for k, v in data["parameters"].items()},
-                derived={k: ParameterEstimate(**v) for k, v in data["derived"].items()},
-                objective=float(data["objective"]),
-                gradient_norm=float(data["gradient_norm"]),
-                starts=int(data["starts"]),
-                starts_agreeing=int(data["starts_agreeing"]),
-                rows=int(data["rows"]),
-                flagged=tuple(Flag(f["row"], f["reason"], f["used"]) for f in data["flagged_rows"]),
-                seconds=float(data["seconds"]),
-                residual=data["residual"],
                 loss=Loss(loss["kind"], loss["delta"], loss["quantile"]),
-                coordinates=np.array(data["coordinates"], dtype=float),
+                flagged=tuple(Flag(f["row"], f["reason"], f["used"]) for f in data["flagged_rows"]),
                 scales=Scales(data["scales"]["columns"], float(data["scales"]["metric"])),
-                not_identified=tuple(data["not_identified"]),
-                at_bound=tuple(data["at_bound"]),
-                warnings=tuple(data["warnings"]),
-                notes=tuple(data["notes"]),
+                residual=data["residual"],
                 interval_method=data["interval_method"],
                 interval=data["interval"],
-                ranges={name: (float(ends[0]), float(ends[1])) for name, ends in data["ranges"].items()},
                 cost=PowerCost(**data["cost"]) if data.get("cost") else None,
-                draws=np.array(data["draws"], dtype=float) if "draws" in data else None,
-                noise=np.array(data["noise"], dtype=float) if data.get("noise") else None,
+                draws=_floats(data["draws"]) if "draws" in data else None,
+                noise=_floats(data["noise"]) if data.get("noise") else None,
             )
         except KeyError as missing:
             raise DataError(f"fit file: key {missing} is missing") from None
         except (TypeError, ValueError, AttributeError) as problem:
             raise DataError(f"fit file: {problem}") from None
+
+
+def _floats(values: Any) -> Array:
+    return np.array(values, dtype=float)
+
+
+def _estimates(data: Mapping[str, Any]) -> dict[str, ParameterEstimate]:
+    return {name: ParameterEstimate(**estimate) for name, estimate in data.items()}
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "status": Status, "parameters": _estimates, "derived": _estimates, "objective": float, "gradient_norm": float,
+    "starts": int, "starts_agreeing": int, "rows": int, "seconds": float, "coordinates": _floats,
+    "not_identified": tuple, "at_bound": tuple, "warnings": tuple, "notes": tuple,
+    "ranges": lambda data: {name: (float(ends[0]), float(ends[1])) for name, ends in data.items()},
+}  # fmt: skip
 
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:

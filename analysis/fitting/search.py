@@ -1,4 +1,4 @@
-"""Which of many minima: polish every start, or try many starts briefly and polish the distinct leaders."""
+"""Which of many minima: try starts briefly, polish the distinct leaders, problems of one law side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import batches, stacked
-from .law import Array
+from .law import Array, Columns
 from .least_absolute import typical_residual
 from .minimiser import Minimum, minimise
 from .polishing import polish, polish_leaders
@@ -22,6 +21,8 @@ FIRST = 6  # times as many leaders as go on to the end are kept after a third of
 SAME = 0.01  # tried starts whose objectives are this close, relatively,
 NEAR = 0.1  # and whose coordinates are this close, relatively above 1, are on the way to one minimum
 MANY_ROWS = 20 * MAX_ROWS
+ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processor's cache
+LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: the rest is padding
 
 
 class Starts(NamedTuple):
@@ -127,3 +128,41 @@ def _distinct(tried: Ended, most: int) -> Ended:
             left &= ~close
     distinct = tried.select(np.array(chosen, dtype=np.int64))
     return replace(distinct, stands_for=np.array(count, dtype=np.int64))
+
+
+def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
+    """Indices `which` of problems, by those that are searched together; starts: how many each problem has.
+
+    Together go problems of similar length with the same loss in scaled units. Least absolute deviations are solved one
+    problem at a time.
+    """
+    out: list[list[int]] = []
+    alike: dict[object, list[int]] = {}
+    for k in sorted(which, key=lambda k: problems[k].target.shape[-1]):
+        alone = k if problems[k].loss.kind == "lad" else None
+        alike.setdefault((problems[k].loss, alone), []).append(k)
+    for group in alike.values():
+        batch: list[int] = []
+        for k in group:
+            count, rows = sum(starts[i] for i in batch) + starts[k], problems[k].target.shape[-1]
+            if batch and (count * rows > ELEMENTS or rows > LONGER * problems[batch[0]].target.shape[-1]):
+                out.append(batch)
+                batch = []
+            batch.append(k)
+        out.append(batch)
+    return out
+
+
+def stacked(problems: Sequence[Problem]) -> Problem:
+    """One problem with the rows of each of K problems, (K, n): shorter ones repeat their last row without weight."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    rows = max(problem.target.shape[-1] for problem in problems)
+    missing = [(0, rows - problem.target.shape[-1]) for problem in problems]
+    return replace(
+        first,
+        columns=Columns.stacked([problem.columns for problem in problems], rows),
+        target=np.stack([np.pad(q.target, pad, mode="edge") for q, pad in zip(problems, missing, strict=True)]),
+        weights=np.stack([np.pad(q.weights, pad) for q, pad in zip(problems, missing, strict=True)]),
+    )

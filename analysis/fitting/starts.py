@@ -38,21 +38,19 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
     scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
     correlation = gram / (scale[:, :, None] * scale[:, None, :])
     scaled = moment / scale
-    ridge = 1e-12
     for mask in range(1, 2**m):
         active = [k for k in range(m) if mask >> k & 1]
         if any(signed[k] and k not in active for k in range(m)):
             continue
-        matrix = correlation[:, active][:, :, active] + ridge * np.eye(len(active))
+        matrix = correlation[:, active][:, :, active] + 1e-12 * np.eye(len(active))
         right = scaled[:, active]
         solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
         feasible = np.all([signed[k] | (solution[:, i] >= 0) for i, k in enumerate(active)], axis=0)
         value = -0.5 * np.einsum("sk,sk->s", solution, right)
         better = feasible & (value < best_value)
         best_value = np.where(better, value, best_value)
-        full = np.zeros((count, m))
-        full[:, active] = solution
-        best = np.where(better[:, None], full, best)
+        best[better] = 0.0
+        best[np.ix_(better, active)] = solution[better]
     return best / scale
 
 

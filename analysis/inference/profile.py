@@ -123,8 +123,7 @@ def _ends(
     limit = np.where(sign < 0, start[index] - problem.lower[index], problem.upper[index] - start[index])
     limit = np.minimum(limit, FARTHEST * scale)
     done = np.zeros(count, dtype=bool)
-    open_end = np.zeros(count, dtype=bool)
-    at_edge = np.zeros(count, dtype=bool)
+    reached = np.full(count, np.nan)  # the distance of the end, once done; not a number where it is open
     for _ in range(ROUNDS):
         distance = np.minimum(distance, limit)
         active = np.flatnonzero(~done)
@@ -145,14 +144,14 @@ def _ends(
         inside[active[better]] = refitted.coordinates[better]
         for position, k in enumerate(active.tolist()):
             if abs(root[position]) < 1e-3:
-                inner[k], done[k] = distance[k], True
+                reached[k], done[k] = distance[k], True
             elif root[position] < 0:
                 inner[k], inner_root[k] = distance[k], root[position]
-                if distance[k] >= limit[k] * (1 - 1e-12):
-                    done[k] = True
-                    bound = problem.lower[index[k]] if sign[k] < 0 else problem.upper[index[k]]
-                    at_edge[k] = np.isfinite(bound) and limit[k] < FARTHEST * scale[k]
-                    open_end[k] = True
+                done[k] = distance[k] >= limit[k] * (1 - 1e-12)
+                bound, q = (problem.lower if sign[k] < 0 else problem.upper)[index[k]], problem.law.parameters[index[k]]
+                # a floor's lower end may be its bound (zero); an exponent or amplitude at its bound is an open end
+                if done[k] and np.isfinite(bound) and limit[k] < FARTHEST * scale[k] and q.linear and not q.log:
+                    reached[k] = limit[k]
             else:
                 outer[k], outer_root[k] = distance[k], root[position]
             if done[k]:
@@ -165,17 +164,9 @@ def _ends(
                 share = -inner_root[k] / (outer_root[k] - inner_root[k])
                 distance[k] = inner[k] + float(np.clip(share, 0.05, 0.95)) * gap
                 if gap < 1e-6 * max(outer[k], 1e-12):
-                    done[k] = True
-    out: list[float | None] = []
-    for k in range(count):
-        if open_end[k]:
-            q = problem.law.parameters[index[k]]
-            # a floor's lower end may be its bound (zero); an exponent or amplitude at its bound is an open end
-            floor = at_edge[k] and q.linear and not q.log
-            out.append(float(start[index[k]] + sign[k] * limit[k]) if floor else None)
-        else:
-            out.append(float(start[index[k]] + sign[k] * (inner[k] if done[k] else distance[k])))
-    return out
+                    reached[k], done[k] = inner[k], True
+    ends = start[index] + sign * np.where(done, reached, distance)
+    return [None if np.isnan(end) else float(end) for end in ends]
 
 
 def with_profile(result: FitResult, interval: float = 0.95) -> FitResult:
@@ -184,15 +175,9 @@ def with_profile(result: FitResult, interval: float = 0.95) -> FitResult:
         note = f"{result.rows} rows are too many to profile: the intervals are those of {result.interval_method}"
         return replace(result, warnings=(*result.warnings, note))
     intervals = profile(result, interval)
-    parameters = {
-        name: replace(old, low=intervals[name].low, high=intervals[name].high)
-        for name, old in result.parameters.items()
-    }
-    opened = [
-        name
-        for name, e in intervals.items()
-        if e.value is not None and name not in result.at_bound and (e.low is None or e.high is None)
-    ]
+    parameters = {k: replace(old, low=intervals[k].low, high=intervals[k].high) for k, old in result.parameters.items()}
+    opened = [name for name, e in intervals.items() if e.value is not None and (e.low is None or e.high is None)]
+    opened = [name for name in opened if name not in result.at_bound]
     warnings = result.warnings
     if opened:
         warnings = (*warnings, f"the profile of {', '.join(opened)} stays low on one side: an open interval end")

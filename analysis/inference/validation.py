@@ -66,10 +66,9 @@ def compute_of(points: Points) -> Array:
         return 6.0 * columns["params"] * columns["tokens"]
     if {"params_non_vocabulary", "params_vocabulary", "tokens"} <= set(columns):
         return 6.0 * (columns["params_non_vocabulary"] + columns["params_vocabulary"]) * columns["tokens"]
-    if "x" in columns:
-        return columns["x"]
-    if "tokens" in columns:
-        return columns["tokens"]
+    for name in ("x", "tokens"):
+        if name in columns:
+            return columns[name]
     raise UsageError("the points have no compute: name flops, params and tokens, or x")
 
 

@@ -1,4 +1,4 @@
-"""The selection rule of docs/validation.md: laws weighted by how well each extrapolates within the data."""
+"""Which laws to trust for an extrapolation: candidates weighted by how well each extrapolates within the data."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def select(
 
     Raises DataError with fewer than LEAST_ROWS + 1 rows, FitError where no candidate can be fitted.
     """
-    named = {law if isinstance(law, str) else law.name: law_named(law) if isinstance(law, str) else law for law in laws}
+    named = {one if isinstance(one, str) else one.name: law_named(one) if isinstance(one, str) else one for one in laws}
     first = next(iter(named.values()))
     points = as_points(first, data, "log")
     if len(points) <= LEAST_ROWS:

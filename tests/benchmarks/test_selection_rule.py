@@ -1,4 +1,4 @@
-"""The selection rule that the benchmark of learning curves judges."""
+"""The selection rule whose figure stands in docs/validation.md."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 
 from analysis.inference.validation import rmsle
 from results.errors import DataError
-from tests.benchmarks.selection_rule import select
+
+from .selection_rule import select
 
 
 def test_selection_weighs_by_hidden_error_and_beats_its_worst_candidate() -> None:
     x = np.geomspace(1e15, 1e20, 60)
-    noise = 0.003 * np.random.default_rng(0).normal(size=60)
-    data = {"x": x, "metric": (1.5 + 4 * (x / 1e15) ** -0.3) * np.exp(noise)}
+    y = 1.5 + 4 * (x / 1e15) ** -0.3
+    data = {"x": x, "metric": y * np.exp(0.003 * np.random.default_rng(0).normal(size=60))}
     seen = {k: v[:40] for k, v in data.items()}
     chosen = select(seen)
     assert sum(chosen.weights.values()) == pytest.approx(1.0)
