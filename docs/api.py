@@ -28,11 +28,17 @@ def render() -> str:
 
 
 def _package(name: str) -> Iterator[str]:
-    module = pdoc.doc.Module(importlib.import_module(name))
+    package = importlib.import_module(name)
+    # Names that are imported on use are put in their place for a while: pdoc reads what is there.
+    added = {public: getattr(package, public) for public in package.__all__ if public not in vars(package)}
+    vars(package).update(added)
+    module = pdoc.doc.Module(package)
     yield f"## {name}\n"
     yield f"{_first(module.docstring)}\n"
-    for public in getattr(module.obj, "__all__", ()):
+    for public in package.__all__:
         yield from _member(public, module.members[public])
+    for public in added:
+        delattr(package, public)
 
 
 def _member(name: str, member: pdoc.doc.Doc[Any]) -> Iterator[str]:
