@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ def _title(member: pdoc.doc.Doc[Any]) -> str:
 
 def _parameters(function: pdoc.doc.Function) -> str:
     shown = [str(p.replace(annotation=inspect.Parameter.empty)) for p in function.signature.parameters.values()]
-    return f"({', '.join(text for text in shown if text not in ('self', 'cls'))})"
+    listed = ", ".join(text for text in shown if text not in ("self", "cls"))
+    # A function as a default shows where it lies in memory.
+    return f"({re.sub('<function .*? at 0x[0-9a-f]+>', '...', listed)})"
 
 
 def _first(text: str) -> str:

@@ -101,13 +101,18 @@ def print_submitted(plan: Plan, report: Submitted) -> None:
 
 def print_summary(plan: Plan, summary: SubmissionSummary) -> None:
     """How a submission ended, and where to look for what failed."""
+    if summary.stopped_by is not None and summary.jobs_go_on:
+        left = sum(outcome.result not in ("done", "diverged", "failed") for outcome in summary.outcomes.values())
+        print(
+            f"{plan.study.name}: left while {left} runs have no end yet; the jobs go on without this command: "
+            "`tokenlaw status` shows how, `tokenlaw cancel` stops them"
+        )
+        return
     shown = [f"{summary.count(name)} {name}" for name in RESULTS if summary.count(name)]
     before = [f"{summary.before} done before"] if summary.before else []
     print(f"{plan.study.name}: {', '.join([*shown, *before]) or 'nothing begun'} in {duration(summary.elapsed)}")
     print_outcomes(plan, {run_id: o for run_id, o in summary.outcomes.items() if o.result in ("failed", "diverged")})
-    if summary.stopped_by is not None and summary.jobs_go_on:
-        print("left before the end; the jobs go on: `tokenlaw status` shows how, `tokenlaw cancel` stops them")
-    elif summary.stopped_by is not None:
+    if summary.stopped_by is not None:
         print("stopped; the same command goes on from the checkpoints")
 
 

@@ -68,9 +68,11 @@ def _is_parsed(block: Block, command: str) -> bool:
 def _points(path: Path) -> None:
     """A table such as a reader of docs/fitting.md has."""
     rng = np.random.default_rng(0)
-    n, d, k = np.exp(rng.uniform(15, 23, 80)), np.exp(rng.uniform(19, 26, 80)), 2.0 ** rng.integers(4, 14, 80)
+    c, ratio = np.repeat(np.geomspace(1e19, 1e23, 10), 8), np.tile(np.geomspace(1, 1000, 8), 10)
+    n = np.sqrt(c / (6 * ratio))
+    d, k = c / (6 * n), 2.0 ** rng.integers(4, 14, 80)
     loss = (1.7 + 400 / n**0.34 + 900 / d**0.3) * np.exp(rng.normal(0, 0.002, 80))
-    pd.DataFrame({"N": n, "D": d, "codebook_size": k, "K": k, "loss": loss}).to_csv(path, index=False)
+    pd.DataFrame({"N": n, "D": d, "C": c, "codebook_size": k, "K": k, "loss": loss}).to_csv(path, index=False)
 
 
 @pytest.fixture
