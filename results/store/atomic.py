@@ -110,10 +110,11 @@ def new_folder(target: Path, fill: Callable[[Path], None]) -> bool:
 
 
 def new_folder_of(target: Path, files: Mapping[str, bytes]) -> bool:
-    """`new_folder` of files with these contents."""
+    """`new_folder` of files with these contents, by their names below it."""
 
     def fill(temporary: Path) -> None:
         for name, content in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             write_synced(temporary / name, content)
 
     return new_folder(target, fill)

@@ -17,8 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,29 +131,23 @@ def _digest(contents: dict[str, bytes]) -> str:
 
 def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], digest: str, commit: str | None) -> None:
     """Write all files beside the target and rename; whoever is first wins, with the same content."""
-    atomic.make_folder(target.parent)
-    prepared = target.parent / f".new-{os.getpid()}-{secrets.token_hex(4)}"
     facts = provenance()
     about = {"hash": digest, "git": facts["git"], "diff": facts["diff"], "code": facts["code"],
              "trainer_git": commit, "created": datetime.now(UTC).isoformat(timespec="seconds"),
              "files": len(contents)}  # fmt: skip
-    with atomic.storage(target):
-        try:
-            for name, content in contents.items():
-                path = prepared / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                # Whoever may not edit the checkout in mid-study shall not edit this by mistake either.
-                path.chmod(modes[name] & 0o555 | stat.S_IRUSR)
-            (prepared / "diff.patch").write_bytes(_diff() if facts["diff"] else b"")
-            atomic.write_synced(prepared / "snapshot.json", (json.dumps(about, indent=1) + "\n").encode())
-            prepared.rename(target)
-        except OSError:
-            if not (target / "snapshot.json").exists():
-                raise
-        finally:
-            shutil.rmtree(prepared, ignore_errors=True)
-    atomic.sync_folder(target.parent)
+
+    def fill(folder: Path) -> None:
+        for name, content in contents.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            # Whoever may not edit the checkout in mid-study shall not edit this by mistake either.
+            path.chmod(modes[name] & 0o555 | stat.S_IRUSR)
+        (folder / "diff.patch").write_bytes(_diff() if facts["diff"] else b"")
+        atomic.write_synced(folder / "snapshot.json", (json.dumps(about, indent=1) + "\n").encode())
+
+    atomic.make_folder(target.parent)
+    atomic.new_folder(target, fill)
 
 
 def _diff() -> bytes:

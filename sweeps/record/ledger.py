@@ -98,19 +98,12 @@ def open_submission(
 
     `files` are further files by their names below the folder.
     """
-    folder = atomic.make_folder(submissions_folder(root))
-    prepared = folder / f".new-{os.getpid()}-{secrets.token_hex(4)}"
     contents = {
         "runs.jsonl": "".join(f"{canonical_json(run)}\n" for run in runs).encode(),
         "submission.json": (json.dumps(asdict(submission), indent=1) + "\n").encode(),
     }
-    with atomic.storage(folder):
-        prepared.mkdir()
-        for name, data in (contents | dict(files or {})).items():
-            (prepared / name).parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_synced(prepared / name, data)
-        prepared.rename(folder / submission.id)
-    atomic.sync_folder(folder)
+    folder = atomic.make_folder(submissions_folder(root))
+    atomic.new_folder_of(folder / submission.id, contents | dict(files or {}))
     return submission
 
 
