@@ -22,7 +22,7 @@ from sweeps.planning.planned_run import planned
 from sweeps.record.attempts import living
 from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.ledger import Submission, load_submission, submissions
-from sweeps.worker.process import WORKER, worker_environment
+from sweeps.worker.process import WORKER, cores, worker_environment
 
 from .base import Request, Submitted
 from .local_scheduler import LocalScheduler
@@ -36,7 +36,7 @@ START_SECONDS = 20.0
 
 
 class LocalBackend:
-    """Processes on this machine, at most `jobs` at a time."""
+    """Processes on this machine, at most `jobs` at a time; as many as it has cores unless told."""
 
     name = "local"
 
@@ -45,8 +45,8 @@ class LocalBackend:
 
         What fails under a supervisor is tried again by the next submission, as on a cluster that is not waited for.
         """
-        request = replace(request, root=request.root.absolute())
         check(request)
+        request = replace(request, root=request.root.absolute(), jobs=request.jobs or cores())
         left = remaining(request, living(request.root, request.runs))
         report = Submitted(len(left.results), under_way=len(left.under_way), aside=left.aside)
         begun = left.ready.keys() | left.under_way

@@ -27,7 +27,6 @@ from .options import (
     StudiesArgument,
     StudyArgument,
     WaitOption,
-    default_jobs,
 )
 from .submitting import carry_out
 
@@ -89,7 +88,9 @@ def demo(
     name = "smoke" if smoke else "fashion"
     plan = _load(name, [], root)
     begun = time.monotonic()
-    code = carry_out(plan, root, "local", jobs=min(jobs or default_jobs(), jobs or 8))
+    from sweeps.worker.process import cores
+
+    code = carry_out(plan, root, "local", jobs=jobs or min(cores(), 8))
     if code:
         raise typer.Exit(code)
     store.write_report(name, root, out, [])
@@ -156,7 +157,6 @@ def submit(
     """Execute what a study lacks. Stopped or killed at any time, the same command goes on; twice, it does nothing."""
     study_plan = _load(study, sets, root)
     _check_trainers(study_plan)
-    jobs = _jobs(cluster, jobs)
     raise typer.Exit(carry_out(study_plan, root, cluster, jobs=jobs, wait=wait, over_limit=over_limit, rerun=rerun))
 
 
@@ -211,9 +211,7 @@ def retry(
     only = failed | {run.run_id for run_id in failed for run in study_plan.dependents[run_id]}
     # A failed generator may wait for a tokenizer that is not done.
     only |= {parent for run_id in failed if (parent := study_plan.by_id[run_id].parent)}
-    code = carry_out(
-        study_plan, root, cluster, jobs=_jobs(cluster, jobs), wait=wait, over_limit=True, only=only, retry=True
-    )
+    code = carry_out(study_plan, root, cluster, jobs=jobs, wait=wait, over_limit=True, only=only, retry=True)
     raise typer.Exit(code)
 
 
@@ -277,11 +275,6 @@ def _load(study: str, sets: Iterable[str] | None, root: Path) -> Plan:
     from sweeps.study.study import load_study
 
     return make_plan(load_study(study, list(sets or ()), root))
-
-
-def _jobs(cluster: str, jobs: int | None) -> int | None:
-    """The cap on parallel runs: this machine's cores unless told, and none on a cluster."""
-    return jobs if jobs is not None or cluster == "slurm" else default_jobs()
 
 
 def _check_trainers(study_plan: Plan) -> None:

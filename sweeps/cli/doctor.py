@@ -16,9 +16,9 @@ from results.provenance import cpu_model
 from results.store import atomic
 from sweeps.record.ledger import check_writable
 from sweeps.text import size
+from sweeps.worker.process import cores
 
 from .finding import Finding, Verdict
-from .options import default_jobs
 from .shadowing import NAMES, shadowed
 
 TRAINING = ("torch", "safetensors")
@@ -37,7 +37,7 @@ def examine(root: Path) -> list[Finding]:
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("ok" if good else "problem", "Python", f"{platform.python_version()} (3.11 or newer is needed)")
-    yield Finding("ok", "machine", f"{cpu_model()}, {default_jobs()} cores, {platform.system()} {platform.release()}")
+    yield Finding("ok", "machine", f"{cpu_model()}, {cores()} cores, {platform.system()} {platform.release()}")
     yield _packages("packages", BASE, "problem", "")
     advice = "; plans, fits and reports work, to train pip install '.[train]' in the clone"
     yield _packages("training", TRAINING, "warning", advice)

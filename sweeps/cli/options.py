@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from results.errors import UsageError
 
 RootOption = Annotated[
     Path, typer.Option("--root", envvar="TOKENLAW_ROOT", help="Data root: everything that is measured lies below it.")
@@ -30,7 +27,6 @@ JobsOption = Annotated[
         "--jobs", "-j", min=1, help="Runs at a time; default: the number of cores (on SLURM, of each array: no cap)."
     ),
 ]
-CLUSTERS = ("local", "slurm", "debug")
 ClusterOption = Annotated[
     str,
     typer.Option("--cluster", help="Where the runs happen: local, slurm, or debug (one by one in this process)."),
@@ -39,16 +35,3 @@ WaitOption = Annotated[
     bool, typer.Option("--wait", help="Stay until the end, show progress, and try again what failed.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine form.")]
-
-
-def default_jobs() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def check_cluster(cluster: str) -> None:
-    """Raise UsageError for a cluster that there is not."""
-    if cluster not in CLUSTERS:
-        raise UsageError(f"--cluster = {cluster!r} is not allowed; allowed: {', '.join(CLUSTERS)}")

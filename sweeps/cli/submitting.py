@@ -43,16 +43,9 @@ def carry_out(
     from sweeps.backends.base import Request, prepared
     from sweeps.backends.named import backend
     from sweeps.backends.progress import view
-    from sweeps.backends.submission import prepare_training
+    from sweeps.backends.submission import check, prepare_training
     from sweeps.record import trainer_code
 
-    other = trainer_code.done_with_other_code(plan, root)
-    if rerun and other:
-        moved = trainer_code.rerun(plan, root, other, "the trainer's code has changed (--rerun)")
-        aside = root / "store" / ".superseded"
-        print(f"{plan.study.name}: {len(moved)} results set aside in {aside}; their runs are trained again")
-    elif other:
-        print(f"{plan.study.name}: {trainer_code.notice(other)}")
     chosen = backend(cluster)
     debug = cluster == "debug"
     # What is executed in this process is watched by itself, and prints here.
@@ -62,6 +55,15 @@ def carry_out(
         prepare=prepared if worker else prepare_training,
         say=lambda line: print(line, file=sys.stdout if debug else sys.stderr, flush=True),
     )  # fmt: skip
+    # What is wrong with the request is told before anything is set aside.
+    check(request)
+    other = trainer_code.done_with_other_code(plan, root)
+    if rerun and other:
+        moved = trainer_code.rerun(plan, root, other, "the trainer's code has changed (--rerun)")
+        aside = root / "store" / ".superseded"
+        print(f"{plan.study.name}: {len(moved)} results set aside in {aside}; their runs are trained again")
+    elif other:
+        print(f"{plan.study.name}: {trainer_code.notice(other)}")
     submitted = chosen.submit(request)
     begun = submitted.submission is not None or submitted.under_way > 0
     if not wait or submitted.arrays or (not begun and not submitted.aside):

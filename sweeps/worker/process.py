@@ -1,4 +1,4 @@
-"""How the process of a worker is started: its command, and its environment."""
+"""How the process of a worker is started: its command, its environment, and how many there is room for."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def worker_environment(threads: int, code: Path = HOME) -> dict[str, str]:
         inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(HOME)]
         environment["PYTHONPATH"] = os.pathsep.join([str(code), *inherited])
     return environment
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -15,7 +15,9 @@ from sweeps.backends.standing import Standing
 from sweeps.backends.status import collect
 from sweeps.planning.plan import make_plan
 from sweeps.record.attempts import attempts_at
+from sweeps.record.ledger import submissions
 from sweeps.study.study import load_study
+from sweeps.worker.process import cores
 
 if TYPE_CHECKING:
     from tests.sweeps.conftest import Sweep
@@ -203,3 +205,10 @@ def test_tokenizers_are_shared_between_studies(sweep: Sweep, tmp_path: Path) -> 
     left = [run for run in plan.runs if run.run_id not in sweep.store.finished()]
     assert [run.size for run in left] == ["M", "M"]
     assert sweep.submit().count("done") == 2
+
+
+def test_without_a_cap_as_many_go_as_there_are_cores(sweep: Sweep) -> None:
+    sweep.behave(all={"steps": 2, "seconds": 0.01})
+    summary = sweep.submit(jobs=None)  # type: ignore[arg-type]
+    assert summary.count("done") == len(sweep.plan.runs)
+    assert submissions(sweep.root)[0].jobs == cores()
