@@ -32,7 +32,7 @@ class Request:
     """What a backend is asked for.
 
     only        ids of the runs to execute; None for all
-    jobs        most runs (on a cluster: jobs of an array) at a time; None: the cores of this machine, on a cluster no cap
+    jobs        most runs (on a cluster: jobs of an array) at a time; None: the cores of this machine, or no cap there
     retry       failures count anew
     again       whoever watches stays with what fails, and tries it again as often as the study grants
     wait        the process that submits stays to watch
