@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from types import MappingProxyType
+
 import numpy as np
 
 from results.errors import UsageError
@@ -174,6 +176,7 @@ class DataConstrained(Law):
     formula = "L = E + A/N'^alpha + B/D'^beta, X' = U + U R (1 - exp(-(X/U - 1)/R))"
     source = "Muennighoff et al. 2023, arXiv 2305.16264, section 3.1"
     columns = ("params", "tokens", "unique_tokens")
+    scaled_with: Mapping[str, str] = MappingProxyType({"unique_tokens": "tokens"})
     floor_parameter = "E"
     parameters = (
         floor_of(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ Array = NDArray[np.floating[Any]]
 Values = Mapping[str, Array]
 UnitPower = float | Callable[[Values], Array]
 
+MAX_GRID = 1500
 LOSS = "loss"  # the unit of the predicted quantity, whatever metric it is
 
 
@@ -42,14 +44,14 @@ class Parameter:
 
 
 class Columns:
-    """The explaining columns of n rows, scaled, with their logarithms computed once.
+    """The explaining columns of n rows, scaled, with what follows from them alone computed once.
 
     A column has shape (n,); where each of S resamples has rows of its own, (S, n). Laws work on them elementwise.
     """
 
     def __init__(self, values: Mapping[str, Array]) -> None:
         self._values = dict(values)
-        self._logs: dict[str, Array] = {}
+        self._derived: dict[Hashable, Array] = {}
 
     def value(self, name: str) -> Array:
         """The column, shape (n,) or (S, n)."""
@@ -57,9 +59,13 @@ class Columns:
 
     def log(self, name: str) -> Array:
         """The natural logarithm of the column, shape (n,) or (S, n)."""
-        if name not in self._logs:
-            self._logs[name] = np.log(self._values[name])
-        return self._logs[name]
+        return self.derived(name, lambda columns: np.log(columns.value(name)))
+
+    def derived(self, key: Hashable, compute: Callable[[Columns], Array]) -> Array:
+        """What `compute` makes of the columns row by row, shape (n,) or (S, n); computed once for each `key`."""
+        if key not in self._derived:
+            self._derived[key] = compute(self)
+        return self._derived[key]
 
     def rows(self, chosen: slice | NDArray[np.int64]) -> Columns:
         """The same columns for some of the rows."""
@@ -84,7 +90,7 @@ class Columns:
 
     def _each(self, change: Callable[[Array], Array]) -> Columns:
         cut = Columns({name: change(column) for name, column in self._values.items()})
-        cut._logs = {name: change(column) for name, column in self._logs.items()}
+        cut._derived = {key: change(column) for key, column in self._derived.items()}
         return cut
 
 
@@ -103,6 +109,8 @@ class Law(ABC):
     parameters: tuple[Parameter, ...]
     metric_columns: tuple[str, ...] = ()  # columns in the unit of the metric (a floor), scaled with it
     constant_columns: Mapping[str, float] = MappingProxyType({})  # columns that the law itself fills with a number
+    signed_columns: tuple[str, ...] = ()  # columns that may be negative or 0
+    scaled_with: Mapping[str, str] = MappingProxyType({})  # columns divided by the scale of another, and of which
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
     floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
@@ -137,6 +145,21 @@ class Law(ABC):
     def derived(self, p: Values) -> dict[str, Array]:
         """Quantities that follow from the parameters alone (natural units), such as a = beta / (alpha + beta)."""
         return {}
+
+    def starting_grid(self, fixed: Mapping[str, float]) -> dict[str, Array]:
+        """Values of the non-linear parameters, each (S,), at which the linear ones are solved for.
+
+        All combinations of the parameters' grids, or a fixed pseudo-random subset where these are too many.
+        """
+        searched = [q for q in self.parameters if not q.linear]
+        axes = [[fixed[q.name]] if q.name in fixed else list(q.grid) for q in searched]
+        size = int(np.prod([len(axis) for axis in axes], dtype=float))
+        if size <= MAX_GRID:
+            points = np.array(list(product(*axes)), dtype=float).reshape(size, len(axes))
+        else:
+            draw = np.random.Generator(np.random.PCG64(20240404))  # a constant: the same law has the same grid
+            points = np.stack([draw.choice(axis, MAX_GRID) for axis in axes], axis=1)
+        return {q.name: points[:, k] for k, q in enumerate(searched)}
 
     def basins(self, grid: Values) -> list[Array]:
         """Labels, each (S,), of grid points that may lead to different minima: the best of each combination starts."""

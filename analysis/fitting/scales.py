@@ -29,11 +29,11 @@ class Scales:
             metric = float(np.max(np.abs(points.metric))) or 1.0
         scales = {}
         for name in law.columns:
-            unit = "tokens" if name == "unique_tokens" else name
+            unit = law.scaled_with.get(name, name)
             if name in law.metric_columns:
                 scales[name] = metric
             elif unit in units:
-                base = points.columns.get(unit, points.columns[name])
+                base = points.columns[unit]
                 scales[name] = float(np.exp(np.sum(weights * np.log(base))))
             else:
                 scales[name] = 1.0

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .law import Array, Law
 from .problem import Problem, coordinates_of, parameters_of
 
-MAX_GRID = 1500
 MAX_ROWS = 4000  # more rows than these do not make a better start
-
-
-def grid_of(law: Law, fixed: dict[str, float]) -> dict[str, Array]:
-    """The grid over the non-linear parameters, each (S,); thinned to a fixed pseudo-random subset where too large."""
-    axes = [[fixed[q.name]] if q.name in fixed else list(q.grid) for q in law.parameters if not q.linear]
-    names = [q.name for q in law.parameters if not q.linear]
-    size = int(np.prod([len(axis) for axis in axes], dtype=float))
-    if size <= MAX_GRID:
-        points = np.array(list(product(*axes)), dtype=float).reshape(size, len(axes))
-    else:
-        draw = np.random.Generator(np.random.PCG64(20240404))  # a constant: the same law has the same grid
-        points = np.stack([draw.choice(axis, MAX_GRID) for axis in axes], axis=1)
-    return {name: points[:, k] for k, name in enumerate(names)}
 
 
 def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
@@ -38,10 +22,10 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
     scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
     correlation = gram / (scale[:, :, None] * scale[:, None, :])
     scaled = moment / scale
-    for mask in range(1, 2**m):
-        active = [k for k in range(m) if mask >> k & 1]
-        if any(signed[k] and k not in active for k in range(m)):
-            continue
+    bounded = [k for k in range(m) if not signed[k]]
+    for mask in range(0 if any(signed) else 1, 2 ** len(bounded)):
+        off = {k for i, k in enumerate(bounded) if not mask >> i & 1}
+        active = [k for k in range(m) if k not in off]
         matrix = correlation[:, active][:, :, active] + 1e-12 * np.eye(len(active))
         right = scaled[:, active]
         solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
@@ -65,7 +49,7 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
         chosen = np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
         columns, metric, weights = columns.rows(chosen), metric[chosen], weights[chosen]
         n = MAX_ROWS
-    grid = grid_of(law, fixed)
+    grid = law.starting_grid(fixed)
     size = next(iter(grid.values())).shape[0] if grid else 1
     starts, values = [], []
     chunk = max(1, 2_000_000 // n)
