@@ -69,7 +69,7 @@ class FormulaLaw(Law):
         self._check_cancelled(names)
         alone = self.structure.alone
         self.floor_parameter = alone if alone in self.names else None
-        self.screening = 0 if len(self.structure.searched) <= 2 else 24
+        self.screening = 0 if len(self.structure.searched) <= 2 else min(128, 8 * 2 ** len(self.structure.searched))
 
     # --- what the text says ---
 
