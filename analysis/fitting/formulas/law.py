@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from results.errors import UsageError
 from .grammar import Source, Tree, parse
 from .structure import Structure, Use, positive_names, uses_of
 from .tape import Tape
-from .units import units_of
+from .units import Units, units_of
 
 METRIC_NAMES = ("L", "loss", "y")
 """What the metric may be called in a formula: to the left of the equals sign."""
@@ -49,22 +47,21 @@ class FormulaLaw(Law):
         self.columns = tuple(columns.split(",") if isinstance(columns, str) and columns else columns)
         self.bounds = _bounds_read(bounds) if isinstance(bounds, str) else dict(bounds)
         left, right = parse(self._source)
-        self._check_left(left, right)
-        names = right.names()
+        tree = self._solved_for(left, right)
+        names = tree.names()
         self._check_names(names)
-        self.formula = f"L = {self._source.text[right.place[0] : right.place[1]]}"
-        free = [name for name in names if name not in self.columns]
+        free = [name for name in names if name not in (*self.columns, self.metric_name)]
         below = {name for name, (lower, _) in self.bounds.items() if lower < 0}
-        positive = (positive_names(right) | {name for name, (lower, _) in self.bounds.items() if lower > 0}) - below
+        positive = (positive_names(tree) | {name for name, (lower, _) in self.bounds.items() if lower > 0}) - below
         self.signed_columns = tuple(name for name in self.columns if name not in positive)
-        self.tape = Tape(self._source, right, self.columns, positive)
-        self.structure = Structure(self.tape, free)
+        self.tape = Tape(self._source, tree, self.columns, positive)
+        self.structure = self._structure(free)
         natural = {name for name, ends in self.bounds.items() if not set(ends) <= {0.0, np.inf, -np.inf}}
-        self.units = units_of(right, self.columns, frozenset(self.signed_columns))
+        self.units = self._units(left, right, frozenset(self.signed_columns))
         touched = frozenset(key for name in natural for key in self.units.parameters.get(name, {}))
         if touched:  # a bound in natural units is one in scaled units where nothing is scaled
-            self.units = units_of(right, self.columns, frozenset(self.signed_columns) | touched)
-        uses = uses_of(right, self.columns)
+            self.units = self._units(left, right, frozenset(self.signed_columns) | touched)
+        uses = uses_of(tree, self.columns)
         self.parameters = tuple(self._parameter(name, uses[name], name in positive) for name in free)
         self._check_cancelled(names)
         alone = self.structure.alone
@@ -73,14 +70,22 @@ class FormulaLaw(Law):
 
     # --- what the text says ---
 
-    def _check_left(self, left: Tree | None, right: Tree) -> None:
-        if left is None:
-            return
-        if left.kind != "name" or left.value in self.columns:
-            self._source.fail(left.place, f"left of = stands the metric, by a name such as {METRIC_NAMES[0]}")
-        again = right.names().get(str(left.value))
-        if again is not None:
-            self._source.fail(again, f"{left.value!r} is the metric; it cannot explain itself")
+    metric_name: str | None = None
+
+    def _solved_for(self, left: Tree | None, right: Tree) -> Tree:
+        """The part of the formula that is the metric."""
+        if left is not None:
+            again = right.names().get(str(left.value))
+            if again is not None:
+                self._source.fail(again, f"{left.value!r} is the metric; it cannot explain itself")
+        self.formula = f"L = {self._source.text[right.place[0] : right.place[1]]}"
+        return right
+
+    def _structure(self, free: Sequence[str]) -> Structure:
+        return Structure(self.tape, free)
+
+    def _units(self, left: Tree | None, right: Tree, unscaled: frozenset[str]) -> Units:
+        return units_of(right, self.columns, unscaled)
 
     def _check_names(self, names: Mapping[str, tuple[int, int]]) -> None:
         for column in self.columns:
@@ -90,32 +95,32 @@ class FormulaLaw(Law):
             if name not in names or name in self.columns:
                 allowed = ", ".join(other for other in names if other not in self.columns)
                 raise UsageError(f"bound {name}: {self.text!r} has no parameter {name!r}; it has {allowed}")
-        if not set(names) - set(self.columns):
+        if not set(names) - {*self.columns, self.metric_name}:
             raise UsageError(f"law: {self.text!r} has no parameter to fit")
         if not self.columns:
             listed = ", ".join(names)
-            raise UsageError(f"law: no name in {self.text!r} is a column; say which of {listed} are (--column NAME=COLUMN)")
+            raise UsageError(
+                f"law: no name in {self.text!r} is a column; say which of {listed} are (--column NAME=COLUMN)"
+            )
 
     def _parameter(self, name: str, use: Use, positive: bool) -> Parameter:
-        lower, upper = self.bounds.get(name, (None, None))
-        unit = {key: power for key, power in self.units.parameters.get(name, {}).items()}
-        if name in self.structure.linear:
-            return Parameter(name, -np.inf if lower is None else lower, np.inf if upper is None else upper, linear=True, unit=unit)
-        if lower is None or upper is None:
+        lower, upper = self.bounds.get(name, (-np.inf, np.inf))
+        unit = self.units.parameters.get(name, {})
+        if name not in self.bounds:
             if use.exponent:
                 lower, upper = (SMALLEST if positive else 0.0 if use.falling else -EXPONENT), EXPONENT
-            elif positive:
-                lower, upper = 1.0 / LARGEST, LARGEST
             else:
-                lower, upper = -np.inf, np.inf
-        log = lower > 0
-        return Parameter(name, lower, upper, log=log, unit=unit)
+                lower, upper = (1.0 / LARGEST, LARGEST) if positive else (-np.inf, np.inf)
+        return Parameter(name, lower, upper, log=lower > 0, linear=name in self.structure.linear, unit=unit)
 
     def _check_cancelled(self, names: Mapping[str, tuple[int, int]]) -> None:
         """A parameter whose slope is 0 whatever the values."""
         draw = np.random.Generator(np.random.PCG64(11))  # a constant: a formula is refused always or never
         x = Columns({name: np.exp(draw.normal(0, 2, TRIALS)) for name in self.columns})
-        p = {name: np.exp(draw.normal(0, 0.7, (TRIALS, 1))) for name in self.names}
+        p = {
+            name: np.exp(draw.normal(0, 0.7, (TRIALS, 1)))
+            for name in {*self.names} | self.tape.operations[self.tape.root].parameters
+        }
         with np.errstate(all="ignore"):
             values = self.tape.values(p, x)
             slopes = self.tape.slopes(values)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from .tape import Tape
 
 GRID_MOST = 2048
 FLOORS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.97)
-"""Shares of the smallest metric at which a floor under an exponential starts."""
+"""Shares of the smallest metric at which a floor starts that is not a linear parameter."""
+CEILINGS = (1.003, 1.01, 1.03, 1.1, 1.3, 2.0)
+"""Shares of the largest metric at which a ceiling starts."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,17 @@ class Structure:
     log(metric - other terms) is linear in them.
     """
 
-    def __init__(self, tape: Tape, names: Sequence[str]) -> None:
-        self.tape, self.names = tape, tuple(names)
+    def __init__(
+        self,
+        tape: Tape,
+        names: Sequence[str],
+        logarithms: Collection[str] = (),
+        floors: Collection[str] = (),
+        ceilings: Collection[str] = (),
+    ) -> None:
+        """logarithms: parameters that count by their logarithm. floors, ceilings: what bounds the metric."""
+        self.tape, self.names, self.logarithms = tape, tuple(names), frozenset(logarithms)
+        self._ceilings = frozenset(ceilings)
         direct = self._linear(tape.root)
         within = self._within_exponential()
         self.exponential = None
@@ -109,22 +120,16 @@ class Structure:
         self.searched = tuple(name for name in names if name not in self.linear)
         constant = [name for name in direct if self._is_alone(name)]
         self.alone = constant[0] if len(constant) == 1 else None
-        self._floors = tuple(name for name in direct if name in self.searched)
+        self._floors = frozenset(floors) | {name for name in direct if name in self.searched}
 
     def _linear(self, root: int) -> tuple[str, ...]:
         """Parameters in which the formula is linear, all of them together; the first ones where not all can be."""
         chosen: tuple[str, ...] = ()
-        present = self._names_below(root)
+        present = self.tape.operations[root].parameters
         for name in self.names:
             if name in present and self._degree(root, {*chosen, name}) <= 1:
                 chosen = (*chosen, name)
         return chosen
-
-    def _names_below(self, root: int) -> set[str]:
-        operation = self.tape.operations[root]
-        if operation.kind == "parameter":
-            return {str(operation.value)}
-        return {name for part in operation.of for name in self._names_below(part)}
 
     def _degree(self, number: int, names: set[str]) -> float:
         """The degree of a step as a polynomial in these parameters; infinite where it is none."""
@@ -133,7 +138,9 @@ class Structure:
             operation = self.tape.operations[at]
             of = [degrees[part] for part in operation.of]
             if operation.kind == "parameter":
-                degrees[at] = 1.0 if operation.value in names else 0.0
+                degrees[at] = np.inf if operation.value in self.logarithms & names else float(operation.value in names)
+            elif operation.kind == "log" and self._is_logarithm(operation.of[0], names):
+                degrees[at] = 1.0
             elif not any(of):
                 degrees[at] = 0.0
             elif operation.kind in ("+", "-", "neg"):
@@ -147,6 +154,10 @@ class Structure:
             else:
                 degrees[at] = np.inf
         return degrees[number]
+
+    def _is_logarithm(self, number: int, names: set[str]) -> bool:
+        operation = self.tape.operations[number]
+        return operation.kind == "parameter" and operation.value in self.logarithms & names
 
     def _is_alone(self, name: str) -> bool:
         """Whether the parameter is a term by itself."""
@@ -173,7 +184,7 @@ class Structure:
             operation = self.tape.operations[term]
             if operation.kind != "exp" or sign < 0:
                 continue
-            elsewhere = {name for other, _ in terms if other != term for name in self._names_below(other)}
+            elsewhere = {name for other, _ in terms if other != term for name in self.tape.operations[other].parameters}
             inside = tuple(name for name in self._linear(operation.of[0]) if name not in elsewhere)
             if len(inside) > 1:
                 return term, inside
@@ -199,6 +210,17 @@ class Structure:
         target = np.log(left) - values[inner]
         return [np.asarray(slopes[name]) for name in self.linear], target, (left / metric) ** 2
 
+    def residual_system(self, p: Values, x: Columns, metric_name: str) -> tuple[list[Array], Array, Array] | None:
+        """The same for an equation, log(left) - log(right) = 0, at the metric that was seen."""
+        if not self.linear:
+            return None
+        rows = max(len(value) for value in p.values())
+        at_zero = {name: np.full((rows, 1), float(name in self.logarithms)) for name in self.linear}
+        values = self.tape.values({**p, **at_zero}, x)
+        slopes = self.tape.slopes(values)
+        relative = slopes[metric_name] * p[metric_name]
+        return [np.asarray(slopes[name]) for name in self.linear], -values[self.tape.root], 1.0 / np.square(relative)
+
     # --- where to start ---
 
     def grid(self, parameters: Sequence[Parameter], fixed: Mapping[str, float]) -> dict[str, Array]:
@@ -212,8 +234,9 @@ class Structure:
 
     def _spread(self, q: Parameter, unit: Array) -> Array:
         """Values of a parameter for shares (S,) of its usual range."""
-        if q.name in self._floors:
-            return np.asarray(FLOORS)[(unit * len(FLOORS)).astype(int)]
+        for names, shares in ((self._floors, FLOORS), (self._ceilings, CEILINGS)):
+            if q.name in names:
+                return np.asarray(shares)[(unit * len(shares)).astype(int)]
         lower, upper = q.lower, q.upper
         if q.log:
             low, high = max(lower, 1e-3), min(upper, 1e3)
@@ -227,8 +250,9 @@ class Structure:
         return np.clip(np.sign(unit - 0.5) * size, lower, upper)
 
     def to_data(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
-        """Floors from shares of the smallest metric to the metric's unit."""
-        return {name: value * metric.min() if name in self._floors else value for name, value in p.items()}
+        """Floors and ceilings from shares of the smallest and the largest metric to the metric's unit."""
+        ends = dict.fromkeys(self._floors, metric.min()) | dict.fromkeys(self._ceilings, metric.max())
+        return {name: value * ends.get(name, 1.0) for name, value in p.items()}
 
 
 def _low_discrepancy(count: int, dimensions: int) -> Array:

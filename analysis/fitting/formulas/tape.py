@@ -27,15 +27,15 @@ _BINARY: dict[str, Callable[[Number, Number], Number]] = {
 class Operation:
     """One step: `kind` on the results of earlier steps `of`; a number, column or parameter has none.
 
-    columns, parameters: whether the result depends on any. positive: whether it is above 0 whatever they are.
-    place: where it stands in the formula.
+    columns: whether the result depends on any; parameters: those that it depends on. positive: whether it is above 0
+    whatever they are. place: where it stands in the formula.
     """
 
     kind: str
     of: tuple[int, ...] = ()
     value: float | str = 0.0
     columns: bool = False
-    parameters: bool = False
+    parameters: frozenset[str] = frozenset()
     positive: bool = False
     place: tuple[int, int] = (0, 0)
 
@@ -125,7 +125,7 @@ class Tape:
         operation = self.operations[of]
         if operation.kind == "exp":
             return operation.of[0]
-        if operation.positive and operation.kind in ("*", "/") and not operation.columns:
+        if operation.positive and operation.kind in ("*", "/"):
             kind = "+" if operation.kind == "*" else "-"
             return self._add(kind, tuple(self._logarithm(part, place) for part in operation.of), place)
         return self._add("log", (of,), place)
@@ -152,7 +152,9 @@ class Tape:
                     of,
                     value,
                     columns=kind == "column" or any(part.columns for part in parts),
-                    parameters=kind == "parameter" or any(part.parameters for part in parts),
+                    parameters=frozenset([str(value)] if kind == "parameter" else []).union(
+                        *(part.parameters for part in parts)
+                    ),
                     positive=self._is_positive(kind, parts, value),
                     place=place,
                 )
@@ -225,9 +227,12 @@ class Tape:
 
         return x.derived((self, number), compute)
 
-    def slopes(self, values: Mapping[int, Number], of: int | None = None) -> dict[str, Number]:
-        """The derivative of the formula, or of a step, in each of its parameters, from the results of all steps."""
+    def slopes(
+        self, values: Mapping[int, Number], of: int | None = None, names: frozenset[str] | None = None
+    ) -> dict[str, Number]:
+        """The derivative of the formula, or of a step, in its parameters (or some), from the results of all steps."""
         pending: dict[int, Number] = {self.root if of is None else of: 1.0}
+        names = self.operations[self.root].parameters if names is None else names
         slopes: dict[str, Number] = {}
         for number in reversed(self._order):
             adjoint = pending.pop(number, None)
@@ -238,7 +243,7 @@ class Tape:
                 slopes[str(operation.value)] = adjoint
                 continue
             for part, slope in self._pulled(operation, number, values, adjoint):
-                if self.operations[part].parameters:
+                if self.operations[part].parameters & names:
                     pending[part] = pending[part] + slope if part in pending else slope
         return slopes
 
@@ -251,7 +256,7 @@ class Tape:
         if len(of) == 1:
             return [(of[0], _by_one(kind, adjoint, value, first))]
         second = values[of[1]]
-        wanted = [self.operations[part].parameters for part in of]
+        wanted = [bool(self.operations[part].parameters) for part in of]
         both: list[Number | None] = [None, None]
         if kind == "+":
             both = [adjoint, adjoint]

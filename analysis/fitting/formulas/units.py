@@ -195,7 +195,7 @@ class _Walk:
     def _require_product(self, tree: Tree, unit: Unit) -> None:
         whole = unit
         unknown: list[tuple[Tree, float]] = []
-        for factor, sign in _factors(tree, 1.0):
+        for factor, sign in factors(tree, 1.0):
             for exponent in _exponents(factor):
                 self.require(exponent, {})
             known = self.known(factor)
@@ -223,14 +223,14 @@ def _exponent(tree: Tree) -> Tree:
     return tree.parts[1] if tree.kind == "^" else _HALF
 
 
-def _factors(tree: Tree, sign: float) -> list[tuple[Tree, float]]:
+def factors(tree: Tree, sign: float) -> list[tuple[Tree, float]]:
     """The factors of a product, with -1 for those that divide."""
     if tree.kind == "neg":
-        return _factors(tree.parts[0], sign)
+        return factors(tree.parts[0], sign)
     if tree.kind not in ("*", "/"):
         return [(tree, sign)]
     first, second = tree.parts
-    return _factors(first, sign) + _factors(second, sign if tree.kind == "*" else -sign)
+    return factors(first, sign) + factors(second, sign if tree.kind == "*" else -sign)
 
 
 def _exponents(tree: Tree) -> list[Tree]:
