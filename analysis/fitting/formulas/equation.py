@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.fitting.law import Array, Columns, Law, Values
-from results.errors import UsageError
+from analysis.fitting.law import Array, Columns, Values
 
 from .grammar import Source, Tree, parse
 from .law import METRIC_NAMES, Bounds, FormulaLaw
@@ -131,7 +130,7 @@ class EquationLaw(FormulaLaw):
             return metric, np.asarray(values[self.tape.root]), by_metric * slope
 
         for _ in range(STEPS):
-            metric, apart, slope = at(t)
+            _, apart, slope = at(t)
             too_high = (apart > 0) == (slope > 0)
             high, low = np.where(too_high, t, high), np.where(too_high, low, t)
             step = t - apart / slope
@@ -151,10 +150,6 @@ class EquationLaw(FormulaLaw):
     def complete(self, p: Values, coefficients: Mapping[str, Array]) -> dict[str, Array]:
         logs = self.structure.logarithms
         return {**p, **{k: np.exp(np.clip(v, -600, 600)) if k in logs else v for k, v in coefficients.items()}}
-
-    @property
-    def free_coefficients(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self.structure.logarithms)
 
 
 def _logarithms(tree: Tree, sign: float) -> list[tuple[Tree, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 from results.errors import UsageError
@@ -224,7 +225,7 @@ def _tokens(source: Source) -> list[_Token]:
             kind, begin = "name", begin - 1
         tokens.append(_Token(kind, match.group(match.lastgroup or ""), (begin, at)))
     # a name that begins within a number is a number written otherwise (3B, 1e9x)
-    for number, name in zip(tokens, tokens[1:], strict=False):
+    for number, name in pairwise(tokens):
         if number.kind == "number" and name.kind == "name" and number.place[1] == name.place[0]:
             source.fail((number.place[0], name.place[1]), f"{number.text + name.text!r} is neither a number nor a name")
     return [*tokens, _Token("end", "", (len(text), len(text)))]

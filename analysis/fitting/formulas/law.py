@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.fitting.law import LOSS, Array, Columns, Law, Parameter, Values
+from analysis.fitting.law import Array, Columns, Law, Parameter, Values
 from results.errors import UsageError
 
 from .grammar import Source, Tree, parse
@@ -62,6 +62,8 @@ class FormulaLaw(Law):
         if touched:  # a bound in natural units is one in scaled units where nothing is scaled
             self.units = self._units(left, right, frozenset(self.signed_columns) | touched)
         uses = uses_of(tree, self.columns)
+        self.scaled_with = self.units.together
+        self.free_coefficients = tuple(self.structure.logarithms)
         self.parameters = tuple(self._parameter(name, uses[name], name in positive) for name in free)
         self._check_cancelled(names)
         alone = self.structure.alone
@@ -150,10 +152,6 @@ class FormulaLaw(Law):
 
     def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
         return self.structure.to_data(p, x, metric)
-
-    @property
-    def scaled_with(self) -> Mapping[str, str]:
-        return self.units.together
 
     def options(self) -> dict[str, float | str | int]:
         return {"text": self.text, "columns": ",".join(self.columns), "bounds": _bounds_text(self.bounds)}

@@ -202,13 +202,14 @@ class Structure:
         root = self.tape.root
         if self.exponential is None:
             slopes = self.tape.slopes(values)
-            return [np.asarray(slopes[name]) for name in self.linear], metric - values[root], 1.0 / metric**2
+            basis = [np.asarray(slopes[name]) for name in self.linear]
+            return basis, np.asarray(metric - values[root]), 1.0 / metric**2
         inner = self.tape.operations[self.exponential].of[0]
         slopes = self.tape.slopes(values, inner)
         rest = values[root] - values[self.exponential]
         left = np.maximum(metric - rest, 1e-3 * np.abs(metric))
         target = np.log(left) - values[inner]
-        return [np.asarray(slopes[name]) for name in self.linear], target, (left / metric) ** 2
+        return [np.asarray(slopes[name]) for name in self.linear], np.asarray(target), np.square(left / metric)
 
     def residual_system(self, p: Values, x: Columns, metric_name: str) -> tuple[list[Array], Array, Array] | None:
         """The same for an equation, log(left) - log(right) = 0, at the metric that was seen."""
@@ -219,7 +220,8 @@ class Structure:
         values = self.tape.values({**p, **at_zero}, x)
         slopes = self.tape.slopes(values)
         relative = slopes[metric_name] * p[metric_name]
-        return [np.asarray(slopes[name]) for name in self.linear], -values[self.tape.root], 1.0 / np.square(relative)
+        basis = [np.asarray(slopes[name]) for name in self.linear]
+        return basis, np.asarray(-values[self.tape.root]), np.asarray(1.0 / np.square(relative))
 
     # --- where to start ---
 

@@ -66,15 +66,13 @@ class Tape:
             role = "column" if name in self._columns else "parameter"
             return self._add(role, (), place, value=name)
         parts = tuple(self._built(part) for part in tree.parts)
-        if kind == "^":
-            return self._power(*parts, place)
-        if kind == "/":
-            return self._quotient(*parts, place)
+        if kind in ("^", "/"):
+            return (self._power if kind == "^" else self._quotient)(parts[0], parts[1], place)
+        if kind == "log":
+            return self._logarithm(parts[0], place)
         if kind in ("log2", "log10"):
             scale = self._number(1.0 / math.log(2.0 if kind == "log2" else 10.0), place)
-            return self._add("*", (scale, self._logarithm(*parts, place)), place)
-        if kind == "log":
-            return self._logarithm(*parts, place)
+            return self._add("*", (scale, self._logarithm(parts[0], place)), place)
         return self._add(kind, parts, place)
 
     def _number(self, value: float, place: tuple[int, int]) -> int:

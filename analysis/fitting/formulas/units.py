@@ -11,7 +11,8 @@ from analysis.fitting.law import LOSS, Array, UnitPower, Values
 
 from .grammar import Tree
 
-Power = Callable[[Values], Array]
+Number = Array | np.float64
+Power = Callable[[Values], Number]
 Unit = dict[str, Power]
 """The power of each column (or LOSS) in a quantity, as a function of the parameters: exponents may be among them."""
 
@@ -251,7 +252,7 @@ def _product(power: Power, exponent: Tree, inverse: bool) -> Power:
     return lambda p: power(p) * number_of(exponent, p)
 
 
-def number_of(tree: Tree, p: Values) -> Array:
+def number_of(tree: Tree, p: Values) -> Number:
     """The value of a part that has no columns, for parameters p of any one shape."""
     if tree.kind == "number":
         return np.float64(tree.value)
@@ -262,7 +263,7 @@ def number_of(tree: Tree, p: Values) -> Array:
         return _NUMBERS[tree.kind](*parts)
 
 
-_NUMBERS: dict[str, Callable[..., Array]] = {
+_NUMBERS: dict[str, Callable[..., Number]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "^": np.power, "neg": np.negative,
     "exp": np.exp, "log": np.log, "log2": np.log2, "log10": np.log10, "sqrt": np.sqrt, "tanh": np.tanh,
     "abs": np.abs, "min": np.minimum, "max": np.maximum,
