@@ -11,6 +11,7 @@ import numpy as np
 from results.errors import UsageError
 
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
+from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import COARSE_EXPONENTS, EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_of, power_of, share
 
@@ -247,6 +248,7 @@ LAWS: dict[str, Callable[..., Law]] = {
     "shifted-power": ShiftedPower,
     "m4": M4,
     "bnsl": Bnsl,
+    "formula": formula_law,
 }
 
 

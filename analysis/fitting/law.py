@@ -16,7 +16,7 @@ from results.errors import UsageError
 
 Array = NDArray[np.floating[Any]]
 Values = Mapping[str, Array]
-UnitPower = float | Callable[[Values], Array]
+UnitPower = float | Callable[[Values], Array | np.float64]
 
 MAX_GRID = 1500
 LOSS = "loss"  # the unit of the predicted quantity, whatever metric it is

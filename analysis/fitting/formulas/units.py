@@ -67,7 +67,7 @@ def units_of(tree: Tree, columns: tuple[str, ...], unscaled: frozenset[str], met
 def _plain(walk: _Walk, power: Power) -> UnitPower:
     """The power as a number, where it is one."""
     values = walk.at_trials(power)
-    return float(np.round(values[0], 12)) if np.ptp(values) < ZERO else power
+    return float(np.round(values[0], 12)) if np.abs(values - values[0]).max() < ZERO else power
 
 
 class _Conflict(Exception):
@@ -94,7 +94,8 @@ class _Walk:
         self.trials = {name: draw.uniform(0.2, 1.5, TRIALS) for name in self.names}
 
     def at_trials(self, power: Power) -> Array:
-        return np.broadcast_to(power(self.trials), (TRIALS,))
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(power(self.trials), (TRIALS,))
 
     def unit(self, key: str) -> Unit:
         key = self.together.get(key, key)
