@@ -18,7 +18,7 @@ from scaling.specification.spec import TokenizerRun
 
 from .expansion import Expander, Lookup
 from .external_run import AnyRun
-from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse
+from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse, set_at
 from .grid import GridBlock, parse_block
 from .hardware import Hardware
 from .resources import STAGES, Resources, ResourceTable, parse_resources
@@ -265,11 +265,4 @@ def _override(document: dict[str, Any], text: str) -> None:
         if not re.fullmatch(r"[A-Za-z][\w.-]*", value):
             raise SpecError(f"--set {path} = {value} is not a TOML value: {error}") from error
         parsed = value
-    table = document
-    for step in steps[:-1]:
-        inner = table.setdefault(step, {})
-        if not isinstance(inner, dict):
-            # Such as "none", or another kind of value, which a field below it replaces by a table.
-            inner = table[step] = {}
-        table = inner
-    table[steps[-1]] = parsed
+    set_at(document, path, parsed)
