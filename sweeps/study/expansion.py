@@ -13,11 +13,11 @@ from scaling.specification.ladder import learning_rate, transformer
 from scaling.specification.spec import EvaluationSpec, GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec
 
 from .conditions import NONE
-from .external_run import ExternalRun
+from .external_run import AnyRun, ExternalRun
 from .fields import GENERATOR_SUGAR, Model, as_table, set_at, validated
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
-from .sections import Seeds, Worker
+from .sections import RunSeeds, Seeds, Worker
 
 Lookup = Callable[[str], TokenizerRun]
 """Finds a stored tokenizer by the start of its id."""
@@ -37,11 +37,14 @@ class Expander:
         """What people should know: points of a grid that were left out. Each once."""
         return list(self._notes)
 
-    def runs(self, block: GridBlock, seeds: Seeds) -> Iterator[TokenizerRun | GeneratorRun]:
+    def runs(self, block: GridBlock, seeds: Seeds | RunSeeds) -> Iterator[AnyRun]:
         """The runs of a block, every tokenizer before the generators that use it; a run may come more than once.
 
         Raises SpecError that names the combination of axes, the field, its value and what is allowed.
         """
+        if isinstance(seeds, RunSeeds):
+            yield from self._external(block, seeds.run)
+            return
         budgets = block.isoflop
         points = fitting = 0
         for settings in block.combinations(self._sections):
@@ -68,13 +71,14 @@ class Expander:
                 "allowed: budgets whose images lie within min_images, max_images, the warm-up and the tolerance"
             )
 
-    def external(self, block: GridBlock, seeds: list[int], worker: Worker) -> Iterator[ExternalRun]:
-        """The runs of no stage of a block."""
+    def _external(self, block: GridBlock, seeds: list[int]) -> Iterator[ExternalRun]:
+        assert self._worker is not None
+        fields = {"trainer": tuple(self._worker.command), "threads": self._worker.threads}
         for settings in block.combinations(self._sections):
             values = _set({"run": {}, **self._sections}, settings)["run"]
             for seed in seeds:
-                fields = {"trainer": tuple(worker.command), "values": values, "threads": worker.threads, "seed": seed}
-                yield _validated(ExternalRun, fields, _Place(self._name, settings, "[run]"))
+                where = _Place(self._name, settings, "[run]")
+                yield validated(ExternalRun, {**fields, "values": values, "seed": seed}, where)
 
     def _tokenizers_of(self, settings: Settings, seeds: Seeds, where: _Place) -> Iterator[TokenizerRun]:
         key = _key(settings, of_generator=False)
