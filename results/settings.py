@@ -9,6 +9,7 @@ from typing import Any
 PARTS = ("tokenizer", "generator", "run", "other")
 """Whose fields they are: of a tokenizer, of a generator itself, free values, columns that an imported file had."""
 
+SHORT = {"learning_rate": "lr", "batch_size": "batch", "train_images": "images", "code_dim": "dim"}
 _MISSING = object()
 
 
@@ -62,6 +63,37 @@ def differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
         if any(value != told[0] for value in told) or (len(told) < len(values) and not explained):
             names.append(name)
     return sorted(names)
+
+
+def told_apart(fields: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """For each of several configurations a word for every field in which they differ, such as perceptual0, lr0.0003.
+
+    Fields that are lists (of blocks a level, say) are left out where the others tell the configurations apart.
+    """
+    names = differing(fields)
+    brief = [name for name in names if not any(isinstance(each.get(name), list) for each in fields)]
+    for chosen in (brief, names):
+        ends = [_short(name) for name in chosen]
+        short = {name: end if ends.count(end) == 1 else name for name, end in zip(chosen, ends, strict=True)}
+        words = [[_word(short[n], n, each[n]) for n in chosen if each.get(n) is not None] for each in fields]
+        if len(set(map(tuple, words))) == len(fields):
+            break
+    return words
+
+
+def _short(name: str) -> str:
+    last = name.rsplit(".", 1)[-1]
+    return SHORT.get(last) or last.removesuffix("_weight").removesuffix("_size").replace("_", "")
+
+
+def _word(short: str, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return short if value else f"no-{short}"
+    if isinstance(value, str):
+        return value if name.endswith(".kind") else f"{short}.{value[:12]}"
+    if isinstance(value, list):
+        return f"{short}{'.'.join(map(str, value))}"
+    return f"{short}{value:g}" if isinstance(value, float) else f"{short}{value}"
 
 
 def setting_columns(specs: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

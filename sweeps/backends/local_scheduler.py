@@ -66,11 +66,11 @@ class LocalScheduler:
         """Who they are: attempts of earlier processes may have had the same pid."""
         self.elsewhere: dict[str, Attempt] = {}
         self.results: dict[str, str] = {}
-        self.failures = Failures(root, self.runs, submission.retries)
+        self.snapshot = load_snapshot(root, submission.snapshot) if submission.snapshot else None
+        self.failures = Failures(root, self.runs, submission.retries, self.snapshot.trainer if self.snapshot else None)
         self.summary = SubmissionSummary()
         self.clock = Clock(self.runs)
         self.me = ProcessId.current()
-        self.snapshot = load_snapshot(root, submission.snapshot) if submission.snapshot else None
         self._signals: list[int] = []
         self._storage: str | None = None
         self._news: list[str] = []

@@ -44,13 +44,13 @@ def remaining(
     plan, root = request.plan, request.root
     store = Store(root)
     results = {run_id: stored.status for run_id, stored in store.results(plan.by_id).items()}
-    left = [run for run_id, run in request.runs.items() if run_id not in results]
-    failures = Failures(root, {run.run_id for run in left}, plan.study.limits.retries)
+    left = {run_id: run for run_id, run in request.runs.items() if run_id not in results}
+    failures = Failures(root, left, plan.study.limits.retries, plan.study.folder)
     sorted_runs = Remaining(results, failures)
     weights: dict[str, str | None] = {}
     """Why a tokenizer that has a result, or is not of this plan, cannot be used; looked up once."""
-    for run in left:
-        run_id, parent = run.run_id, run.parent
+    for run_id, run in left.items():
+        parent = run.parent
         if run_id in under_way:
             sorted_runs.under_way.add(run_id)
             continue

@@ -14,7 +14,7 @@ from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
 from sweeps.planning.plan import Plan
-from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.planned_run import PlannedRun, group_names
 from sweeps.study.external_run import STAGES
 from sweeps.study.hardware import Hardware
 
@@ -62,8 +62,9 @@ class PlanTable:
     def groups(self) -> list[dict[str, Any]]:
         """One row a stage and size, tokenizers first."""
         members: dict[tuple[str, str], list[RunStatus]] = {}
+        names = group_names(self.united.runs)
         for status in self.statuses:
-            members.setdefault((status.run.stage, status.run.size), []).append(status)
+            members.setdefault((status.run.stage, names[status.run.run_id]), []).append(status)
         rows = [self._group(stage, size, statuses) for (stage, size), statuses in members.items()]
         return sorted(rows, key=lambda row: STAGES.index(row["stage"]))
 

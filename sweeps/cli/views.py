@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sweeps import text
 from sweeps.backends.status import STATUSES, counts, time_left
 from sweeps.planning.order import makespan
+from sweeps.planning.planned_run import group_names
 
 if TYPE_CHECKING:
     from sweeps.backends.status import RunStatus
@@ -21,8 +22,9 @@ SHOWN = 20
 def print_status(plan: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
     """Runs by stage and size and status with progress, speed and time left, then what runs and what went wrong."""
     groups: dict[tuple[str, str], list[RunStatus]] = {}
+    names = group_names(plan.runs)
     for status in statuses:
-        groups.setdefault((status.run.stage, status.run.size), []).append(status)
+        groups.setdefault((status.run.stage, names[status.run.run_id]), []).append(status)
     order = {"tokenizer": 0, "generator": 1}
     work = time_left(statuses)
     at_a_time = sum(status.status == "running" for status in statuses)

@@ -70,7 +70,7 @@ def take_snapshot(root: Path, study: Path | None = None, commands: Iterable[Sequ
     files = {path.relative_to(HOME).as_posix(): path for path in _package_files()}
     folder, commit = (None if study is None else study.resolve().parent), None
     if folder is not None and any(_names_something(command, folder) for command in commands):
-        files |= {f"trainer/{name}": path for name, path in _trainer_files(folder, root.resolve()).items()}
+        files |= {f"trainer/{name}": path for name, path in trainer_files(folder, root.resolve()).items()}
         commit = output(["git", "rev-parse", "HEAD"], folder)
     contents = {name: path.read_bytes() for name, path in sorted(files.items())}
     digest = _digest(contents)
@@ -164,7 +164,7 @@ def _names_something(command: Sequence[str], folder: Path) -> bool:
     return False
 
 
-def _trainer_files(folder: Path, root: Path) -> dict[str, Path]:
+def trainer_files(folder: Path, root: Path) -> dict[str, Path]:
     """Names below the study's folder, and the files. Raises UsageError if they are too many or too large."""
     listed = output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder)
     names = _walk(folder, root) if listed is None else listed.decode(errors="surrogateescape").split("\0")

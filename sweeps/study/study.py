@@ -76,6 +76,12 @@ class Study:
         return self.about.name
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of its file, in which a trainer of its own lies; None for a built-in one."""
+        path = Path(self.source)
+        return path.resolve().parent if path.is_file() else None
+
+    @property
     def retries(self) -> int:
         """How often a failed run is tried again in one submission."""
         return self.limits.retries
