@@ -16,8 +16,8 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
 from sweeps.record.dependencies import blocked_by
 from sweeps.record.endings import last_line
+from sweeps.record.ledger import Untaken, untaken
 from sweeps.record.slurm_client import ClusterView
-from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
 
 from .time_left import Clock, TimeLeft

@@ -97,16 +97,14 @@ def check_commands(study: Path, commands: Iterable[Sequence[str]]) -> None:
 
 def _script(command: Sequence[str]) -> str | None:
     """The relative path that a command needs: its program, or what a known interpreter shall execute. None if none."""
-    program = command[0]
-    if "{" in program or Path(program).is_absolute():
-        return None
+    program, first = command[0], command[1] if len(command) > 1 else "-"
     if "/" in program:
-        return program
-    if _INTERPRETER.fullmatch(program) and len(command) > 1:
-        word = command[1]
-        if not word.startswith("-") and "{" not in word and not Path(word).is_absolute():
-            return word
-    return None
+        script = program
+    elif _INTERPRETER.fullmatch(program) and not first.startswith("-"):
+        script = first
+    else:
+        return None
+    return None if "{" in script or Path(script).is_absolute() else script
 
 
 def load_snapshot(root: Path, name: str) -> CodeSnapshot:

@@ -99,13 +99,13 @@ def settle(
         if attempt is not None:
             attempt.end("interrupted", cause=cause, message=message)
         return Outcome(spec.run_id, "interrupted", attempt.number if attempt else None, cause, message)
-    if attempt is None:
+    if attempt is not None:
+        record_death(root, spec, attempt, cause, message)
+    else:
         message += ", before it began"
         attempt = record_unbegun(root, spec, submission, cause, message, job=job)
-        if attempt is None:
-            return Outcome(spec.run_id, "taken", message="another process works on this run")
-    else:
-        record_death(root, spec, attempt, cause, message)
+    if attempt is None:
+        return Outcome(spec.run_id, "taken", message="another process works on this run")
     return Outcome(spec.run_id, "failed", attempt.number, cause, message)
 
 

@@ -41,8 +41,12 @@ class TrainerCode:
         snapshot = self._snapshot(run_id, attempt)
         if (snapshot, command) not in self._compared:
             frozen = _code(_files(self._frozen(snapshot)), command) if snapshot else {}
-            changed = (name for name, path in frozen.items() if not _same(path, self._folder / name))
-            self._compared[snapshot, command] = tuple(changed)
+            now = {name: self._folder / name for name in frozen}
+            self._compared[snapshot, command] = tuple(
+                name
+                for name, path in frozen.items()
+                if not now[name].is_file() or content_of(now[name]) != content_of(path)
+            )
         return self._compared[snapshot, command]
 
     def mended(self, run_id: str, attempt: int, command: tuple[str, ...]) -> bool:
@@ -76,10 +80,6 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _code(files: Mapping[str, Path], command: tuple[str, ...]) -> dict[str, Path]:
     return {name: path for name, path in files.items() if name in command or path.suffix.lower() in CODE}
-
-
-def _same(frozen: Path, now: Path) -> bool:
-    return now.is_file() and content_of(now) == content_of(frozen)
 
 
 def done_with_other_code(plan: Plan, root: Path) -> dict[str, tuple[str, ...]]:

@@ -30,15 +30,10 @@ _PLAIN = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", max_le
 """Names of partitions, accounts and qualities of service, several with commas."""
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _OWN_OPTIONS = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
     "time": "hours",
-    "nodes": "nodes",
     "mem": "memory_gb",
-    "cpus-per-task": "cpus_per_task",
-    "gpus-per-node": "gpus_per_node",
+    **{name.replace("_", "-"): name
+       for name in ("partition", "account", "qos", "constraint", "nodes", "cpus_per_task", "gpus_per_node")},
     **dict.fromkeys(
         ("array", "chdir", "dependency", "error", "input", "job-name", "kill-on-invalid-dep", "no-requeue", "ntasks",
          "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "wait", "wrap"),

@@ -19,10 +19,9 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.record import slurm_client
 from sweeps.record.attempts import attempts_at, living
 from sweeps.record.code_snapshot import CodeSnapshot, load_snapshot
-from sweeps.record.ledger import Submission
+from sweeps.record.ledger import Submission, Untaken, note_untaken
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
-from sweeps.record.untaken import Untaken, note_untaken
 
 from .arrays import Array, arrange
 from .entries import ArrayEntry, add_entry, close, content, elements, entries, lost_job, open_submissions

@@ -22,9 +22,9 @@ from sweeps.backends.standing import Standing
 from sweeps.backends.status import RunStatus, collect
 from sweeps.cli.views import print_status
 from sweeps.record.attempts import claim_attempt
+from sweeps.record.ledger import Untaken, note_untaken, untaken
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import ClusterView, Queue, QueuedJob
-from sweeps.record.untaken import Untaken, note_untaken, untaken
 
 if TYPE_CHECKING:
     from tests.sweeps.conftest import Sweep
