@@ -9,23 +9,32 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from results.errors import StoreError, UsageError
+from results.errors import UsageError
 
 from .run_set import LooseSet, SetName
 from .segments import IndexBlock, Segment, load_sets, merge, write_segment
-from .versions import FOLDER, Version, current, discard, listing, numbers, path_of, publish, retire
+from .versions import (
+    FOLDER,
+    Overtaken,
+    Version,
+    current,
+    discard,
+    listing,
+    numbers,
+    path_of,
+    publish,
+    retire,
+    settled,
+)  # fmt: skip
 
-T = TypeVar("T")
 LARGE_BYTES = 256 * 2**20
 """A segment this large is left as it is; smaller ones are merged with what has come since."""
 _SETS_A_SEGMENT = 20_000
-_TRIES = 10
 _ABANDONED_SECONDS = 24 * 3600.0
 """What is this old has no living writer: writing takes seconds."""
 
@@ -57,28 +66,21 @@ def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
     """
     if settle < 0:
         raise UsageError(f"settle = {settle!r} is not allowed; allowed: seconds from 0")
-
-    def attempt() -> Compaction | None:
-        # What is listed first and gone after it is in the version that is read after it.
-        loose, base = loose_sets(folder), current(folder)
-        if not loose and not base.number:
-            return Compaction(0, 0, 0, 0, 0, ())
-        return unless_overtaken(folder, base, lambda: _compacted(folder, loose, base, settle))
-
-    return until_done(folder, attempt)
+    return settled(folder, lambda: _compacted(folder, settle))
 
 
-def _compacted(folder: Path, loose: dict[SetName, LooseSet], base: Version, settle: float) -> Compaction | None:
-    """Put loose sets and small segments together; None if another writer was faster."""
+def _compacted(folder: Path, settle: float) -> Compaction:
+    """Put loose sets and small segments together. Raises StoreError, Overtaken if another writer was faster."""
+    # What is listed first and gone after it is in the version that is read after it.
+    loose, base = loose_sets(folder), current(folder)
+    if not loose and not base.number:
+        return Compaction(0, 0, 0, 0, 0, ())
     present = base.names()
     fresh, damaged = load_sets({name: files for name, files in loose.items() if name not in present})
     small = [segment for segment in base.segments if segment.size < LARGE_BYTES]
     version = base
     if fresh.entries or len(small) > 1:
-        published = _replace(folder, base, small, [*(segment.block() for segment in small), fresh])
-        if published is None:
-            return None
-        version = published
+        version = replace(folder, base, small, [*(segment.block() for segment in small), fresh])
         time.sleep(settle)
     retire(folder, version, base.segments)
     present |= {entry.summary.name for entry in fresh.entries}
@@ -104,38 +106,18 @@ def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] 
     Raises StoreError.
     """
 
-    def attempt() -> bool | None:
+    def added() -> bool:
         base = current(folder)
-        return unless_overtaken(folder, base, lambda: _added(folder, base, make))
+        addition = make(base)
+        if addition is None:
+            return False
+        block, replaced = addition
+        old = [segment for segment in base.segments if replaced & segment.names.keys()]
+        kept = [segment.block().only(segment.names.keys() - replaced) for segment in old]
+        retire(folder, replace(folder, base, old, [*kept, block]), base.segments)
+        return True
 
-    return until_done(folder, attempt)
-
-
-def _added(
-    folder: Path, base: Version, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]
-) -> bool | None:
-    addition = make(base)
-    if addition is None:
-        return False
-    block, replaced = addition
-    old = [segment for segment in base.segments if replaced & segment.names.keys()]
-    blocks = [segment.block() for segment in old]
-    kept = [whole.only([e for e in whole.entries if e.summary.name not in replaced]) for whole in blocks]
-    version = _replace(folder, base, old, [*kept, block])
-    if version is None:
-        return None
-    retire(folder, version, base.segments)
-    return True
-
-
-def unless_overtaken(folder: Path, base: Version, work: Callable[[], T]) -> T | None:
-    """What `work` gives; None if it failed because another writer has replaced the segments of `base` meanwhile."""
-    try:
-        return work()
-    except StoreError:
-        if current(folder).number == base.number:
-            raise
-        return None
+    return settled(folder, added)
 
 
 def clean(folder: Path, version: Version) -> list[str]:
@@ -155,39 +137,22 @@ def clean(folder: Path, version: Version) -> list[str]:
     return removed
 
 
-def until_done(folder: Path, attempt: Callable[[], T | None]) -> T:
-    """What `attempt` gives; again while it gives None. Raises StoreError where others change the segments each time."""
-    for _ in range(_TRIES):
-        if (result := attempt()) is not None:
-            return result
-    raise StoreError(f"{folder / FOLDER} was changed by others {_TRIES} times meanwhile; try again when they are done")
+def replace(folder: Path, base: Version, old: Sequence[Segment], blocks: Sequence[IndexBlock]) -> Version:
+    """Publish a version in which segments of `blocks` stand for the `old` ones.
 
-
-def _replace(folder: Path, base: Version, old: Collection[Segment], blocks: Sequence[IndexBlock]) -> Version | None:
-    """Publish a version in which the segments of `blocks` stand for the `old` ones; None if another was faster."""
+    Raises StoreError, Overtaken if another writer was faster; then nothing is changed.
+    """
     whole = merge(blocks)
+    kept = [segment for segment in base.segments if segment not in old]
     written: list[Segment] = []
     try:
         for begin in range(0, len(whole.entries), _SETS_A_SEGMENT):
-            chosen = whole.entries[begin : begin + _SETS_A_SEGMENT]
-            part = whole if len(chosen) == len(whole.entries) else whole.only(chosen)
-            written.append(write_segment(folder / FOLDER, part))
-    except BaseException:
-        _drop(written)
+            names = {entry.summary.name for entry in whole.entries[begin : begin + _SETS_A_SEGMENT]}
+            written.append(write_segment(folder / FOLDER, whole.only(names)))
+        return publish(folder, base, [*kept, *written])
+    except BaseException as error:
+        # A version of this number may be ours and in force although `publish` failed: then its segments must stay.
+        if isinstance(error, Overtaken) or not path_of(folder, base.number + 1).exists():
+            for segment in written:
+                discard(segment.path)
         raise
-    kept = [segment for segment in base.segments if segment not in list(old)]
-    try:
-        version = publish(folder, base, [*kept, *written])
-    except StoreError:
-        # If the version is there, it may be ours and in force: the segments must stay.
-        if not path_of(folder, base.number + 1).exists():
-            _drop(written)
-        raise
-    if version is None:
-        _drop(written)
-    return version
-
-
-def _drop(segments: Sequence[Segment]) -> None:
-    for segment in segments:
-        discard(segment.path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from results.errors import StoreError
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
 
-from . import atomic, run_set
-from .gathering import Piece, gather
-from .parquet import Damaged, current_form, damage, parquet_bytes, read_parquet, readable
+from . import atomic
+from .parquet import Damaged, current_form, damage, listed, parquet_bytes, read_listed, read_parquet, readable, reading
 from .run_set import LooseSet, SetName, StoredRun
 
 if TYPE_CHECKING:
@@ -35,7 +34,14 @@ FOOTERS = "footers.json"
 ROW_GROUP = {"runs": 512, "curves": 32_768, "evaluations": 8_192}
 """Rows that are lost together when a file is damaged; larger groups read a little faster."""
 
+KINDS = tuple((failed, table) for failed in (False, True) for table in TABLES)
+"""The files of a segment: rows of each table, of results and of failed attempts."""
 _SUMMARY_WIDTH = len(StoredRun.__dataclass_fields__)
+_SLICES = 1000
+"""So many parts of other tables make up one without being copied; with more, what reads it becomes slow."""
+
+Piece = tuple["pyarrow.Table", Sequence[tuple[SetName, int]]]
+"""Rows of one table, and whose they are: sets in the order of the rows, each with its number of rows."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,17 @@ class IndexBlock:
         """The given sets out of pieces that may hold more."""
         kept = sorted(entries, key=lambda entry: entry.summary.name.order)
         names = {entry.summary.name for entry in kept}
-        tables = {
-            (failed, table): gather(table, pieces.get((failed, table), ()), names)
-            for failed in (False, True)
-            for table in TABLES
-        }
+        tables = {kind: gather(kind[1], pieces.get(kind, ()), names.__contains__) for kind in KINDS}
         return cls(tables, tuple(kept))
 
-    def only(self, entries: Sequence[IndexEntry]) -> IndexBlock:
+    def only(self, names: Collection[SetName]) -> IndexBlock:
         """Some of its sets."""
-        pieces = {key: [(rows, _counts(self.entries, *key))] for key, rows in self.tables.items()}
-        return IndexBlock.of(pieces, entries)
+        return merge([self], names)
+
+    def piece(self, failed: bool, table: str) -> Piece:
+        """The rows of one kind."""
+        entries = [entry for entry in self.entries if (entry.summary.name.failed is not None) is failed]
+        return self.tables[failed, table], [(entry.summary.name, entry.rows[table]) for entry in entries]
 
 
 def file_name(failed: bool, table: str) -> str:
@@ -99,14 +105,7 @@ class Segment:
 
     def content(self, name: str) -> bytes:
         """A file's content, verified."""
-        path = self.path / name
-        try:
-            content = path.read_bytes()
-            expected = self.files[name]
-        except (OSError, LookupError) as error:
-            raise damage(path, repr(error)) from error
-        run_set.verify(content, expected, path)
-        return content
+        return read_listed(self.path / name, self.files)
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -118,15 +117,17 @@ class Segment:
         """What it holds, in the order of the rows, as lines of the index; much cheaper than `entries`."""
         return {SetName(row[0], row[1] if row[2] == "failed" else None): row for row in self.index["sets"]}
 
-    def entry(self, name: SetName) -> IndexEntry | None:
-        """A set of it; None if it is not here."""
-        row = self.names.get(name)
-        return None if row is None else _entry(row, self.path / INDEX)
+    def entry(self, name: SetName) -> IndexEntry:
+        """A set of its `names`."""
+        row = self.names[name]
+        with reading(self.path / INDEX):
+            rows = dict(zip(TABLES, row[_SUMMARY_WIDTH:-1], strict=True))
+            return IndexEntry(StoredRun(*row[:_SUMMARY_WIDTH]), rows, row[-1])
 
     @cached_property
     def entries(self) -> dict[SetName, IndexEntry]:
         """What it holds, in the order of the rows."""
-        return {name: _entry(row, self.path / INDEX) for name, row in self.names.items()}
+        return {name: self.entry(name) for name in self.names}
 
     def results(self) -> set[str]:
         """Ids of the runs whose results it holds; cheaper than `entries`."""
@@ -137,21 +138,23 @@ class Segment:
         column = _SUMMARY_WIDTH + TABLES.index(table)
         return [(name, row[column]) for name, row in self.names.items() if (name.failed is not None) is failed]
 
-    def piece(self, failed: bool, table: str) -> Piece:
-        """The rows of one file."""
-        counts = self.counts(failed, table)
+    def rows(self, failed: bool, table: str) -> pyarrow.Table:
+        """The content of one file; no rows if it has none of failed attempts."""
         name = file_name(failed, table)
         if failed and name not in self.files:
-            return arrow_schema(table).empty_table(), []
-        rows = read_parquet(self.content(name), table, self.path / name)
-        if len(rows) != sum(count for _, count in counts):
-            raise damage(self.path / name, f"{len(rows)} rows instead of {sum(count for _, count in counts)}")
+            return arrow_schema(table).empty_table()
+        return read_parquet(self.content(name), table, self.path / name)
+
+    def piece(self, failed: bool, table: str) -> Piece:
+        """The rows of one file, and whose they are."""
+        rows, counts = self.rows(failed, table), self.counts(failed, table)
+        if len(rows) != (expected := sum(count for _, count in counts)):
+            raise damage(self.path / file_name(failed, table), f"{len(rows)} rows instead of {expected}")
         return rows, counts
 
     def block(self) -> IndexBlock:
         """All that it holds."""
-        pieces = {(failed, table): [self.piece(failed, table)] for failed in (False, True) for table in TABLES}
-        return IndexBlock.of(pieces, self.entries.values())
+        return IndexBlock({kind: self.piece(*kind)[0] for kind in KINDS}, tuple(self.entries.values()))
 
     def damaged_file(self) -> tuple[str, str] | None:
         """The first file that is damaged, and the reason; None for a sound segment."""
@@ -179,16 +182,14 @@ class Segment:
         footers = self._footers()
         pieces: dict[tuple[bool, str], list[Piece]] = {}
         lost: set[SetName] = set()
-        for failed in (False, True):
-            for table in TABLES:
-                name = file_name(failed, table)
-                if name in index["files"]:
-                    path, listing = self.path / name, index["files"][name]
-                    rows, bad = _sound_rows(path, table, listing, footers.get(name))
-                    counts = self.counts(failed, table)
-                    sound = _sound_counts(counts, bad)
-                    lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
-                    pieces[failed, table] = [(rows, sound)]
+        for failed, table in KINDS:
+            name = file_name(failed, table)
+            if name in index["files"]:
+                counts = self.counts(failed, table)
+                rows, bad = _sound_rows(self.path / name, table, index["files"][name], footers.get(name))
+                sound = _sound_counts(counts, bad)
+                lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
+                pieces[failed, table] = [(rows, sound)]
         kept = [entry for name, entry in self.entries.items() if name not in lost]
         return IndexBlock.of(pieces, kept), sorted(lost, key=lambda name: name.order)
 
@@ -200,26 +201,41 @@ class Segment:
 
     def _without_index(self) -> IndexBlock:
         """The block, with entries made from the rows. Raises StoreError if any table is damaged as well."""
-        pieces: dict[tuple[bool, str], list[Piece]] = {}
-        entries: list[IndexEntry] = []
+        tables = {kind: self.rows(*kind) for kind in KINDS}
+        entries = []
         for failed in (False, True):
-            if file_name(failed, "runs") not in self.files:
-                continue
-            tables = {
-                table: read_parquet(self.content(file_name(failed, table)), table, self.path / file_name(failed, table))
-                for table in TABLES
-            }
-            summaries = [StoredRun.of_row(row) for row in tables["runs"].to_pylist()]
-            rows = {table: _row_counts(tables[table]) for table in TABLES}
-            described = [
-                IndexEntry(
-                    summary, {table: rows[table].get((summary.run_id, summary.attempt), 0) for table in TABLES}, ""
-                )
-                for summary in summaries
-            ]
-            pieces |= {(failed, table): [(tables[table], _counts(described, failed, table))] for table in TABLES}
-            entries += described
-        return IndexBlock.of(pieces, entries)
+            counts = {table: _row_counts(tables[failed, table]) for table in TABLES}
+            for row in tables[failed, "runs"].to_pylist():
+                rows = {table: counts[table].get((row["run_id"], row["attempt"]), 0) for table in TABLES}
+                entries.append(IndexEntry(StoredRun.of_row(row), rows, ""))
+        return merge([IndexBlock(tables, tuple(entries))])
+
+
+def gather(table: str, pieces: Sequence[Piece], wanted: Callable[[SetName], bool] = lambda name: True) -> pyarrow.Table:
+    """Rows of several pieces of one of TABLES as one table in the order of sets; only of the `wanted` sets."""
+    import numpy as np
+    import pyarrow as pa
+
+    ranges: list[tuple[tuple[str, int], int, int]] = []
+    begin = 0
+    for _, counts in pieces:
+        for name, count in counts:
+            if wanted(name):
+                ranges.append((name.order, begin, count))
+            begin += count
+    whole = pa.concat_tables([arrow_schema(table).empty_table(), *(rows for rows, _ in pieces)])
+    ranges.sort()
+    joined: list[list[int]] = []
+    for _, start, count in ranges:
+        if joined and start == joined[-1][1]:
+            joined[-1][1] += count
+        else:
+            joined.append([start, start + count])
+    if joined == [[0, len(whole)]]:
+        return whole
+    if len(joined) <= _SLICES:
+        return pa.concat_tables([whole.slice(0, 0), *(whole.slice(start, end - start) for start, end in joined)])
+    return whole.combine_chunks().take(np.concatenate([np.arange(start, end) for start, end in joined]))
 
 
 def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:
@@ -240,13 +256,10 @@ def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetNa
     return IndexBlock.of(pieces, entries), damaged
 
 
-def merge(blocks: Sequence[IndexBlock]) -> IndexBlock:
-    """Several blocks as one."""
-    pieces: dict[tuple[bool, str], list[Piece]] = {}
-    for block in blocks:
-        for (failed, table), rows in block.tables.items():
-            pieces.setdefault((failed, table), []).append((rows, _counts(block.entries, failed, table)))
-    return IndexBlock.of(pieces, [entry for block in blocks for entry in block.entries])
+def merge(blocks: Sequence[IndexBlock], names: Collection[SetName] | None = None) -> IndexBlock:
+    """Several blocks as one; only the sets of these names if given."""
+    entries = [entry for block in blocks for entry in block.entries if names is None or entry.summary.name in names]
+    return IndexBlock.of({kind: [block.piece(*kind) for block in blocks] for kind in KINDS}, entries)
 
 
 def write_segment(folder: Path, block: IndexBlock) -> Segment:
@@ -266,7 +279,7 @@ def write_segment(folder: Path, block: IndexBlock) -> Segment:
         end = groups[-1][1] if groups else 4
         files[name] = content
         footers[name] = base64.b64encode(content[end:]).decode()
-        listing[name] = _listed(content) | {"rows": len(rows), "groups": groups}
+        listing[name] = listed(content) | {"rows": len(rows), "groups": groups}
     files[FOOTERS] = json.dumps(footers).encode()
     rows_of = [
         [*(getattr(e.summary, name) for name in StoredRun.__dataclass_fields__), *(e.rows[t] for t in TABLES), e.digest]
@@ -277,35 +290,16 @@ def write_segment(folder: Path, block: IndexBlock) -> Segment:
     path = folder / f"segment-{secrets.token_hex(8)}"
     atomic.make_folder(folder)
     atomic.new_folder_of(path, files)
-    return Segment(path, {name: _listed(content) for name, content in files.items()})
+    return Segment(path, {name: listed(content) for name, content in files.items()})
 
 
 def parse_index(content: bytes, path: Path) -> dict[str, Any]:
     """An index from its text. Raises StoreError for damage or a newer schema."""
-    try:
-        index = json.loads(content)
+    with reading(path):
+        index: dict[str, Any] = json.loads(content)
         readable(index["schema_version"], path)
         _ = index["files"], index["sets"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise damage(path, repr(error)) from error
     return index
-
-
-def _entry(row: list[Any], path: Path) -> IndexEntry:
-    """The entry that a line of an index says."""
-    try:
-        rows = dict(zip(TABLES, row[_SUMMARY_WIDTH:-1], strict=True))
-        return IndexEntry(StoredRun(*row[:_SUMMARY_WIDTH]), rows, row[-1])
-    except (TypeError, ValueError, LookupError) as error:
-        raise damage(path, repr(error)) from error
-
-
-def _counts(entries: Iterable[IndexEntry], failed: bool, table: str) -> list[tuple[SetName, int]]:
-    return [(e.summary.name, e.rows[table]) for e in entries if (e.summary.status == "failed") is failed]
-
-
-def _listed(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": sha256(content).hexdigest()}
 
 
 def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
@@ -318,11 +312,9 @@ def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         columns = [group.column(i) for i in range(group.num_columns)]
-        begin = min(min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns)
-        end = max(
-            min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) + c.total_compressed_size
-            for c in columns
-        )
+        begins = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns]
+        begin = min(begins)
+        end = max(first + column.total_compressed_size for first, column in zip(begins, columns, strict=True))
         groups.append((begin, end, group.num_rows, sha256(content[begin:end]).hexdigest()))
     return groups
 
@@ -341,17 +333,17 @@ def _sound_rows(
     restored = bytearray(content.ljust(listing["bytes"], b"\0"))
     if footer is not None:
         restored[len(restored) - len(footer) :] = footer
-    parts, bad, begin = [arrow_schema(table).empty_table()], [], 0
+    sound, bad, begin = [arrow_schema(table).empty_table()], [], 0
     for number, (first, end, rows, checksum) in enumerate(listing["groups"]):
         try:
             if sha256(restored[first:end]).hexdigest() != checksum:
                 raise damage(path, f"row group {number}")
-            part = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
-            parts.append(current_form(part, table, path))
+            row_group = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
+            sound.append(current_form(row_group, table, path))
         except (pa.ArrowException, OSError, Damaged):
             bad.append((begin, begin + rows))
         begin += rows
-    return pa.concat_tables(parts), bad
+    return pa.concat_tables(sound), bad
 
 
 def _sound_counts(counts: Sequence[tuple[SetName, int]], bad: Sequence[tuple[int, int]]) -> list[tuple[SetName, int]]:

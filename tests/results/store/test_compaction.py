@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from results import Recorder, Store, StoreError, UsageError
 from results.schema import TABLES, arrow_schema
 from results.store import atomic, compaction, segments, versions
-from results.store.gathering import gather
 from results.store.run_set import SetName
+from results.store.segments import gather
 
 Append = Callable[..., bool]
 
@@ -202,7 +202,8 @@ def test_a_version_whose_number_was_used_before_is_not_published(store: Store, a
     append("b")
     store.compact()
     assert versions.numbers(store.folder) == [2]
-    assert versions.publish(store.folder, base, []) is None
+    with pytest.raises(versions.Overtaken):
+        versions.publish(store.folder, base, [])
     assert versions.numbers(store.folder) == [2]
     assert store.finished() == {"a", "b"}
 
