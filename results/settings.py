@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PARTS = ("tokenizer", "generator", "run", "other")
@@ -14,15 +14,10 @@ _MISSING = object()
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted names; lists count as one value."""
-    return dict(_leaves(values, prefix))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
 
 
 def parts(text: str) -> dict[str, dict[str, Any]]:

@@ -22,20 +22,20 @@ _REASONS = {
 }
 
 
-def storage_error(error: OSError, path: Path) -> StoreError:
-    """The StoreError that says in one line which path could not be written and why."""
+def storage_error(error: OSError, path: Path, doing: str = "write") -> StoreError:
+    """The StoreError that says in one line which path could not be written (or read) and why."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     advice = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return StoreError(f"cannot write {path}: {reason}{advice}")
+    return StoreError(f"cannot {doing} {path}: {reason}{advice}")
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turns any OSError of the block into a StoreError about `path`."""
+def storage(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turns any OSError of the block into a StoreError about `path`, which cannot be written or read."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise storage_error(error, path, doing) from error
 
 
 def make_folder(path: Path) -> Path:

@@ -235,10 +235,8 @@ class PublishedStudy(Store):
     def _whole(self, table: str) -> pyarrow.Table:
         if table not in self._tables:
             path = self.folder / f"{table}.parquet"
-            try:
+            with atomic.storage(path, "read"):
                 content = path.read_bytes()
-            except OSError as error:
-                raise StoreError(f"cannot read {path}: {error.strerror}") from error
             self._tables[table] = read_parquet(content, table, path)
         return self._tables[table]
 
