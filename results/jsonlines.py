@@ -28,7 +28,8 @@ from results.store import atomic
 from .errors import UsageError
 from .protocol import Protocol
 from .recorder import COST_FACTS, Recorder
-from .schema import METRICS, TRUNK, choice, metric_name, real, text
+from .schema import METRICS, TRUNK, metric_name
+from .values import choice, real, text
 
 POSITION = ("branch", "step", "images", "tokens", "flops", "split")
 """Fields of a line of curves that are no terms."""

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from .errors import UsageError
-from .schema import canonical_json, metric_name, real, whole
+from .schema import metric_name
+from .values import canonical_json, real, whole
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,8 @@ from results.store import atomic
 
 from .errors import StoreError, UsageError
 from .protocol import Protocol
-from .schema import (
-    COLUMNS,
-    SCHEMA_VERSION,
-    SPLITS,
-    STATUSES,
-    TRUNK,
-    arrow_schema,
-    choice,
-    metric_name,
-    missing_fact,
-    real,
-    text,
-    whole,
-)  # fmt: skip
+from .schema import COLUMNS, SCHEMA_VERSION, SPLITS, STATUSES, TRUNK, arrow_schema, metric_name, missing_fact
+from .values import choice, real, text, whole
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,4 +1,4 @@
-"""The three tables (runs, curves, evaluations): their columns, the values that these take, and the schema version.
+"""The three tables (runs, curves, evaluations): their columns with type, unit and meaning, and the schema version.
 
 All three are keyed by (run_id, attempt, branch, step). `branch` is "trunk", or "decay@B" for the decay forked for the
 budget of B training images. Facts are columns; nothing is ever parsed out of a label. What has no meaning for a run (a
@@ -8,12 +8,8 @@ tokenizer's width for a run of no stage) or is not known of it (the memory of a 
 from __future__ import annotations
 
 import difflib
-import json
-import math
-import operator
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -217,45 +213,3 @@ def arrow_schema(table: str) -> pyarrow.Schema:
     types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
     fields = [pa.field(c.name, types[c.type], nullable=c.required is not True) for c in COLUMNS[table]]
     return pa.schema(fields, metadata={b"tokenlaw_schema": str(SCHEMA_VERSION).encode()})
-
-
-def choice(name: str, value: str, allowed: Iterable[str]) -> str:
-    """`value` if it is allowed. Raises UsageError that names it."""
-    if value not in allowed:
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: {', '.join(allowed)}")
-    return value
-
-
-def text(name: str, value: Any) -> str:
-    """`value` if it is text. Raises UsageError that names it."""
-    if not isinstance(value, str):
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: text")
-    return value
-
-
-def whole(name: str, value: Any, least: int = 0) -> int:
-    """A Python or NumPy integer or one-element tensor as an int. Raises UsageError that names it."""
-    number = least - 1
-    if not isinstance(value, bool):
-        with suppress(TypeError):
-            number = operator.index(value)
-    if number < least:
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: a whole number from {least}")
-    return number
-
-
-def real(name: str, value: Any, *, finite: bool = True) -> float:
-    """A Python or NumPy number or one-element tensor as a float. Raises UsageError that names it."""
-    number = None
-    if not isinstance(value, bool | str | bytes):
-        with suppress(TypeError, ValueError, OverflowError):
-            number = float(value)
-    if number is None or (finite and not math.isfinite(number)):
-        shown, kind = value if number is None else number, "a finite number" if finite else "a number"
-        raise UsageError(f"{name} = {shown!r} is not allowed; allowed: {kind}")
-    return number
-
-
-def canonical_json(values: Any) -> str:
-    """The one text of JSON values, by which they are hashed and compared: sorted keys, no spaces."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import DataError, UsageError
 from results.protocol import Protocol
-from results.schema import STAGES, TRUNK, arrow_schema, canonical_json, choice
+from results.schema import STAGES, TRUNK, arrow_schema
 from results.store.compaction import add
 from results.store.run_set import SetName, StoredRun
-from results.store.segments import KINDS, IndexBlock, IndexEntry
+from results.store.segments import IndexBlock, IndexEntry
 from results.store.versions import Version
+from results.values import canonical_json, choice
 
 from .foreign_table import FACTS, POSITION, RUN, ForeignTable, Row, read_foreign
 
@@ -255,10 +256,11 @@ def _block(runs: list[_Run], about: Mapping[str, Any]) -> IndexBlock:
         rows.append(run.row | {"finished_at": now, "provenance": provenance})
         counts = {"runs": 1, "curves": 0, "evaluations": len(run.evaluations)}
         entries.append(IndexEntry(StoredRun.of_row({"cause": None, "message": None} | rows[-1]), counts, run.digest))
-    tables = {kind: arrow_schema(kind[1]).empty_table() for kind in KINDS}
-    tables[False, "runs"] = pa.Table.from_pylist(rows, arrow_schema("runs"))
     evaluations = [row for run in ordered for row in run.evaluations]
-    tables[False, "evaluations"] = pa.Table.from_pylist(evaluations, arrow_schema("evaluations"))
+    tables = {
+        (False, "runs"): pa.Table.from_pylist(rows, arrow_schema("runs")),
+        (False, "evaluations"): pa.Table.from_pylist(evaluations, arrow_schema("evaluations")),
+    }
     return IndexBlock(tables, tuple(entries))
 
 

@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.schema import TABLES
 
 from . import atomic, run_set
-from .compaction import add, clean, loose_sets, replace
+from .compaction import add, clean, loose_sets, replace, view_of
 from .parquet import Damaged, listed
-from .run_set import LooseSet, SetName
+from .run_set import SetName
 from .segments import INDEX, IndexBlock, Segment, parse_index
 from .versions import FOLDER, Overtaken, Version, current, listing, numbers, path_of, retire, settled
 
@@ -49,43 +49,41 @@ def check(folder: Path) -> CheckReport:
     """Verify the store at `folder`; see Store.check."""
     damaged = _check_version(folder) + settled(folder, lambda: _check_segments(folder))
     lost = sum(len(damage.lost) for damage in damaged)
-    listed_sets = loose_sets(folder)
-    version = settled(folder, lambda: _with_index(folder))
-    compacted = version.names()
-    loose = {name: files for name, files in listed_sets.items() if name not in compacted}
-    for name, files in loose.items():
+    view = settled(folder, lambda: view_of(folder))
+    for name, files in view.loose.items():
         damage = files.damaged_file()
         if damage is not None and files.path.is_dir():
             damaged.append(Damage(str(name), *damage, _quarantine(folder, files.path, damage[1]), (name.run_id,)))
-    return CheckReport(len(loose) + len(compacted) + lost, tuple(damaged), tuple(clean(folder, version)))
+    sets = len(view.loose) + len(view.version.names()) + lost
+    return CheckReport(sets, tuple(damaged), tuple(clean(folder, view.version)))
 
 
-def supersede(
-    folder: Path, loose: Mapping[SetName, LooseSet], version: Version, names: Collection[SetName], reason: str
-) -> dict[SetName, Path]:
-    """Move sets of the store at `folder` aside, loose or compacted; where each lies now. Raises StoreError.
+def supersede(folder: Path, run_ids: Collection[str], reason: str) -> dict[str, Path]:
+    """Move results of the store at `folder` aside, loose or compacted; where each lies now. Raises StoreError.
 
     A copy of a compacted set is complete before the set goes: killed in between, the set counts as before.
     """
-    place = folder / SUPERSEDED
-    atomic.make_folder(place)
+    names = {SetName(run_id) for run_id in run_ids}
+    version = settled(folder, lambda: view_of(folder)).version
+    loose = loose_sets(folder)
+    place = atomic.make_folder(folder / SUPERSEDED)
     moved: dict[SetName, Path] = {}
     for segment in version.segments:
         chosen = [name for name in segment.names if name in names]
-        block = segment.block().only(chosen) if chosen else IndexBlock.of({}, ())
+        block = segment.block().only(chosen) if chosen else IndexBlock({}, ())
         for name in chosen:
             single = block.only({name})
             summary = single.entries[0].summary
-            tables = {table: single.tables[name.failed is not None, table] for table in TABLES}
+            tables = {table: single.tables[False, table] for table in TABLES}
             files = run_set.contents(summary.run_id, tables, summary.status, summary.attempt)
             moved[name] = _target(place, str(name))
             atomic.new_folder_of(moved[name], files | {"reason.txt": f"{reason}\n".encode()})
     if moved:
         compacted = set(moved)
-        add(folder, lambda base: (IndexBlock.of({}, ()), compacted))
+        add(folder, lambda base: (IndexBlock({}, ()), compacted))
     moved |= {name: _move(loose[name].path, place, reason) for name in names if name in loose}
     atomic.sync_folder(folder)
-    return moved
+    return {name.run_id: path for name, path in moved.items()}
 
 
 def _check_version(folder: Path) -> list[Damage]:
@@ -152,14 +150,7 @@ def _salvaged(segment: Segment) -> tuple[IndexBlock, list[SetName]]:
     try:
         return segment.salvage()
     except Damaged:
-        return IndexBlock.of({}, ()), []
-
-
-def _with_index(folder: Path) -> Version:
-    """The version in force, its index read: from then on nobody can replace what it names."""
-    version = current(folder)
-    version.names()
-    return version
+        return IndexBlock({}, ()), []
 
 
 def _target(place: Path, name: str) -> Path:

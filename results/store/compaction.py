@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,7 @@ from results.errors import UsageError
 
 from .run_set import LooseSet, SetName
 from .segments import IndexBlock, Segment, load_sets, merge, write_segment
-from .versions import (
-    FOLDER,
-    Overtaken,
-    Version,
-    current,
-    discard,
-    listing,
-    numbers,
-    path_of,
-    publish,
-    retire,
-    settled,
-)  # fmt: skip
+from .versions import FOLDER, Overtaken, Version, current, discard, listing, numbers, path_of, publish, retire, settled
 
 LARGE_BYTES = 256 * 2**20
 """A segment this large is left as it is; smaller ones are merged with what has come since."""
@@ -58,6 +46,22 @@ def loose_sets(folder: Path) -> dict[SetName, LooseSet]:
     return dict(sorted(sets.items(), key=lambda item: item[0].order))
 
 
+@dataclass(frozen=True)
+class View:
+    """The store at one moment: sets in folders of their own, in order, and the version of the compacted ones."""
+
+    loose: Mapping[SetName, LooseSet]
+    version: Version
+
+
+def view_of(folder: Path, known: Version | None = None) -> View:
+    """What is there now; a set that is both loose and compacted counts as compacted. To be called within `settled`."""
+    # What is listed first and gone after it is in the version that is read after it.
+    loose, version = loose_sets(folder), current(folder, known)
+    compacted = [segment.names for segment in version.segments]
+    return View({n: s for n, s in loose.items() if not any(n in names for names in compacted)}, version)
+
+
 def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
     """Compact the store at `folder`. Raises StoreError if it cannot be written or read.
 
@@ -71,21 +75,20 @@ def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
 
 def _compacted(folder: Path, settle: float) -> Compaction:
     """Put loose sets and small segments together. Raises StoreError, Overtaken if another writer was faster."""
-    # What is listed first and gone after it is in the version that is read after it.
-    loose, base = loose_sets(folder), current(folder)
-    if not loose and not base.number:
+    view = view_of(folder)
+    base = version = view.version
+    if not view.loose and not base.number:
         return Compaction(0, 0, 0, 0, 0, ())
-    present = base.names()
-    fresh, damaged = load_sets({name: files for name, files in loose.items() if name not in present})
+    fresh, damaged = load_sets(view.loose)
     small = [segment for segment in base.segments if segment.size < LARGE_BYTES]
-    version = base
     if fresh.entries or len(small) > 1:
         version = replace(folder, base, small, [*(segment.block() for segment in small), fresh])
         time.sleep(settle)
     retire(folder, version, base.segments)
-    present |= {entry.summary.name for entry in fresh.entries}
+    present = version.names()
     # Should another version be in force by now, what it holds may differ: the next compaction removes the folders.
-    replaced = [name for name in loose if name in present] if numbers(folder)[-1:] == [version.number] else []
+    in_force = numbers(folder)[-1:] == [version.number]
+    replaced = [name for name in loose_sets(folder) if name in present] if in_force else []
     for name in replaced:
         discard(folder / str(name))
     clean(folder, version)
@@ -93,7 +96,7 @@ def _compacted(folder: Path, settle: float) -> Compaction:
         len(fresh.entries),
         len(replaced),
         len(version.segments),
-        sum(len(segment.names) for segment in version.segments),
+        len(present),
         sum(segment.size for segment in version.segments),
         tuple(str(name) for name in damaged if (folder / str(name)).is_dir()),
     )

@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ from .parquet import Damaged, current_form, damage, listed, parquet_bytes, read_
 from .run_set import LooseSet, SetName, StoredRun
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
 
 INDEX = "index.json"
@@ -37,8 +39,6 @@ ROW_GROUP = {"runs": 512, "curves": 32_768, "evaluations": 8_192}
 KINDS = tuple((failed, table) for failed in (False, True) for table in TABLES)
 """The files of a segment: rows of each table, of results and of failed attempts."""
 _SUMMARY_WIDTH = len(StoredRun.__dataclass_fields__)
-_SLICES = 1000
-"""So many parts of other tables make up one without being copied; with more, what reads it becomes slow."""
 
 Piece = tuple["pyarrow.Table", Sequence[tuple[SetName, int]]]
 """Rows of one table, and whose they are: sets in the order of the rows, each with its number of rows."""
@@ -55,18 +55,10 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class IndexBlock:
-    """Sets in memory: tables by (failed, table), and the entries in the order of their rows."""
+    """Sets in memory: tables by KINDS (one left out has no rows), and the entries in the order of their rows."""
 
     tables: Mapping[tuple[bool, str], pyarrow.Table]
     entries: tuple[IndexEntry, ...]
-
-    @classmethod
-    def of(cls, pieces: Mapping[tuple[bool, str], Sequence[Piece]], entries: Iterable[IndexEntry]) -> IndexBlock:
-        """The given sets out of pieces that may hold more."""
-        kept = sorted(entries, key=lambda entry: entry.summary.name.order)
-        names = {entry.summary.name for entry in kept}
-        tables = {kind: gather(kind[1], pieces.get(kind, ()), names.__contains__) for kind in KINDS}
-        return cls(tables, tuple(kept))
 
     def only(self, names: Collection[SetName]) -> IndexBlock:
         """Some of its sets."""
@@ -180,18 +172,21 @@ class Segment:
         except Damaged:
             return self._without_index(), []
         footers = self._footers()
-        pieces: dict[tuple[bool, str], list[Piece]] = {}
-        lost: set[SetName] = set()
+        tables = {}
+        left = {name: dict(entry.rows) for name, entry in self.entries.items()}
         for failed, table in KINDS:
-            name = file_name(failed, table)
-            if name in index["files"]:
-                counts = self.counts(failed, table)
-                rows, bad = _sound_rows(self.path / name, table, index["files"][name], footers.get(name))
-                sound = _sound_counts(counts, bad)
-                lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
-                pieces[failed, table] = [(rows, sound)]
-        kept = [entry for name, entry in self.entries.items() if name not in lost]
-        return IndexBlock.of(pieces, kept), sorted(lost, key=lambda name: name.order)
+            file = file_name(failed, table)
+            if file in index["files"]:
+                tables[failed, table], sound = _sound_rows(
+                    self.path / file, table, index["files"][file], footers.get(file)
+                )
+                begin = 0
+                for name, count in self.counts(failed, table):
+                    left[name][table] = int(sound[begin : begin + count].sum())
+                    begin += count
+        lost = [name for name, entry in self.entries.items() if left[name] != entry.rows]
+        entries = [replace(entry, rows=left[name]) for name, entry in self.entries.items()]
+        return IndexBlock(tables, tuple(entries)).only(left.keys() - lost), lost
 
     def _footers(self) -> dict[str, bytes]:
         try:
@@ -204,62 +199,60 @@ class Segment:
         tables = {kind: self.rows(*kind) for kind in KINDS}
         entries = []
         for failed in (False, True):
-            counts = {table: _row_counts(tables[failed, table]) for table in TABLES}
+            keys = {table: tables[failed, table].select(["run_id", "attempt"]).to_pylist() for table in TABLES}
+            counts = {table: Counter((key["run_id"], key["attempt"]) for key in keys[table]) for table in TABLES}
             for row in tables[failed, "runs"].to_pylist():
-                rows = {table: counts[table].get((row["run_id"], row["attempt"]), 0) for table in TABLES}
+                rows = {table: counts[table][row["run_id"], row["attempt"]] for table in TABLES}
                 entries.append(IndexEntry(StoredRun.of_row(row), rows, ""))
         return merge([IndexBlock(tables, tuple(entries))])
 
 
-def gather(table: str, pieces: Sequence[Piece], wanted: Callable[[SetName], bool] = lambda name: True) -> pyarrow.Table:
+def gather(table: str, pieces: Sequence[Piece], wanted: Callable[[SetName], bool]) -> pyarrow.Table:
     """Rows of several pieces of one of TABLES as one table in the order of sets; only of the `wanted` sets."""
     import numpy as np
     import pyarrow as pa
 
     ranges: list[tuple[tuple[str, int], int, int]] = []
     begin = 0
-    for _, counts in pieces:
-        for name, count in counts:
+    for _, row_counts in pieces:
+        for name, count in row_counts:
             if wanted(name):
                 ranges.append((name.order, begin, count))
             begin += count
     whole = pa.concat_tables([arrow_schema(table).empty_table(), *(rows for rows, _ in pieces)])
     ranges.sort()
-    joined: list[list[int]] = []
-    for _, start, count in ranges:
-        if joined and start == joined[-1][1]:
-            joined[-1][1] += count
-        else:
-            joined.append([start, start + count])
-    if joined == [[0, len(whole)]]:
-        return whole
-    if len(joined) <= _SLICES:
-        return pa.concat_tables([whole.slice(0, 0), *(whole.slice(start, end - start) for start, end in joined)])
-    return whole.combine_chunks().take(np.concatenate([np.arange(start, end) for start, end in joined]))
+    begins = np.array([first for _, first, _ in ranges], dtype=np.int64)
+    counts = np.array([count for _, _, count in ranges], dtype=np.int64)
+    places = np.arange(counts.sum()) + np.repeat(begins - counts.cumsum() + counts, counts)
+    return whole if np.array_equal(places, np.arange(len(whole))) else whole.combine_chunks().take(places)
 
 
 def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:
     """Sets in folders of their own as one block, and those that are damaged. Raises StoreError for a newer schema."""
-    pieces: dict[tuple[bool, str], list[Piece]] = {}
-    entries, damaged = [], []
-    for name, files_of in loose.items():
+    blocks, damaged = [], []
+    for name, loose_set in loose.items():
         try:
-            summary, files = files_of.manifest()
-            tables = {table: files_of.table(table, files) for table in TABLES}
-            digest = sha256(files_of.manifest_bytes()).hexdigest()
+            summary, files = loose_set.manifest()
+            tables = {(name.failed is not None, table): loose_set.table(table, files) for table in TABLES}
+            digest = sha256(loose_set.manifest_bytes()).hexdigest()
         except Damaged:
             damaged.append(name)
             continue
-        entries.append(IndexEntry(summary, {table: len(rows) for table, rows in tables.items()}, digest))
-        for table, rows in tables.items():
-            pieces.setdefault((name.failed is not None, table), []).append((rows, [(name, len(rows))]))
-    return IndexBlock.of(pieces, entries), damaged
+        counts = {table: len(rows) for (_, table), rows in tables.items()}
+        blocks.append(IndexBlock(tables, (IndexEntry(summary, counts, digest),)))
+    return merge(blocks), damaged
 
 
 def merge(blocks: Sequence[IndexBlock], names: Collection[SetName] | None = None) -> IndexBlock:
     """Several blocks as one; only the sets of these names if given."""
     entries = [entry for block in blocks for entry in block.entries if names is None or entry.summary.name in names]
-    return IndexBlock.of({kind: [block.piece(*kind) for block in blocks] for kind in KINDS}, entries)
+    entries.sort(key=lambda entry: entry.summary.name.order)
+    chosen = {entry.summary.name for entry in entries}
+    tables = {
+        kind: gather(kind[1], [block.piece(*kind) for block in blocks if kind in block.tables], chosen.__contains__)
+        for kind in KINDS
+    }
+    return IndexBlock(tables, tuple(entries))
 
 
 def write_segment(folder: Path, block: IndexBlock) -> Segment:
@@ -321,8 +314,9 @@ def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
 
 def _sound_rows(
     path: Path, table: str, listing: Mapping[str, Any], footer: bytes | None
-) -> tuple[pyarrow.Table, list[tuple[int, int]]]:
-    """The rows of a file without those of damaged row groups, and the row ranges of these."""
+) -> tuple[pyarrow.Table, np.ndarray]:
+    """The rows of a file without those of damaged row groups, and for each row whether it is among them."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -333,30 +327,14 @@ def _sound_rows(
     restored = bytearray(content.ljust(listing["bytes"], b"\0"))
     if footer is not None:
         restored[len(restored) - len(footer) :] = footer
-    sound, bad, begin = [arrow_schema(table).empty_table()], [], 0
+    row_groups, sound = [arrow_schema(table).empty_table()], []
     for number, (first, end, rows, checksum) in enumerate(listing["groups"]):
         try:
             if sha256(restored[first:end]).hexdigest() != checksum:
                 raise damage(path, f"row group {number}")
             row_group = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
-            sound.append(current_form(row_group, table, path))
+            row_groups.append(current_form(row_group, table, path))
+            sound.append(np.ones(rows, dtype=bool))
         except (pa.ArrowException, OSError, Damaged):
-            bad.append((begin, begin + rows))
-        begin += rows
-    return pa.concat_tables(sound), bad
-
-
-def _sound_counts(counts: Sequence[tuple[SetName, int]], bad: Sequence[tuple[int, int]]) -> list[tuple[SetName, int]]:
-    """How many rows of each set lie outside the damaged ranges."""
-    sound, begin = [], 0
-    for name, count in counts:
-        end = begin + count
-        inside = sum(max(0, min(end, last) - max(begin, first)) for first, last in bad)
-        sound.append((name, count - inside))
-        begin = end
-    return sound
-
-
-def _row_counts(table: pyarrow.Table) -> dict[tuple[str, int], int]:
-    counted = table.group_by(["run_id", "attempt"]).aggregate([([], "count_all")]).to_pylist()
-    return {(row["run_id"], row["attempt"]): row["count_all"] for row in counted}
+            sound.append(np.zeros(rows, dtype=bool))
+    return pa.concat_tables(row_groups), np.concatenate(sound or [np.zeros(0, dtype=bool)])

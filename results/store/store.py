@@ -14,34 +14,26 @@ so that many machines can write to one file system.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from results.errors import DataError, StoreError, UsageError
 from results.schema import TABLES
+from results.values import choice
 
 from . import atomic, run_set
-from .aside import CheckReport, Damage, check, supersede
-from .compaction import Compaction, compact, loose_sets
+from .aside import CheckReport, check, supersede
+from .compaction import Compaction, View, compact, view_of
 from .parquet import csv_bytes, parquet_bytes, read_parquet
-from .run_set import LooseSet, SetName, StoredRun
+from .run_set import SetName, StoredRun
 from .segments import IndexEntry, Piece, gather
 from .versions import Version, current, discard, listing, settled
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["CheckReport", "Damage", "PublishedStudy", "Store", "View", "check_format", "table_name", "write_table"]
-
-
-@dataclass(frozen=True)
-class View:
-    """The store at one moment: sets in folders of their own, in order, and the version of the compacted ones."""
-
-    loose: Mapping[SetName, LooseSet]
-    version: Version
+_WRITERS = {"parquet": parquet_bytes, "csv": csv_bytes}
 
 
 class Store:
@@ -128,11 +120,7 @@ class Store:
 
         The sets themselves are kept in store/.superseded; where each lies, by run id. Raises StoreError.
         """
-        view = settled(self.folder, self.view)
-        names = {name for name in (*view.loose, *view.version.names()) if name.failed is None}
-        moved = supersede(self.folder, loose_sets(self.folder), view.version,
-                          {name for name in names if name.run_id in run_ids}, reason)  # fmt: skip
-        return {name.run_id: path for name, path in moved.items()}
+        return supersede(self.folder, run_ids, reason)
 
     def compact(self, *, settle: float = 0.0) -> Compaction:
         """Put the sets of all runs into a few large files, beside living writers and readers; see compaction.py."""
@@ -152,10 +140,9 @@ class Store:
 
     def view(self) -> View:
         """What is there now; a set that is both loose and compacted counts as compacted."""
-        loose = loose_sets(self.folder)
-        version = self._current()
-        compacted = [segment.names for segment in version.segments]
-        return View({n: s for n, s in loose.items() if not any(n in names for names in compacted)}, version)
+        view = view_of(self.folder, self._version)
+        self._version = view.version
+        return view
 
     def _compacted(self, name: SetName) -> IndexEntry | None:
         return settled(self.folder, lambda: self._current().entry(name))
@@ -258,12 +245,11 @@ def table_name(table: str) -> str:
 
 def check_format(format: str) -> None:
     """Raise UsageError unless tables can be written in this format."""
-    if format not in ("parquet", "csv"):
-        raise UsageError(f"format = {format!r} is not allowed; allowed: parquet, csv")
+    choice("format", format, _WRITERS)
 
 
 def write_table(table: pyarrow.Table, path: Path, format: str) -> Path:
     """Write a table atomically as `parquet` or `csv`. Raises UsageError for another format, StoreError."""
     check_format(format)
-    atomic.write(path, parquet_bytes(table) if format == "parquet" else csv_bytes(table))
+    atomic.write(path, _WRITERS[format](table))
     return path

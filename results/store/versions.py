@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -60,13 +61,9 @@ def numbers(folder: Path) -> list[int]:
 
 def listing(folder: Path) -> list[str]:
     """Names in a folder, sorted; none if there is no such folder. Raises StoreError."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read the store at {folder}: {error.strerror}") from error
+    with atomic.storage(folder, "read the store at"), suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries)
+    return []
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -142,10 +139,6 @@ def retire(folder: Path, version: Version, old: Iterable[Segment]) -> None:
 def discard(path: Path) -> None:
     """Remove a folder so that it disappears in one step; one that is gone already is no error."""
     aside = path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
-    try:
+    with atomic.storage(path), suppress(FileNotFoundError):
         path.rename(aside)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise atomic.storage_error(error, path) from error
     shutil.rmtree(aside, ignore_errors=True)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,19 +227,18 @@ def test_readers_look_again_when_files_are_replaced(
     fill(append)
     before = content(store)
     reader = Store(store.root)
-    module = sys.modules[Store.__module__]
     real = compaction.loose_sets
 
     def loose_sets(folder: Path) -> Any:
         found = real(folder)
-        monkeypatch.setattr(module, "loose_sets", real)
+        monkeypatch.setattr(compaction, "loose_sets", real)
         store.compact()
         return found
 
     for method in ("read", "results", "failures"):
         append(f"before-{method}")
         before = content(store)
-        monkeypatch.setattr(module, "loose_sets", loose_sets)
+        monkeypatch.setattr(compaction, "loose_sets", loose_sets)
         if method == "read":
             assert reader.read("curves", include_failed=True).to_pylist() == before["curves"]
         else:
@@ -477,7 +475,7 @@ def test_gather_orders_rows_by_set(parts: list[list[tuple[str, int]]]) -> None:
             expected[run_id] = [row["step"] for row in made]
             counts.append((SetName(run_id), count))
         pieces.append((pa.Table.from_pylist(rows, schema), counts))
-    found = gather("curves", pieces).to_pylist()
+    found = gather("curves", pieces, lambda name: True).to_pylist()
     assert [(row["run_id"], row["step"]) for row in found] == [
         (run_id, step) for run_id in sorted(expected) for step in expected[run_id]
     ]
