@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, SupportsFloat, SupportsIndex
 
 from results.store import atomic
@@ -61,20 +60,11 @@ class Lines:
 
     def take(self, line: Mapping[str, Any]) -> None:
         """Take one line. Raises UsageError that names field, value and what is allowed; then nothing of it is taken."""
-        if "resume" in line:
-            self._resume(line)
-        elif "facts" in line:
-            self._facts(line)
-        elif "progress" in line:
-            self._progress(line)
-        elif "status" in line:
-            self._status(line)
-        elif "metric" in line:
-            self._evaluation(line)
-            self._begun = True
-        else:
-            self._curve(line)
-            self._begun = True
+        takers = {"resume": self._resume, "facts": self._facts, "progress": self._progress, "status": self._status,
+                  "metric": self._evaluation}  # fmt: skip
+        kind = next((name for name in takers if name in line), "curve")
+        takers.get(kind, self._curve)(line)
+        self._begun = self._begun or kind in ("resume", "metric", "curve")
 
     def _resume(self, line: Mapping[str, Any]) -> None:
         _only(line, ("resume",))
@@ -82,7 +72,6 @@ class Lines:
         if isinstance(step, bool) or not isinstance(step, int) or step < -1:
             raise UsageError(f"resume = {step!r} is not allowed; allowed: the last step that is kept, or -1 for none")
         self.recorder.resume(step, None if self._begun else self._earlier())
-        self._begun = True
 
     def _facts(self, line: Mapping[str, Any]) -> None:
         _only(line, ("facts",))
@@ -245,9 +234,7 @@ class Rows:
     def __enter__(self) -> Rows:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -102,25 +102,23 @@ def _compacted(folder: Path, settle: float) -> Compaction:
     )
 
 
-def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]) -> bool:
+def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]) -> None:
     """Add a block of new sets as one segment, all of them in one step, in place of the compacted sets that it names.
 
-    `make` is given the version that it must fit, again if another writer was faster. False if it gives None.
+    `make` is given the version that it must fit, again if another writer was faster; None is nothing to add.
     Raises StoreError.
     """
 
-    def added() -> bool:
+    def attempt() -> None:
         base = current(folder)
         addition = make(base)
-        if addition is None:
-            return False
-        block, replaced = addition
-        old = [segment for segment in base.segments if replaced & segment.names.keys()]
-        kept = [segment.block().only(segment.names.keys() - replaced) for segment in old]
-        retire(folder, replace(folder, base, old, [*kept, block]), base.segments)
-        return True
+        if addition is not None:
+            block, replaced = addition
+            old = [segment for segment in base.segments if replaced & segment.names.keys()]
+            kept = [segment.block().only(segment.names.keys() - replaced) for segment in old]
+            retire(folder, replace(folder, base, old, [*kept, block]), base.segments)
 
-    return settled(folder, added)
+    settled(folder, attempt)
 
 
 def clean(folder: Path, version: Version) -> list[str]:

@@ -14,6 +14,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -171,15 +172,16 @@ class Segment:
             index = self.index
         except Damaged:
             return self._without_index(), []
-        footers = self._footers()
+        footers: dict[str, bytes] = {}
+        with suppress(StoreError, ValueError):
+            footers = {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
         tables = {}
         left = {name: dict(entry.rows) for name, entry in self.entries.items()}
         for failed, table in KINDS:
             file = file_name(failed, table)
             if file in index["files"]:
-                tables[failed, table], sound = _sound_rows(
-                    self.path / file, table, index["files"][file], footers.get(file)
-                )
+                listing = index["files"][file]
+                tables[failed, table], sound = _sound_rows(self.path / file, table, listing, footers.get(file))
                 begin = 0
                 for name, count in self.counts(failed, table):
                     left[name][table] = int(sound[begin : begin + count].sum())
@@ -187,12 +189,6 @@ class Segment:
         lost = [name for name, entry in self.entries.items() if left[name] != entry.rows]
         entries = [replace(entry, rows=left[name]) for name, entry in self.entries.items()]
         return IndexBlock(tables, tuple(entries)).only(left.keys() - lost), lost
-
-    def _footers(self) -> dict[str, bytes]:
-        try:
-            return {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
-        except (StoreError, ValueError):
-            return {}
 
     def _without_index(self) -> IndexBlock:
         """The block, with entries made from the rows. Raises StoreError if any table is damaged as well."""
@@ -274,11 +270,8 @@ def write_segment(folder: Path, block: IndexBlock) -> Segment:
         footers[name] = base64.b64encode(content[end:]).decode()
         listing[name] = listed(content) | {"rows": len(rows), "groups": groups}
     files[FOOTERS] = json.dumps(footers).encode()
-    rows_of = [
-        [*(getattr(e.summary, name) for name in StoredRun.__dataclass_fields__), *(e.rows[t] for t in TABLES), e.digest]
-        for e in block.entries
-    ]
-    index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": rows_of}
+    sets = [[*vars(e.summary).values(), *(e.rows[table] for table in TABLES), e.digest] for e in block.entries]
+    index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": sets}
     files[INDEX] = json.dumps(index, separators=(",", ":")).encode()
     path = folder / f"segment-{secrets.token_hex(8)}"
     atomic.make_folder(folder)

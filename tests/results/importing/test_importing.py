@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from results import DataError, Recorder, Store, UsageError
 from results.importing.importer import Imported, import_file, imported
-from results.joined import joined
+from results.settings import joined
 
 WIDE = """generator,N,codebook_size,tokens_per_image,images,path_flops,gFID,rfid,n
 S,1e6,256,64,1000,1e12,20.5,2.5,50000
