@@ -96,11 +96,6 @@ def test_the_specification_says_the_facts_of_a_stage() -> None:
         take({"facts": {"width": 5}}, staged=True)
 
 
-def test_a_second_row_of_one_place_is_refused() -> None:
-    with pytest.raises(UsageError, match="already has a row in curves"):
-        take({"step": 1, "loss": 1.0}, {"step": 1, "loss": 2.0})
-
-
 def test_resume_takes_over_the_earlier_rows_up_to_the_step() -> None:
     earlier = take(*({"step": step, "loss": float(step)} for step in range(6)), {"facts": {"width": 3}}).recorder
     lines = take({"resume": 3}, {"step": 4, "loss": 40.0}, earlier=earlier)
