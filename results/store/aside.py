@@ -134,7 +134,7 @@ def _check_segments(folder: Path) -> list[Damage]:
     if not damage_of:
         return []
     bad = [segment for segment in version.segments if segment.name in damage_of]
-    rescued = [_salvaged(segment) for segment in bad]
+    rescued = [segment.salvage() for segment in bad]
     retire(folder, replace(folder, version, bad, [block for block, _ in rescued]), ())
     damages = []
     for segment, (_, names) in zip(bad, rescued, strict=True):
@@ -143,14 +143,6 @@ def _check_segments(folder: Path) -> list[Damage]:
         moved_to = _quarantine(folder, segment.path, f"{reason}\nlost: {', '.join(lost) or 'nothing'}")
         damages.append(Damage(segment.name, file, reason, moved_to, tuple(lost)))
     return damages
-
-
-def _salvaged(segment: Segment) -> tuple[IndexBlock, list[SetName]]:
-    """What can be kept of a segment, and what is lost; of one without index and tables not even that is known."""
-    try:
-        return segment.salvage()
-    except Damaged:
-        return IndexBlock({}, ()), []
 
 
 def _target(place: Path, name: str) -> Path:

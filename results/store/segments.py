@@ -40,6 +40,8 @@ ROW_GROUP = {"runs": 512, "curves": 32_768, "evaluations": 8_192}
 KINDS = tuple((failed, table) for failed in (False, True) for table in TABLES)
 """The files of a segment: rows of each table, of results and of failed attempts."""
 _SUMMARY_WIDTH = len(StoredRun.__dataclass_fields__)
+_SLICES = 1000
+"""So many parts of other tables make up one without being copied; with more, what reads it becomes slow."""
 
 Piece = tuple["pyarrow.Table", Sequence[tuple[SetName, int]]]
 """Rows of one table, and whose they are: sets in the order of the rows, each with its number of rows."""
@@ -166,12 +168,15 @@ class Segment:
     def salvage(self) -> tuple[IndexBlock, list[SetName]]:
         """The sets that can be read in full although files are damaged, and the names of those that cannot.
 
-        A damaged index is made anew from the tables if these are sound. Without index and tables nothing is left.
+        A damaged index is made anew from the tables if these are sound. Without index and tables nothing is left, nor
+        is it known what is lost.
         """
         try:
             index = self.index
         except Damaged:
-            return self._without_index(), []
+            with suppress(Damaged):
+                return self._without_index(), []
+            return IndexBlock({}, ()), []
         footers: dict[str, bytes] = {}
         with suppress(StoreError, ValueError):
             footers = {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
@@ -210,17 +215,24 @@ def gather(table: str, pieces: Sequence[Piece], wanted: Callable[[SetName], bool
 
     ranges: list[tuple[tuple[str, int], int, int]] = []
     begin = 0
-    for _, row_counts in pieces:
-        for name, count in row_counts:
+    for _, counts in pieces:
+        for name, count in counts:
             if wanted(name):
                 ranges.append((name.order, begin, count))
             begin += count
     whole = pa.concat_tables([arrow_schema(table).empty_table(), *(rows for rows, _ in pieces)])
     ranges.sort()
-    begins = np.array([first for _, first, _ in ranges], dtype=np.int64)
-    counts = np.array([count for _, _, count in ranges], dtype=np.int64)
-    places = np.arange(counts.sum()) + np.repeat(begins - counts.cumsum() + counts, counts)
-    return whole if np.array_equal(places, np.arange(len(whole))) else whole.combine_chunks().take(places)
+    joined: list[list[int]] = []
+    for _, start, count in ranges:
+        if joined and start == joined[-1][1]:
+            joined[-1][1] += count
+        else:
+            joined.append([start, start + count])
+    if joined == [[0, len(whole)]]:
+        return whole
+    if len(joined) <= _SLICES:
+        return pa.concat_tables([whole.slice(0, 0), *(whole.slice(start, end - start) for start, end in joined)])
+    return whole.combine_chunks().take(np.concatenate([np.arange(start, end) for start, end in joined]))
 
 
 def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:

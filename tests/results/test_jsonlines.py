@@ -17,10 +17,10 @@ from results.schema import METRICS
 
 def take(*lines: Any, staged: bool = False, earlier: Recorder | None = None) -> Lines:
     """Lines into a new recorder."""
-    found = Lines(Recorder("r", 1), staged=staged, earlier=lambda: earlier)
+    taker = Lines(Recorder("r", 1), staged=staged, earlier=lambda: earlier)
     for line in lines:
-        found.take(line)
-    return found
+        taker.take(line)
+    return taker
 
 
 def test_each_kind_of_line() -> None:
