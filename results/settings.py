@@ -1,29 +1,34 @@
-"""What runs were told: the fields of their specifications by dotted names, and those in which the runs differ."""
+"""What runs were told: the fields of their specifications by dotted names, and those in which the runs differ, also as
+columns beside their measurements."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from results.store.store import Store
 
 PARTS = ("tokenizer", "generator", "run", "other")
 """Whose fields they are: of a tokenizer, of a generator itself, free values, columns that an imported file had."""
 
 SHORT = {"learning_rate": "lr", "batch_size": "batch", "train_images": "images", "code_dim": "dim"}
+_NOT_JOINED = ("attempt", "run_id", "spec", "provenance", "path_flops", "message")
+"""Columns of `runs` that evaluations have themselves, or that are no values."""
 _MISSING = object()
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted names; lists count as one value."""
-    return dict(_leaves(values, prefix))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
 
 
 def parts(text: str) -> dict[str, dict[str, Any]]:
@@ -114,6 +119,30 @@ def setting_columns(specs: Sequence[str], known: Mapping[str, Sequence[Any]]) ->
     return columns
 
 
+def joined(store: Store, run_ids: Collection[str] | None = None) -> pyarrow.Table:
+    """The evaluations of all runs with a result, or of `run_ids`, with the columns of `runs`.
+
+    Fields of the specifications in which tokenizers or generators differ come as columns such as
+    `tokenizer.losses.perceptual_weight`, unless a column tells them already; the free values of a run of no stage as
+    `run.NAME`, columns that an imported file had beside ours as `other.NAME`. A column whose values are of several
+    types is text. Raises StoreError for damage.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    evaluations, runs = store.read("evaluations", run_ids), store.read("runs", run_ids)
+    places = pc.index_in(evaluations["run_id"], runs["run_id"].combine_chunks())
+    if places.null_count:
+        raise UsageError("some evaluations have no row in runs; `tokenlaw store check` tells more")
+    columns = {name: runs[name] for name in runs.column_names if name not in _NOT_JOINED}
+    known = {name: column.to_pylist() for name, column in columns.items()}
+    for name, values in setting_columns(runs["spec"].to_pylist(), known).items():
+        columns[name] = pa.chunked_array([_column(values)])
+    for name, column in columns.items():
+        evaluations = evaluations.append_column(name, column.take(places))
+    return evaluations
+
+
 def _columns_like(part: str, name: str) -> set[str]:
     """Names under which a table would have a field: learning_rate, regulariser_weight, tokenizer_seed, quantizer."""
     words = f"{part}.{name}".split(".")
@@ -122,3 +151,15 @@ def _columns_like(part: str, name: str) -> set[str]:
 
 def _told(values: Sequence[Any], column: Sequence[Any]) -> bool:
     return all(value is None or value == known for value, known in zip(values, column, strict=True))
+
+
+def _column(values: list[Any]) -> pyarrow.Array:
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and kinds:
+        return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v, separators=(",", ":")) for v in values]
+    return pa.array(texts, pa.string())

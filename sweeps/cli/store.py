@@ -113,7 +113,7 @@ def export(
     """Write the runs of a study, or all, as one file a table; a folder of Parquet files serves as a SOURCE."""
     from results import Store
     from results.importing.importer import imported
-    from results.joined import joined as joined_table
+    from results.settings import joined as joined_table
     from results.store.store import check_format, write_table
 
     opened, run_ids, _ = open_source(study, root, sets) if study else (Store(root), None, None)
