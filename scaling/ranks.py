@@ -71,7 +71,7 @@ class Place:
             return self
         names = (self.address, socket.gethostname())
         address = next((name for name in names if _resolves(name)), None) or _outgoing_address()
-        return replace(self, address=address, port=self.port if _free(self.port) else _free_port())
+        return replace(self, address=address, port=_free_port(self.port))
 
 
 def _resolves(name: str) -> bool:
@@ -92,18 +92,13 @@ def _outgoing_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def _free(port: int) -> bool:
+def _free_port(wanted: int) -> int:
+    """`wanted` if it is free on this machine, else another one that is."""
     with socket.socket() as probe:
         try:
-            probe.bind(("", port))
+            probe.bind(("", wanted))
         except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
+            probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 

@@ -93,7 +93,7 @@ class _Execution:
             )
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
-            preview.reconstruction_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
+            preview.pair_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
 
         pixels = load_images(spec.data, "train").pixels
         self._train(spec, TokenizerTraining(spec, pixels, measure, self.ranks, self.microbatch), share)
@@ -146,7 +146,7 @@ class _Execution:
         pictures = measurement.last
         assert pictures is not None
         preview.sample_sheet(artifacts / PREVIEW, pictures.pixels, spec.tokenizer.data.classes)
-        preview.neighbour_sheet(artifacts / NEIGHBOURS, pictures.pixels, pictures.nearest_training)
+        preview.pair_sheet(artifacts / NEIGHBOURS, pictures.pixels, pictures.nearest_training)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         TrainingLoop(
