@@ -27,5 +27,8 @@ def in_batches(
 
 def channels_last(network: Network) -> Network:
     """The same network with every 4-d parameter and buffer laid out (batch, height, width, channels) in memory."""
-    # The type stubs of some torch releases do not know this argument.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Not `Module.to(memory_format=...)`: where two layouts are the same in memory, it names another one.
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
