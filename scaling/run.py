@@ -11,7 +11,6 @@ from scaling.data.images import Images, Split, load_images
 from scaling.data.tokens import TokenSplit, load_tokens, save_tokens
 from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
-from scaling.generator.transformer import Generator
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -132,12 +131,7 @@ class _Execution:
         measurement = None
         if self.ranks.first:
             measurement = GeneratorMeasurement(spec, tokenizer, tokens, validation, cache, self._evaluating)
-
-        def measure(model: Generator, branch: str, images: int, recorder: Recorder) -> None:
-            assert measurement is not None
-            measurement(model, branch, images, recorder)
-
-        training = GeneratorTraining(spec, tokens, measure, self.ranks, self.microbatch)
+        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
         if measurement is None:
             return

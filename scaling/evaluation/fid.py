@@ -117,8 +117,8 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Fre
     proportions vary less than independent draws, so for such samples it errs on the wide side. So it does, by up to
     twice, near the noise floor, where the distance is flat in the moments to first order.
     """
-    parts = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
-    return _jackknife([(part, None) for part in parts], reference)
+    blocks = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
+    return _jackknife([(block, None) for block in blocks], reference)
 
 
 def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) -> FrechetEstimate:
@@ -139,14 +139,14 @@ def _deal(count: int, seed: int) -> list[Tensor]:
     return list(order.tensor_split(BLOCKS))
 
 
-def _jackknife(parts: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> FrechetEstimate:
+def _jackknife(blocks: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> FrechetEstimate:
     def distance(used: list[tuple[Moments, Moments | None]]) -> float:
         reference = fixed or Moments.total(original for _, original in used if original is not None)
-        return frechet_distance(Moments.total(part for part, _ in used), reference)
+        return frechet_distance(Moments.total(block for block, _ in used), reference)
 
-    left_out = torch.tensor([distance(parts[:i] + parts[i + 1 :]) for i in range(len(parts))], dtype=torch.float64)
-    variance = (len(parts) - 1) * left_out.var(unbiased=False)
-    return FrechetEstimate(distance(parts), float(variance.sqrt()), sum(part.count for part, _ in parts))
+    left_out = torch.tensor([distance(blocks[:i] + blocks[i + 1 :]) for i in range(len(blocks))], dtype=torch.float64)
+    variance = (len(blocks) - 1) * left_out.var(unbiased=False)
+    return FrechetEstimate(distance(blocks), float(variance.sqrt()), sum(block.count for block, _ in blocks))
 
 
 def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:

@@ -189,7 +189,7 @@ def _insert_batch_norm(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d):
-                _replace_child(parent, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
+                setattr(parent, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
 
 
 def _fold_batch_norm(network: nn.Module) -> None:
@@ -198,12 +198,7 @@ def _fold_batch_norm(network: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             match list(child.children()) if isinstance(child, nn.Sequential) else []:
                 case [nn.Conv2d() as convolution, nn.BatchNorm2d() as norm]:
-                    _replace_child(parent, name, fuse_conv_bn_eval(convolution, norm))
-
-
-def _replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Replaces a child in place, also in ModuleList and ModuleDict, which keep children by name."""
-    parent._modules[name] = child
+                    setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
 
 
 def _accuracy(network: FidClassifier, images: Images) -> float:

@@ -37,7 +37,7 @@ class Tokenizer(nn.Module):
     def __init__(self, spec: TokenizerRun) -> None:
         super().__init__()
         self.spec = spec
-        channels, top = spec.data.channels, spec.autoencoder.width * spec.autoencoder.channel_multipliers[-1]
+        channels, top = spec.data.channels, spec.autoencoder.widths[-1]
         self.encoder = channels_last(Encoder(spec.autoencoder, channels))
         self.project = nn.Conv2d(top, spec.quantizer.code_dim, 1)
         self.quantizer = build_quantizer(spec.quantizer)

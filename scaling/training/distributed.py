@@ -88,13 +88,13 @@ class Ranks:
         """A process's share of a value that is the same in all, so that the sum over processes gives it back."""
         return value if self.size == 1 else value / self.size
 
-    def gather(self, part: Tensor, batch: int) -> Tensor:
-        """The global batch [batch, ...] from each process's part of it, in order."""
+    def gather(self, share: Tensor, batch: int) -> Tensor:
+        """The global batch [batch, ...] from each process's share of it, in order."""
         if self.size == 1:
-            return part
+            return share
         # Parts differ in length, which the collective operations do not allow: a sum over zeros has no such limit.
-        whole = part.new_zeros(batch, *part.shape[1:])
-        whole[batch * self.rank // self.size : batch * (self.rank + 1) // self.size] = part
+        whole = share.new_zeros(batch, *share.shape[1:])
+        whole[batch * self.rank // self.size : batch * (self.rank + 1) // self.size] = share
         return self.sum(whole)
 
     def any(self, flag: bool) -> bool:

@@ -27,13 +27,13 @@ Evaluate = Callable[[Generator, str, int, Recorder], None]
 
 
 class GeneratorTraining(StageTraining):
-    """Drives one generator run; `evaluation` measures the model at a budget."""
+    """Drives one generator run; `evaluation` measures the model at a budget, in the first process."""
 
     def __init__(
         self,
         spec: GeneratorRun,
         tokens: TokenSplit,
-        evaluation: Evaluate,
+        evaluation: Evaluate | None,
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
@@ -74,6 +74,7 @@ class GeneratorTraining(StageTraining):
         """See StageTraining."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)
+        assert self.evaluation is not None
         self.evaluation(self.measured(self.model), branch, images, recorder)
         self.model.train()
 

@@ -86,12 +86,12 @@ class TokenizerTraining(StageTraining):
             set_learning_rate(self.optimisers["causal_optimiser"], rate * peak / spec.optimiser.learning_rate)
         indices = randomness.batch_indices(spec.seed, "tokenizer batches", images, spec.batch_size, len(self.pixels))
         counted = quantizer.chosen.clone() if quantizer is not None else None
-        parts = [self._part(self.pixels[indices[rows]], images) for rows in self.parts]
-        terms = {name: reduce(torch.add, [part.terms[name] for part in parts]) for name in parts[0].terms}
+        results = [self._part(self.pixels[indices[rows]], images) for rows in self.parts]
+        terms = {name: reduce(torch.add, [result.terms[name] for result in results]) for name in results[0].terms}
         if quantizer is not None and counted is not None:
             # Of the codes that this step chose, each process knows only its share.
             quantizer.chosen.copy_(counted + self.ranks.sum(quantizer.chosen - counted))
-        moments = [part.moments for part in parts if part.moments is not None]
+        moments = [result.moments for result in results if result.moments is not None]
         if moments:
             terms["causal_explained_variance"] = self.ranks.equal(self._explained(reduce(torch.add, moments)))
         self.apply_gradients(terms)
@@ -101,7 +101,7 @@ class TokenizerTraining(StageTraining):
         if quantizer is not None:
             every, until = quantizer.spec.revive_every, quantizer.spec.revive_until * spec.train_images
             if every and step % every == 0 and done <= until:
-                latents = torch.cat([part.prepared for part in parts])
+                latents = torch.cat([result.prepared for result in results])
                 self._revive(quantizer, self.ranks.gather(latents, spec.batch_size), step)
         return terms
 
