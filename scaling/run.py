@@ -137,10 +137,10 @@ class _Execution:
             return
         training.save(artifacts / MODEL)
         # The last evaluation is never behind a checkpoint, so whoever gets here has done it in this process.
-        pictures = measurement.last
-        assert pictures is not None
-        preview.sample_sheet(artifacts / PREVIEW, pictures.pixels, spec.tokenizer.data.classes)
-        preview.pair_sheet(artifacts / NEIGHBOURS, pictures.pixels, pictures.nearest_training)
+        assert measurement.last is not None
+        samples, nearest = measurement.last
+        preview.sample_sheet(artifacts / PREVIEW, samples, spec.tokenizer.data.classes)
+        preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         TrainingLoop(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,14 +29,6 @@ MEMORISATION_SAMPLES = 2_000
 """Samples whose nearest training images are sought; the share of near copies is then good to about 0.003."""
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Images of the last evaluation: pixels uint8 [n, c, S, S], and the nearest training image of each."""
-
-    pixels: Tensor
-    nearest_training: Tensor
-
-
 class GeneratorMeasurement:
     """Measures one run's model at its budgets; holds what does not change between them."""
 
@@ -57,7 +48,8 @@ class GeneratorMeasurement:
             run.tokenizer.data, "train", self.network, cache, lambda: step_done("features of the training images")
         )
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
-        self.last: Sampled | None = None
+        self.last: tuple[Tensor, Tensor] | None = None
+        """Samples of the last evaluation and the nearest training image of each, both uint8 [n, c, S, S]."""
 
     def generate(self, model: Generator, guidance: float) -> Tensor:
         """run.evaluation.samples images, uint8, of every class equally often, in turn."""
@@ -120,4 +112,4 @@ class GeneratorMeasurement:
         for metric in ("memorisation_ratio", "near_copy_fraction"):
             record.of_features(metric, getattr(copying, metric), n, "train", guidance=1.0)
         nearest = load_images(data, "train").pixels[copying.samples.indices]
-        self.last = Sampled(pixels[:n], nearest)
+        self.last = pixels[:n], nearest
