@@ -56,7 +56,7 @@ class _Picture:
     stage: str
 
 
-def write_report(
+def report(
     frames: StudyFrames,
     out: Path,
     *,
@@ -79,21 +79,21 @@ def write_report(
     atomic.make_folder(out / "tables")
     answer = answer_of(frames)
     tables = all_tables(frames, answer)
-    report = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
+    written = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
     drawings: dict[str, dict[str, str]] = {}
     for number, (entry, figure) in enumerate(drawn(frames, answer), start=1):
         picture = style.svg(figure)
-        report.figures[entry.name] = out / "figures" / f"{entry.name}.svg"
-        atomic.write(report.figures[entry.name], style.XML + picture, durable=False)
+        written.figures[entry.name] = out / "figures" / f"{entry.name}.svg"
+        atomic.write(written.figures[entry.name], style.XML + picture, durable=False)
         svg = inline_svg(picture, f"f{number}", entry.title)
         drawings[entry.name] = {"svg": svg, "title": entry.title, "caption": entry.caption}
         if entry.name == README_FIGURE:
-            report = replace(report, readme_figure=style.save(figure, out / "figures" / f"{entry.name}.png"))
+            written = replace(written, readme_figure=style.save(figure, out / "figures" / f"{entry.name}.png"))
     for table in tables:
-        report.tables[table.name] = out / "tables" / f"{table.name}.csv"
-        atomic.write(report.tables[table.name], table.to_csv(), durable=False)
+        written.tables[table.name] = out / "tables" / f"{table.name}.csv"
+        atomic.write(written.tables[table.name], table.to_csv(), durable=False)
         atomic.write(out / "tables" / f"{table.name}.tex", table.to_latex(), durable=False)
-    atomic.write(report.answer_json, answer.to_json(), durable=False)
+    atomic.write(written.answer_json, answer.to_json(), durable=False)
     pictures, missing = _pictures(frames, previews or {})
     statements = {topic: [s for s in answer.statements if s.topic == topic] for topic in _TOPICS}
     page = _template().render(
@@ -110,8 +110,8 @@ def write_report(
         provenance=[*_provenance(frames), *((str(k), str(v)) for k, v in (facts or {}).items())],
         caveats=_caveats(frames, answer),
     )
-    atomic.write(report.index, page, durable=False)
-    return report
+    atomic.write(written.index, page, durable=False)
+    return written
 
 
 def _template() -> Template:
