@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from analysis.tokenizers.compression import Compression
-from analysis.tokenizers.compute_law import ComputeLaw, LawCrossover, compute_law, law_crossover
+from analysis.tokenizers.compute_law import Compression, ComputeLaw, LawCrossover, compute_law, law_crossover
 from analysis.tokenizers.contrasts import Contrast, contrast, regulariser_contrasts, tokenizer_effects
 from analysis.tokenizers.crossover import Crossover, crossover
 from analysis.tokenizers.frames import StudyFrames

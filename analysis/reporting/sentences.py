@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.tokenizers.compression import Compression
+from analysis.tokenizers.compute_law import Compression
 from analysis.tokenizers.contrasts import Contrast, Effect
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames

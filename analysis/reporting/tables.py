@@ -138,12 +138,12 @@ def own_table(frames: StudyFrames) -> Table | None:
     rows = frames.own
     values = [c for c in map(str, frames.settings.columns) if c.startswith("run.") and c in rows]
     facts = []
-    for (name, metric, images, guidance), cell in groups(rows, ["name", "metric", "images", "guidance"]):
-        estimate = estimate_of(cell, "value", "level") or estimate_of(cell, "value", "difference")
-        settings = {name: cell[name].iloc[0] for name in values}
+    for (name, metric, images, guidance), measured in groups(rows, ["name", "metric", "images", "guidance"]):
+        estimate = estimate_of(measured, "value", "level") or estimate_of(measured, "value", "difference")
+        settings = {name: measured[name].iloc[0] for name in values}
         facts.append(
             {"name": name, **settings, "metric": metric, "images": images, "guidance": guidance}
-            | {"path_flops": float(cell["path_flops"].median()), "runs": len(cell), "value": estimate}
+            | {"path_flops": float(measured["path_flops"].median()), "runs": len(measured), "value": estimate}
         )
     columns: dict[str, Shown] = {
         "runs": "name", "metric": lambda f: f["metric"].removeprefix("own_").replace("_", " "),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,18 +14,12 @@ from results.errors import FitError
 
 from .fronts import Array, Design, Front, compared_fronts, first_design
 from .rows import Record, plain
-from .seed_intervals import (
-    BOOTSTRAP_CLUSTERS,
-    CONFIDENCE,
-    Noise,
-    SeedEstimate,
-    cluster_bootstrap_weights,
-    half_width,
-    over_seeds,
-)
+from .seed_intervals import CONFIDENCE, Noise, SeedEstimate, half_width, over_seeds
 
 SCAN_POINTS = 801
 """Compute values, log-spaced, at which the test behind a confidence set is evaluated."""
+BOOTSTRAP_CLUSTERS = 6
+"""A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
 BOOTSTRAP_DRAWS = 1000
 
 
@@ -171,6 +165,11 @@ def crossover_of(
     d = np.stack([sides[0][s].log_gfid(grid) - sides[1][s].log_gfid(grid) for s in design.seeds])
     half, _, method = half_width(d, noise)
     mean = d.mean(axis=0)
+
+    def ratio_at(i: int) -> SeedEstimate:
+        values = dict(zip(design.seeds, np.exp(d[:, i]).tolist(), strict=True))
+        return over_seeds(values, scale="ratio", noise=noise)
+
     return crossing_of(
         first,
         second,
@@ -179,10 +178,10 @@ def crossover_of(
         grid,
         mean,
         None if half is None else (mean - half, mean + half),
-        (_ratio(design.seeds, d[:, 0], noise), _ratio(design.seeds, d[:, -1], noise)),
+        (ratio_at(0), ratio_at(-1)),
         method,
         per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
-        bootstrap=_bootstrap(grid, d) if len(d) >= BOOTSTRAP_CLUSTERS else None,
+        bootstrap=_bootstrap(grid, d),
     )
 
 
@@ -250,16 +249,22 @@ def confidence_set(log_flops: Array, mean: Array, low: Array, high: Array) -> tu
     return (None if i == 0 else edge(i - 1, i)), (None if j == len(inside) - 1 else edge(j + 1, j))
 
 
-def _bootstrap(grid: Array, d: Array) -> tuple[float | None, float | None]:
-    """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range."""
-    weights = cluster_bootstrap_weights(len(d), BOOTSTRAP_DRAWS, seed=0) / len(d)
+def _bootstrap(grid: Array, d: Array) -> tuple[float | None, float | None] | None:
+    """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range.
+
+    None instead of the pair for fewer than BOOTSTRAP_CLUSTERS seeds.
+    """
+    n = len(d)
+    if n < BOOTSTRAP_CLUSTERS:
+        return None
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_DRAWS) / n
     places = []
     for row in weights @ d:
         at, sign = split_point(grid, row)
         places.append(at if at is not None else -math.inf if sign > 0 else math.inf)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(places, [tail, 1 - tail], method="nearest")
-    return (float(np.exp(low)) if np.isfinite(low) else None), (float(np.exp(high)) if np.isfinite(high) else None)
+    low, high = (float(np.exp(end)) for end in np.quantile(places, [tail, 1 - tail], method="nearest"))
+    return (low if 0 < low < math.inf else None), (high if 0 < high < math.inf else None)
 
 
 def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
@@ -267,11 +272,6 @@ def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
     if at is not None:
         return SeedCrossing(seed, "within" if sign < 0 else "reversed", math.exp(at))
     return SeedCrossing(seed, "above" if sign < 0 else "below", math.exp(grid[-1] if sign < 0 else grid[0]))
-
-
-def _ratio(seeds: Sequence[int], log_ratio: Array, noise: Noise | None) -> SeedEstimate:
-    values = dict(zip(seeds, np.exp(log_ratio).tolist(), strict=True))
-    return over_seeds(values, scale="ratio", noise=noise)
 
 
 def crossing_over_seeds(result: Crossover) -> SeedEstimate | None:

@@ -7,7 +7,7 @@ size, parameters, FLOPs) are joined to every evaluation, so nothing below ever p
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -215,28 +215,24 @@ def load(
         path = Path(source)
         source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
     tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
-    return from_tables(tables["runs"], tables["curves"], tables["evaluations"], run_ids, protocols=protocols)
+    return from_tables(tables, run_ids, protocols=protocols)
 
 
 def from_tables(
-    runs: pd.DataFrame,
-    curves: pd.DataFrame,
-    evaluations: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     run_ids: Collection[str] | None = None,
     *,
     protocols: Collection[str] | None = None,
 ) -> StudyFrames:
-    """StudyFrames of three frames with the columns of results.schema; see `load` for arguments and errors."""
-    tables = {"runs": runs, "curves": curves, "evaluations": evaluations}
+    """StudyFrames of the three tables of results.schema by name; see `load` for arguments and errors."""
     for name, frame in tables.items():
         missing = [column.name for column in COLUMNS[name] if column.name not in frame.columns]
         if missing:
             raise DataError(
                 f"table {name} has no column {', '.join(missing)}; it is not a tokenlaw table of this schema"
             )
-        if run_ids is not None:
-            tables[name] = frame[frame["run_id"].isin(list(run_ids))]
-    runs, curves, evaluations = tables["runs"], tables["curves"], tables["evaluations"]
+    # What the runs lack is left out of the other two where they are joined.
+    runs = tables["runs"] if run_ids is None else tables["runs"][tables["runs"]["run_id"].isin(list(run_ids))]
     if runs.empty:
         asked = "" if run_ids is None else f" among the {len(run_ids)} runs asked for"
         raise DataError(f"the study has no finished run{asked}: nothing to analyse yet; `tokenlaw status` shows why")
@@ -250,11 +246,11 @@ def from_tables(
 
     key = ["run_id", "attempt"]
     facts = winners[[*key, *FACTS, *DERIVED, "status"]]
-    joined = evaluations.merge(facts, on=key, how="inner")
+    joined = tables["evaluations"].merge(facts, on=key, how="inner")
     joined["excluded"] = _exclusion(joined)
     return StudyFrames(
         runs=winners.reset_index(drop=True),
-        curves=curves.merge(facts[key], on=key, how="inner").reset_index(drop=True),
+        curves=tables["curves"].merge(facts[key], on=key, how="inner").reset_index(drop=True),
         evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
         failed=failed.reset_index(drop=True),
     )

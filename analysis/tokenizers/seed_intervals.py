@@ -23,8 +23,6 @@ Scale = Literal["ratio", "level", "difference"]
 """ratio and level: averaged as logarithms (geometric mean); difference: averaged as they are."""
 
 CONFIDENCE = 0.95
-BOOTSTRAP_CLUSTERS = 6
-"""A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,3 @@ def over_seeds(
         per_seed=tuple(float(v) for v in raw),
         df=df,
     )
-
-
-def cluster_bootstrap_weights(clusters: int, draws: int, seed: int) -> np.ndarray:
-    """Multiplicities (draws, clusters) of a bootstrap that resamples whole clusters.
-
-    Raises FitError for fewer than BOOTSTRAP_CLUSTERS clusters: its percentiles would be far too narrow.
-    """
-    if clusters < BOOTSTRAP_CLUSTERS:
-        raise FitError(
-            f"{clusters} tokenizer seeds are too few for a percentile bootstrap; allowed: {BOOTSTRAP_CLUSTERS} or more"
-        )
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)

@@ -31,15 +31,14 @@ def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "repo
     palette = Palette.of(frames.families, points)
     cross = answer.compression[0].crossover if answer.compression else None
     rows = {"nrows": 2, "sharex": True, "height_ratios": [3.1, 1.3]} if cross else {"nrows": 1}
-    with look.applied(style) as chosen:
-        figure, axes = look.new_figure(chosen, 0.72 if cross else 0.55, **rows)
+    with look.new_figure(style, 0.72 if cross else 0.55, **rows) as (figure, axes):
         top: Axes = axes[0] if cross else axes
         families = palette.present(points)
         for family in families:
             _family(top, points[points["family"] == family], family, palette)
         look.log_value_axis(top, "gFID, no guidance", points["gfid"])
-        look.flops_axis(top, "" if cross else "training FLOPs of the generator")
-        look.legend_below(figure, palette.handles(families), chosen)
+        look.counting_axis(top, label="" if cross else "training FLOPs of the generator")
+        look.legend_below(figure, palette.handles(families))
         if cross is not None:
             _crossover_band(top, cross)
             _ratio(axes[1], cross)
@@ -84,7 +83,7 @@ def _ratio(axis: Axes, cross: Crossover) -> None:
     values = np.concatenate([*shown, [1.0]])
     look.log_value_axis(axis, "gFID ratio", values)
     axis.set_ylim(values.min() * 0.9, values.max() * 1.12)
-    look.flops_axis(axis)
+    look.counting_axis(axis)
     kind = "95 % interval" if cross.band is not None else "one seed, no interval"
     axis.set_title(f"{cross.first} / {cross.second}, below 1: {cross.first} is better ({kind})", weight="normal")
 
@@ -105,8 +104,7 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
     points = points[points["bits_per_pixel"].notna()]
     palette = Palette.of(frames.families, points)
     families = palette.present(points)
-    with look.applied(style) as chosen:
-        figure, (left, right) = look.new_figure(chosen, 0.45, ncols=2)
+    with look.new_figure(style, 0.45, ncols=2) as (figure, (left, right)):
         for family in families:
             rows = points[points["family"] == family]
             colour, dash = palette.colours[family], palette.dashes[family]
@@ -115,12 +113,12 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
                 marker = palette.markers[str(size)]
                 left.plot(mean["path_flops"], mean["bits_per_pixel"], dash, color=colour, marker=marker, lw=1.1, ms=4)
                 right.plot(mean["bits_per_pixel"], mean["gfid"], dash, color=colour, marker=marker, lw=1.1, ms=4)
-        look.flops_axis(left)
+        look.counting_axis(left)
         look.log_value_axis(left, "bits per pixel, held-out", points["bits_per_pixel"])
         if points["gfid"].notna().any():
             look.log_value_axis(right, "gFID, no guidance", points["gfid"].dropna())
         right.set_xlabel("bits per pixel, held-out")
         left.set_title("Cross-entropy falls with compute")
         right.set_title("but ranks no two tokenizers")
-        look.legend_below(figure, palette.handles(families), chosen)
+        look.legend_below(figure, palette.handles(families))
     return figure

@@ -44,9 +44,7 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
     if points is None:
         raise UsageError("this fit carries no points to draw: fit the data again")
     along, by = _drawn_columns(result, points)
-    with look.applied(style) as settings:
-        figure, axes = look.new_figure(settings, 0.75, nrows=2, sharex=True, height_ratios=[3, 1])
-        top, bottom = axes
+    with look.new_figure(style, 0.75, nrows=2, sharex=True, height_ratios=[3, 1]) as (figure, (top, bottom)):
         metric = metric or points.names.get("metric", "metric")
         shade = _shades(points, by)
         used = points.weights > 0
@@ -69,7 +67,7 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
             top.set_ylabel(metric)
         words = f"({result.status.value.replace('_', ' ')}, {result.rows} rows)"
         between = "   " if len(result.law.formula) + len(words) < WIDEST_TITLE else "\n"
-        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=settings.font_size)
+        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=look.mpl.rcParams["font.size"])
         r = residuals(problem_of(result), result.coordinates[None, :])[0][0]
         r = -r if result.residual == "log" else -r * result.scales.metric
         bottom.axhline(0, color=look.MUTED, lw=0.8)
@@ -91,7 +89,7 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
                 text = f"curves at the median {points.names.get(other, other)} = {middle}"
                 handles.append(Line2D([], [], ls="", label=text))
         if handles:
-            look.legend_below(figure, handles, settings)
+            look.legend_below(figure, handles)
         return figure
 
 
