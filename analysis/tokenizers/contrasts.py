@@ -81,9 +81,8 @@ def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
     return [(a, b) for a in plain for b in treated if facets(frames, a, b) == ("regulariser",)]
 
 
-def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | None = None) -> Contrast:
+def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
     """The effect of `treatment` over `base` at equal compute. Raises FitError if no run of one has a partner."""
-    noise = noise or frames.noise
     cell = ["tokenizer_seed", "seed", "size", "images"]
     points = frames.points
     sides = []
@@ -104,10 +103,10 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
         usable = pairs.assign(effect=effect)[np.isfinite(effect)]
         if usable.empty:
             continue
-        known = noise if metric == "gfid" else None
+        noise = frames.noise if metric == "gfid" else None
         for budget, group in groups(usable, "images"):
-            per_budget.append(mean_effect(group, metric, scale, int(budget), known))
-        pooled.append(mean_effect(_balanced(usable), metric, scale, None, known))
+            per_budget.append(mean_effect(group, metric, scale, int(budget), noise))
+        pooled.append(mean_effect(usable, metric, scale, None, noise))
     return Contrast(
         base=base,
         treatment=treatment,
@@ -161,14 +160,12 @@ def mean_effect(rows: pd.DataFrame, metric: str, scale: Scale, budget: int | Non
     `rows`: one row a pair of runs and budget, with columns effect, tokenizer_seed, size, images, parameters_other.
     """
     balanced = _balanced(rows)
-    values = balanced["effect"].to_numpy(dtype=float)
-    inner = np.log(values) if scale == "ratio" else values
-    means = pd.Series(inner).groupby(balanced["tokenizer_seed"].to_numpy()).mean()
-    per_seed = {s: math.exp(v) if scale == "ratio" else v for s, v in by_seed(means).items()}
+    by_tokenizer = balanced.groupby("tokenizer_seed")["effect"]
+    per_seed = by_seed(by_tokenizer.agg(_center) if scale == "ratio" else by_tokenizer.mean())
     estimate = over_seeds(per_seed, scale=scale, noise=noise)
     return Effect(metric, budget, tuple(in_order(balanced, set(balanced["size"]))), estimate)
 
 
 def _stage1_flops(points: pd.DataFrame, base: str, treatment: str) -> float:
     spent = points.groupby("family")["tokenizer_flops"].median()
-    return float(spent[treatment] / spent[base]) if spent[base] > 0 else float("nan")
+    return float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan

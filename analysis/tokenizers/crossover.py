@@ -12,7 +12,7 @@ import pandas as pd
 
 from results.errors import FitError
 
-from .fronts import Array, Design, Front, compared_fronts, first_design
+from .fronts import Array, Design, Front, compared_fronts, first_design, sign_changes
 from .rows import Record, plain
 from .seed_intervals import CONFIDENCE, Noise, SeedEstimate, half_width, over_seeds
 
@@ -33,10 +33,7 @@ def split_point(x: Array, d: Array) -> tuple[float | None, int]:
     x, d = np.asarray(x, dtype=float), np.asarray(d, dtype=float)
     if len(x) < 2:
         return None, int(np.sign(d[0])) if len(d) else 0
-    left, right = d[:-1], d[1:]
-    crossing = np.flatnonzero(left * right < 0)
-    zeros = x[crossing] + (x[crossing + 1] - x[crossing]) * left[crossing] / (left[crossing] - right[crossing])
-    zeros = np.sort(np.concatenate([zeros, x[1:-1][d[1:-1] == 0]]))
+    zeros = np.sort(np.concatenate([sign_changes(x, d), x[1:-1][d[1:-1] == 0]]))
     knots = np.concatenate([x, zeros])
     order = np.argsort(knots, kind="stable")
     values = np.concatenate([d, np.zeros(len(zeros))])[order]

@@ -152,6 +152,12 @@ def _on(curves: Sequence[Curve], values: Sequence[Array], x: Array) -> Array:
     return np.stack([np.interp(x, curve.x, y, left=np.inf) for curve, y in zip(curves, values, strict=True)])
 
 
+def sign_changes(x: Array, d: Array) -> Array:
+    """Where a piecewise-linear curve d (k,) over x (k,) goes from one sign to the other; exact for each piece."""
+    i = np.flatnonzero(d[:-1] * d[1:] < 0)
+    return x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])
+
+
 def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
     """ln FLOPs (k,) where the envelope of the judged curves may bend: budgets, crossings, returns below the best."""
     x = np.unique(np.concatenate([curve.x for curve in curves]))
@@ -160,9 +166,7 @@ def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
     for i, j in combinations(range(len(curves)), 2):
         # A curve that begins inside an interval begins at one of its ends, so differences are straight in between.
         begun = np.isfinite(values[i]) & np.isfinite(values[j])
-        d = np.where(begun, values[i], 0.0) - np.where(begun, values[j], 0.0)
-        flips = np.flatnonzero(begun[:-1] & begun[1:] & (d[:-1] * d[1:] < 0))
-        crossings.append(x[flips] + (x[flips + 1] - x[flips]) * d[flips] / (d[flips] - d[flips + 1]))
+        crossings.append(sign_changes(x, np.where(begun, values[i], 0.0) - np.where(begun, values[j], 0.0)))
     x = np.unique(np.concatenate(crossings))
     values = _on(curves, judged, x)
     lowest = values.min(axis=0)

@@ -47,7 +47,7 @@ def multiplier(
     """
     design = design or first_design(points, base, treatment)
     sides = {family: fronts(points, family, design) for family in (base, treatment)}
-    values, without, spans, slopes = {}, [], {}, {}
+    values, without, spans, steepness = {}, [], {}, math.nan
     for seed in design.seeds:
         a, b = sides[base][seed], sides[treatment][seed]
         span = (math.log(max(a.gfid[-1], b.gfid[-1])), math.log(min(a.gfid[0], b.gfid[0])))
@@ -63,20 +63,12 @@ def multiplier(
         values[seed] = math.exp(area / (span[1] - span[0]))
         spans[seed] = span
         reach = [f.log_flops_at(np.array(span)) for f in (a, b)]
-        slopes[seed] = float(np.mean([(r[0] - r[1]) / (span[1] - span[0]) for r in reach]))
-    estimate = None
+        steepness = float(np.mean([(r[0] - r[1]) / (span[1] - span[0]) for r in reach]))
+    estimate, levels, curve = None, np.empty(0), np.empty((0, 0))
     if values:
-        scaled = None
-        if noise is not None and len(values) == 1:
-            steepness = next(iter(slopes.values()))
-            scaled = Noise(noise.sd * steepness, noise.df, noise.source)
+        # It counts with one seed alone, whose steepness is the last one.
+        scaled = None if noise is None else Noise(noise.sd * steepness, noise.df, noise.source)
         estimate = over_seeds(values, scale="ratio", noise=scaled)
-    if spans:
-        low, high = min(s[0] for s in spans.values()), max(s[1] for s in spans.values())
-        levels = np.linspace(low, high, 61)
-        curve = np.stack(
-            [sides[base][s].log_flops_at(levels) - sides[treatment][s].log_flops_at(levels) for s in spans]
-        )
-    else:
-        levels, curve = np.empty(0), np.empty((0, 0))
-    return Multiplier(base, treatment, design.sizes, estimate, tuple(without), np.exp(levels), np.exp(curve))
+        levels = np.linspace(min(s[0] for s in spans.values()), max(s[1] for s in spans.values()), 61)
+        curve = np.exp([sides[base][s].log_flops_at(levels) - sides[treatment][s].log_flops_at(levels) for s in spans])
+    return Multiplier(base, treatment, design.sizes, estimate, tuple(without), np.exp(levels), curve)

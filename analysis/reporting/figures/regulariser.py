@@ -96,23 +96,20 @@ def _effects(axis: Axes, contrasts: tuple[Contrast, ...], metric: str, palette: 
 
 def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
     """One line a regularised tokenizer: the horizontal gap of the fronts; seeds thin, with the t interval over them."""
-    shown = [m for m in answer.compute_multiplier if m.estimate is not None and m.curve.size]
+    shown = [(m, m.estimate) for m in answer.compute_multiplier if m.estimate is not None and m.curve.size]
     if not shown:
         return None
     palette = Palette.of(frames.families, frames.points)
     with look.new_figure(style, 0.42) as (figure, axis):
         values = [1.0]
-        for m in shown:
+        for m, estimate in shown:
             colour = palette.colours[m.treatment]
             logs = np.log(m.curve)
             for row in m.curve:
                 axis.plot(m.curve_gfid, row, color=colour, lw=0.7, alpha=0.5)
-            complete = np.isfinite(logs).all(axis=0)
-            mean = np.where(complete, np.nanmean(np.where(complete, logs, 0.0), axis=0), np.nan)
-            estimate = m.estimate
-            assert estimate is not None
-            mean_gap = f"{wording.number(estimate.value)} on average{wording.span(estimate)}"
-            label = f"{m.treatment} over {m.base}: {mean_gap}"
+            mean = logs.mean(axis=0)
+            gap = f"{wording.number(estimate.value)} on average{wording.span(estimate)}"
+            label = f"{m.treatment} over {m.base}: {gap}"
             axis.plot(m.curve_gfid, np.exp(mean), color=colour, lw=2.2, label=label)
             half, _, _ = half_width(logs, None)
             if half is not None:
@@ -120,7 +117,7 @@ def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report
                 axis.fill_between(m.curve_gfid, low, high, color=colour, alpha=0.15, lw=0)
             values += [float(v) for v in m.curve[np.isfinite(m.curve)]]
         axis.axhline(1, color=INK, lw=0.9)
-        levels = np.concatenate([m.curve_gfid for m in shown])
+        levels = np.concatenate([m.curve_gfid for m, _ in shown])
         look.log_value_axis(axis, "gFID to be reached   (better →)", levels, "x")
         axis.invert_xaxis()
         look.log_value_axis(axis, "compute multiplier", values)
