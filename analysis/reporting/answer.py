@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from analysis.tokenizers.compute_law import Compression, ComputeLaw, FloorKind, LawCrossover, compute_law, law_crossover
-from analysis.tokenizers.contrasts import Contrast, contrast, regulariser_contrasts, tokenizer_effects
+from analysis.tokenizers.contrasts import (
+    Contrast,
+    Multiplier,
+    contrast,
+    multiplier,
+    regulariser_contrasts,
+    tokenizer_effects,
+)
 from analysis.tokenizers.crossover import Crossover, crossover
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
-from analysis.tokenizers.multiplier import Multiplier, multiplier
 from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets, expected_crossover
 from analysis.tokenizers.rows import Record
 from results.errors import FitError

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.tokenizers.compute_law import Compression
-from analysis.tokenizers.contrasts import Contrast
+from analysis.tokenizers.contrasts import Contrast, Multiplier
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
-from analysis.tokenizers.multiplier import Multiplier
 from analysis.tokenizers.pairs import BestPairs
 from analysis.tokenizers.rows import Record, groups
 from analysis.tokenizers.seed_intervals import SeedEstimate
@@ -119,12 +118,12 @@ def _zone(cross: Crossover) -> str:
     """The confidence set of a crossover, in brackets with its lead."""
     if cross.band is None:
         return ""
-    low, high = cross.interval_low, cross.interval_high
-    if low is None and high is None:
+    if cross.interval_low is None and cross.interval_high is None:
         return " (95 % interval: the whole measured range and beyond)"
-    start = f"from below {wording.flops(cross.low)}, the smallest measured," if low is None else wording.flops(low)
-    end = f"beyond {wording.flops(cross.high)}, the largest measured" if high is None else wording.flops(high)
-    return f" (95 % interval {start} to {end})"
+    low, high = wording.crossover_ends(
+        cross, "from below {}, the smallest measured,", "beyond {}, the largest measured"
+    )
+    return f" (95 % interval {low} to {high})"
 
 
 def _basis(cross: Crossover) -> str:

@@ -247,8 +247,7 @@ def _crossing_cell(x: Crossover) -> str:
         return "none" if x.band is None else "none, excluded" if x.excluded else "none, not excluded"
     if x.band is None:
         return wording.flops(x.flops)
-    low = f"< {wording.flops(x.low)}" if x.interval_low is None else wording.flops(x.interval_low)
-    high = f"> {wording.flops(x.high)}" if x.interval_high is None else wording.flops(x.interval_high)
+    low, high = wording.crossover_ends(x, "< {}", "> {}")
     return f"{wording.flops(x.flops)} ({low} to {high})"
 
 

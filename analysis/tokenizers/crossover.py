@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -69,12 +70,9 @@ class SeedCrossing(Record):
 class Crossover(Record):
     """Where two tokenizers' fronts cross. `first` is the one expected to have the lower gFID at small compute.
 
-    `flops` is where the mean over seeds of the log ratio changes sign; None without a crossing in [low, high], the
-    compute range common to all fronts. `interval_low` and `interval_high` bound the 95 % confidence set: all compute
-    values at which the paired t-test over seeds cannot tell the two apart. A bound of None means that the set reaches
-    that end of the range, so the crossover may lie beyond; `excluded` means that the set is empty: no crossover in the
-    range at this confidence. `lower_before` and `lower_after` name the better family on either side of the crossing (of
-    the whole range without one). `bootstrap` is the percentile interval over seeds, from six seeds on.
+    It follows from the mean over seeds of the log ratio of the fronts, `log_ratio`, and its `band` (None: no interval),
+    at ln FLOPs `log_flops`, all (k,), over [low, high], the compute range common to all fronts; `at_low` and `at_high`
+    are the ratios at its ends. `bootstrap` is the percentile interval over seeds, from six seeds on.
     """
 
     first: str
@@ -82,20 +80,53 @@ class Crossover(Record):
     design: Design
     low: float
     high: float
-    flops: float | None
-    interval_low: float | None
-    interval_high: float | None
-    excluded: bool
-    lower_before: str
-    lower_after: str
-    per_seed: tuple[SeedCrossing, ...]
-    method: str
-    at_low: SeedEstimate
-    at_high: SeedEstimate
-    grid: Array
+    log_flops: Array
     log_ratio: Array
     band: tuple[Array, Array] | None
+    at_low: SeedEstimate
+    at_high: SeedEstimate
+    method: str
+    per_seed: tuple[SeedCrossing, ...] = ()
     bootstrap: tuple[float | None, float | None] | None = None
+
+    @cached_property
+    def _split(self) -> tuple[float | None, int]:
+        return split_point(self.log_flops, self.log_ratio)
+
+    @cached_property
+    def _zone(self) -> tuple[float | None, float | None] | None:
+        return (None, None) if self.band is None else confidence_set(self.log_flops, self.log_ratio, *self.band)
+
+    @property
+    def flops(self) -> float | None:
+        """Where the mean log ratio changes sign; None without a crossing in the range."""
+        return None if self._split[0] is None else math.exp(self._split[0])
+
+    @property
+    def interval_low(self) -> float | None:
+        """Lower bound of the 95 % confidence set: all compute values at which the paired t-test over seeds cannot tell
+        the two apart. None: the set reaches that end of the range, so the crossover may lie beyond."""
+        return self._zone[0] if self._zone else None
+
+    @property
+    def interval_high(self) -> float | None:
+        """Upper bound of the confidence set, as `interval_low`."""
+        return self._zone[1] if self._zone else None
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the confidence set is empty: no crossover in the range at this confidence."""
+        return self._zone is None
+
+    @property
+    def lower_before(self) -> str:
+        """The better family below the crossing (in the whole range without one)."""
+        return self.first if self._split[1] < 0 else self.second
+
+    @property
+    def lower_after(self) -> str:
+        """The better family above the crossing (in the whole range without one)."""
+        return self.first if (self._split[1] < 0) == (self.flops is None) else self.second
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -167,62 +198,20 @@ def crossover_of(
         values = dict(zip(design.seeds, np.exp(d[:, i]).tolist(), strict=True))
         return over_seeds(values, scale="ratio", noise=noise)
 
-    return crossing_of(
-        first,
-        second,
-        design,
-        (low, high),
-        grid,
-        mean,
-        None if half is None else (mean - half, mean + half),
-        (ratio_at(0), ratio_at(-1)),
-        method,
-        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
-        bootstrap=_bootstrap(grid, d),
-    )
-
-
-def crossing_of(
-    first: str,
-    second: str,
-    design: Design,
-    span: tuple[float, float],
-    grid: Array,
-    mean: Array,
-    band: tuple[Array, Array] | None,
-    ratios: tuple[SeedEstimate, SeedEstimate],
-    method: str,
-    *,
-    per_seed: tuple[SeedCrossing, ...] = (),
-    bootstrap: tuple[float | None, float | None] | None = None,
-) -> Crossover:
-    """The crossover that follows from the `mean` log ratio of two fronts and its `band` at ln FLOPs `grid`, all (k,).
-
-    `ratios` are the estimates at both ends of the compute range `span`.
-    """
-    at, sign = split_point(grid, mean)
-    zone = (None, None) if band is None else confidence_set(grid, mean, *band)
-    names = (first, second) if sign < 0 else (second, first)
     return Crossover(
         first=first,
         second=second,
         design=design,
-        low=span[0],
-        high=span[1],
-        flops=None if at is None else math.exp(at),
-        interval_low=zone[0] if zone else None,
-        interval_high=zone[1] if zone else None,
-        excluded=zone is None,
-        lower_before=names[0],
-        lower_after=names[1] if at is not None else names[0],
-        per_seed=per_seed,
-        method=method,
-        at_low=ratios[0],
-        at_high=ratios[1],
-        grid=np.exp(grid),
+        low=low,
+        high=high,
+        log_flops=grid,
         log_ratio=mean,
-        band=band,
-        bootstrap=bootstrap,
+        band=None if half is None else (mean - half, mean + half),
+        at_low=ratio_at(0),
+        at_high=ratio_at(-1),
+        method=method,
+        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
+        bootstrap=_bootstrap(grid, d),
     )
 
 

@@ -106,10 +106,8 @@ class StudyFrames:
         points = where[[*facts, "images", "step", "path_flops"]].merge(wide, on=["run_id", "branch"], how="left")
         tokenizers = self.tokenizers
         known = [m for m in ("rfid", "rfid_floor") if m in tokenizers and m not in points]
-        if known:
-            points = points.merge(
-                tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"}), on="parent", how="left"
-            )
+        scores = tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"})
+        points = points.merge(scores, on="parent", how="left")
         if "gfid" not in points:
             points["gfid"] = np.nan
         order = ["family", "size", "tokenizer_seed", "seed", "images", "run_id"]

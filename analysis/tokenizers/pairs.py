@@ -22,7 +22,7 @@ import pandas as pd
 
 from results.errors import FitError
 
-from .crossover import Crossover, crossing_of
+from .crossover import Crossover
 from .fronts import Design, in_order
 from .rows import Record, groups
 from .seed_intervals import CONFIDENCE, SeedEstimate
@@ -276,5 +276,5 @@ def expected_crossover(
     method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
     ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
     at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
-    span, band = (low, high), (bounds[0], bounds[1])
-    return crossing_of(first, second, Design(seeds, sizes), span, grid, mean, band, (at_low, at_high), method)
+    design, band = Design(seeds, sizes), (bounds[0], bounds[1])
+    return Crossover(first, second, design, low, high, grid, mean, band, at_low, at_high, method)

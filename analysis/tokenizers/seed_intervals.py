@@ -61,16 +61,10 @@ class SeedEstimate(Record):
         return len(self.seeds) == 1
 
     @property
-    def neutral(self) -> float:
-        """The value that means no effect: 1 for ratios, 0 for differences."""
-        return 0.0 if self.scale == "difference" else 1.0
-
-    @property
     def decided(self) -> bool:
-        """Whether the interval excludes no effect."""
-        return (self.low is not None and self.low > self.neutral) or (
-            self.high is not None and self.high < self.neutral
-        )
+        """Whether the interval excludes no effect: 1 for ratios, 0 for differences."""
+        neutral = 0.0 if self.scale == "difference" else 1.0
+        return (self.low is not None and self.low > neutral) or (self.high is not None and self.high < neutral)
 
 
 def t_factor(df: int) -> float:

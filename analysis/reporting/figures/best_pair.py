@@ -106,10 +106,8 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
     for best in answer.best_pairs:
         spots = []
         for family, estimate in rfid.items():
-            logs = {
-                seed: float(f.log_gfid(np.array([math.log(best.flops)]))[0])
-                for seed, f in family_fronts(points, family).items()
-            }
+            by_seed = family_fronts(points, family).items()
+            logs = {seed: float(front.log_gfid(np.log(best.flops))) for seed, front in by_seed}
             usable = {seed: math.exp(value) for seed, value in logs.items() if math.isfinite(value)}
             if usable:
                 spots.append(_Spot(family, estimate, over_seeds(usable, scale="level", paired=False)))

@@ -62,22 +62,20 @@ def _crossover_band(axis: Axes, cross: Crossover) -> None:
     _crossover_line(axis, cross)
     if cross.flops is None:
         return
-    low = "" if cross.interval_low is None else wording.flops(cross.interval_low)
-    high = "" if cross.interval_high is None else wording.flops(cross.interval_high)
-    span = "" if cross.band is None else f"\n95 %: {low or '<' + wording.flops(cross.low)} to "
-    span += "" if cross.band is None else high or ">" + wording.flops(cross.high)
+    low, high = wording.crossover_ends(cross, "<{}", ">{}")
+    span = "" if cross.band is None else f"\n95 %: {low} to {high}"
     place: Any = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top", "fontsize": "small"}
     look.note(axis, f"fronts cross\nat {wording.flops(cross.flops)}{span}", (cross.flops, 1.0), (-5, -2), **place)
 
 
 def _ratio(axis: Axes, cross: Crossover) -> None:
-    ratio = np.exp(cross.log_ratio)
+    flops, ratio = np.exp(cross.log_flops), np.exp(cross.log_ratio)
     shown = [ratio]
     if cross.band is not None:
         low, high = np.exp(cross.band[0]), np.exp(cross.band[1])
-        axis.fill_between(cross.grid, low, high, color=MUTED, alpha=0.28, lw=0)
+        axis.fill_between(flops, low, high, color=MUTED, alpha=0.28, lw=0)
         shown += [np.clip(low, ratio / 4, None), np.clip(high, None, ratio * 4)]
-    axis.plot(cross.grid, ratio, color=INK, lw=1.4)
+    axis.plot(flops, ratio, color=INK, lw=1.4)
     axis.axhline(1, color=INK, lw=0.8)
     _crossover_line(axis, cross)
     values = np.concatenate([*shown, [1.0]])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from analysis.tokenizers.contrasts import multiplier
 from analysis.tokenizers.crossover import crossing_over_seeds, crossover, crossover_of, median_bound, split_point
 from analysis.tokenizers.fronts import (
     Curve,
@@ -21,7 +22,6 @@ from analysis.tokenizers.fronts import (
     pareto_mask,
     select_elsewhere,
 )
-from analysis.tokenizers.multiplier import multiplier
 from analysis.tokenizers.seed_intervals import Noise, over_seeds
 from results.errors import FitError
 
