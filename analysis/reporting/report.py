@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,15 @@ def report(
     answer = answer_of(frames)
     tables = all_tables(frames, answer)
     written = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
-    drawings: dict[str, dict[str, str]] = {}
-    for number, (entry, figure) in enumerate(drawn(frames, answer), start=1):
+    drawings = {}
+    for number, (name, figure) in enumerate(drawn(frames, answer), start=1):
         picture = style.svg(figure)
-        written.figures[entry.name] = out / "figures" / f"{entry.name}.svg"
-        atomic.write(written.figures[entry.name], style.XML + picture, durable=False)
-        svg = inline_svg(picture, f"f{number}", entry.title)
-        drawings[entry.name] = {"svg": svg, "title": entry.title, "caption": entry.caption}
-        if entry.name == README_FIGURE:
-            written = replace(written, readme_figure=style.save(figure, out / "figures" / f"{entry.name}.png"))
+        written.figures[name] = out / "figures" / f"{name}.svg"
+        atomic.write(written.figures[name], style.XML + picture, durable=False)
+        # The page gives each its title.
+        drawings[name] = partial(inline_svg, picture, f"f{number}")
+        if name == README_FIGURE:
+            written = replace(written, readme_figure=style.save(figure, out / "figures" / f"{name}.png"))
     for table in tables:
         written.tables[table.name] = out / "tables" / f"{table.name}.csv"
         atomic.write(written.tables[table.name], table.to_csv(), durable=False)

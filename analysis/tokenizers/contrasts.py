@@ -109,6 +109,7 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
         for budget, group in groups(usable, "images"):
             per_budget.append(mean_effect(group, metric, scale, int(budget), noise))
         pooled.append(mean_effect(usable, metric, scale, None, noise))
+    spent = points.groupby("family")["tokenizer_flops"].median()
     return Contrast(
         base=base,
         treatment=treatment,
@@ -116,7 +117,7 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
         stage1=tuple(tokenizer_effects(frames.tokenizers, base, treatment)),
-        tokenizer_flops_ratio=_stage1_flops(points, base, treatment),
+        tokenizer_flops_ratio=float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan,
         stage2_flops_difference=float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max()),
         unpaired_runs=len(sides[0]) + len(sides[1]) - 2 * len(pairs),
     )
@@ -128,9 +129,9 @@ def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> li
     for metric, scale in TOKENIZER_METRICS.items():
         if metric not in tokenizers:
             continue
-        means = tokenizers.groupby(["family", "tokenizer_seed"])[metric].mean().dropna()
-        a, b = (means[means.index.get_level_values(0) == family].droplevel(0) for family in (base, treatment))
-        values = by_seed(_change(a, b, scale))
+        means = tokenizers.groupby(["tokenizer_seed", "family"])[metric].mean().unstack()
+        means = means.reindex(columns=[base, treatment])
+        values = by_seed(_change(means[base], means[treatment], scale))
         if values:
             effects.append(Effect(metric, None, (), over_seeds(values, scale=scale)))
     return effects
@@ -166,11 +167,6 @@ def mean_effect(rows: pd.DataFrame, metric: str, scale: Scale, budget: int | Non
     per_seed = by_seed(by_tokenizer.agg(_center) if scale == "ratio" else by_tokenizer.mean())
     estimate = over_seeds(per_seed, scale=scale, noise=noise)
     return Effect(metric, budget, tuple(in_order(balanced, set(balanced["size"]))), estimate)
-
-
-def _stage1_flops(points: pd.DataFrame, base: str, treatment: str) -> float:
-    spent = points.groupby("family")["tokenizer_flops"].median()
-    return float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan
 
 
 class NoOverlap(NamedTuple):

@@ -218,27 +218,19 @@ def _posterior(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Array, Array,
     return weight @ mu, drawn, sd, df
 
 
-@dataclass(frozen=True)
-class ProbabilityCurve:
-    """Probability of each family to hold the best pair against compute: `flops` (k,), `probability` (k, families)."""
-
-    families: tuple[str, ...]
-    flops: Array
-    probability: Array
-
-
 def probability_curve(
     points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0
-) -> ProbabilityCurve | None:
-    """P(the best pair uses this family) over the compute range of `default_budgets`; None without repeated pairs."""
+) -> pd.DataFrame | None:
+    """P(the best pair uses this family), a column each, by compute in FLOPs over the range of `default_budgets`.
+
+    None without repeated pairs.
+    """
     ends = default_budgets(points, 2)
     grid = np.exp(np.linspace(math.log(ends[0]), math.log(ends[-1]), count))
     results = [best_pairs(points, float(c), draws=draws, seed=seed) for c in grid]
     if any(r.df == 0 for r in results):
         return None
-    names = sorted({family for r in results for family, _ in r.families})
-    table = np.array([[dict(r.families).get(name) or 0.0 for name in names] for r in results])
-    return ProbabilityCurve(tuple(names), grid, table)
+    return pd.DataFrame([dict(r.families) for r in results], index=grid).fillna(0.0)
 
 
 def expected_crossover(
