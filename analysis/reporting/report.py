@@ -138,7 +138,7 @@ def _glossary(frames: StudyFrames) -> list[tuple[str, str]]:
         words.append((str(first["family"]), text))
         words.append(("family", "tokenizers that differ in their seed alone; it is named after what they share"))
     points = frames.points
-    sizes = in_order(points, set(points["size"]))
+    sizes = in_order(points)
     if sizes:
         medians = points.groupby("size")["parameters_other"].median().loc[sizes].dropna()
         listed = wording.listing([f"{wording.images(median)} parameters" for median in medians])
@@ -206,7 +206,7 @@ def _pictures(frames: StudyFrames, previews: Mapping[str, Path]) -> tuple[list[_
             chosen[group] = (rank, caption, group[0], Path(path))
     stages = ["tokenizer", "generator", NEIGHBOURS, "other"]
     families = {f: i for i, f in enumerate(frames.families["family"])}
-    sizes = {size: i for i, size in enumerate(in_order(frames.points, set(frames.points["size"])))}
+    sizes = {size: i for i, size in enumerate(in_order(frames.points))}
     pictures, missing = [], []
     for group in sorted(chosen, key=lambda g: (stages.index(g[0]), families.get(g[1], 0), sizes.get(g[2], 0), g[3])):
         _, caption, stage, path = chosen[group]

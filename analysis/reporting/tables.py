@@ -102,7 +102,7 @@ def generator_table(frames: StudyFrames) -> Table | None:
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
     order = {family: i for i, family in enumerate(frames.families["family"])}
-    sizes = in_order(points, set(points["size"]))
+    sizes = in_order(points)
     cells = dict(groups(points, ["family", "size", "images"]))
     facts = []
     for family, size, images in sorted(cells, key=lambda key: (order[key[0]], sizes.index(key[1]), key[2])):

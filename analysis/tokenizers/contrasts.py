@@ -166,7 +166,7 @@ def mean_effect(rows: pd.DataFrame, metric: str, scale: Scale, budget: int | Non
     by_tokenizer = balanced.groupby("tokenizer_seed")["effect"]
     per_seed = by_seed(by_tokenizer.agg(_center) if scale == "ratio" else by_tokenizer.mean())
     estimate = over_seeds(per_seed, scale=scale, noise=noise)
-    return Effect(metric, budget, tuple(in_order(balanced, set(balanced["size"]))), estimate)
+    return Effect(metric, budget, tuple(in_order(balanced)), estimate)
 
 
 class NoOverlap(NamedTuple):

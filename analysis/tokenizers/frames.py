@@ -191,12 +191,12 @@ class StudyFrames:
     @cached_property
     def floor_is_comparable(self) -> bool:
         """Whether rfid_floor was measured against the same reference, n and network as gfid."""
-        facts: dict[str, set[tuple[Any, ...]]] = {"gfid": set(), "rfid_floor": set()}
-        for metric, text in zip(self.protocols["metric"], self.protocols["protocol_json"], strict=True):
-            if metric in facts:
-                fields = json.loads(text)
-                facts[metric].add(tuple(fields.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")))
-        return bool(facts["rfid_floor"]) and facts["rfid_floor"] == facts["gfid"]
+
+        def facts(metric: str) -> set[tuple[Any, ...]]:
+            protocols = map(json.loads, self.protocols.loc[self.protocols["metric"] == metric, "protocol_json"])
+            return {tuple(p.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")) for p in protocols}
+
+        return bool(facts("rfid_floor")) and facts("rfid_floor") == facts("gfid")
 
 
 def load(

@@ -211,10 +211,10 @@ def designs(points: pd.DataFrame, a: str, b: str) -> list[Design]:
     return [most_seeds] if most_sizes == most_seeds else [most_seeds, most_sizes]
 
 
-def in_order(points: pd.DataFrame, sizes: Collection[str]) -> list[str]:
-    """Generator sizes from the smallest to the largest, by parameters outside the vocabulary."""
-    order = points.groupby("size")["parameters_other"].median()
-    return sorted(sizes, key=lambda size: (float(order[size]), size))
+def in_order(points: pd.DataFrame, sizes: Collection[str] | None = None) -> list[str]:
+    """All generator sizes, or those named, from the smallest to the largest, by parameters outside the vocabulary."""
+    order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
+    return [str(size) for size in order.index if sizes is None or size in sizes]
 
 
 def first_design(points: pd.DataFrame, a: str, b: str) -> Design:
@@ -278,19 +278,13 @@ def compared_fronts(points: pd.DataFrame, family: str, design: Design) -> dict[i
         return fronts(points, family, design)
     rows = measured(points, family, design)
     # Closed forms give one cell the same FLOPs on every seed; rounding guards against a last digit.
-    cells = pd.DataFrame(
-        {
-            "size": rows["size"].astype(str),
-            "log_flops": np.log(rows["path_flops"].to_numpy(dtype=float)).round(9),
-            "seed": rows["tokenizer_seed"],
-            "log_gfid": np.log(rows["gfid"].to_numpy(dtype=float)),
-        }
-    )
-    table = cells.pivot_table(index=["size", "log_flops"], columns="seed", values="log_gfid", aggfunc="mean").dropna()
+    x, y = (np.log(rows[column].to_numpy(dtype=float)) for column in ("path_flops", "gfid"))
+    logs = rows.assign(x=x.round(9), y=y)
+    table = logs.pivot_table(index=["size", "x"], columns="tokenizer_seed", values="y", aggfunc="mean").dropna()
     if table.empty:
         return fronts(points, family, design)
     curves = [
-        Curve(str(size), cells.index.get_level_values("log_flops").to_numpy(dtype=float), cells.to_numpy(dtype=float).T)
+        Curve(str(size), cells.index.get_level_values("x").to_numpy(dtype=float), cells.to_numpy(dtype=float).T)
         for size, cells in groups(table, "size")
     ]
     seeds = [int(s) for s in table.columns.tolist()]

@@ -264,7 +264,7 @@ def expected_crossover(
         mean[i] = np.median(ratio)
         bounds[:, i] = np.quantile(ratio, [tail, 1 - tail])
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
-    sizes = tuple(in_order(rows, {str(s) for s in rows["size"]}))
+    sizes = tuple(in_order(rows))
     method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
     ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
     at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)

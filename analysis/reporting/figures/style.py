@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.reporting import wording
+from analysis.tokenizers.fronts import in_order
 from results.errors import UsageError
 from results.store import atomic
 
@@ -121,11 +122,10 @@ class Palette:
     def of(families: pd.DataFrame, points: pd.DataFrame) -> Palette:
         """Families in order of rate; sizes in order of parameters; regularised families are dashed."""
         names = list(families["family"])
-        order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
         regularised = set(families.loc[families["regulariser"].notna(), "family"])
         return Palette(
             {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(names)},
-            {str(s): MARKERS[i % len(MARKERS)] for i, s in enumerate(order.index)},
+            {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(in_order(points))},
             {f: "--" if f in regularised else "-" for f in names},
         )
 
