@@ -100,10 +100,9 @@ def cell(estimate: SeedEstimate) -> str:
 
 def _flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
     """value, low, high and seeds of an estimate as flat columns."""
-    value, low, high, seeds = (None, None, None, ())
-    if estimate is not None:
-        value, low, high, seeds = estimate.value, estimate.low, estimate.high, estimate.seeds
-    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": len(seeds)}
+    value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    seeds = 0 if estimate is None else len(estimate.seeds)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
 
 
 def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate | None:
