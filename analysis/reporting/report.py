@@ -54,7 +54,7 @@ class _Picture:
     stage: str
 
 
-def report(
+def write_report(
     frames: StudyFrames,
     out: Path,
     *,
@@ -79,21 +79,21 @@ def report(
     atomic.make_folder(out / "tables")
     answer = answer_of(frames)
     tables = all_tables(frames, answer)
-    written = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
+    report = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
     drawings = {}
     for number, (name, figure) in enumerate(drawn(frames, answer), start=1):
         picture = style.svg(figure)
-        written.figures[name] = out / "figures" / f"{name}.svg"
-        atomic.write(written.figures[name], style.XML + picture, durable=False)
+        report.figures[name] = out / "figures" / f"{name}.svg"
+        atomic.write(report.figures[name], style.XML + picture, durable=False)
         # The page gives each its title.
         drawings[name] = partial(inline_svg, picture, f"f{number}")
         if name == README_FIGURE:
-            written = replace(written, readme_figure=style.save(figure, out / "figures" / f"{name}.png"))
+            report = replace(report, readme_figure=style.save(figure, out / "figures" / f"{name}.png"))
     for table in tables:
-        written.tables[table.name] = out / "tables" / f"{table.name}.csv"
-        atomic.write(written.tables[table.name], table.to_csv(), durable=False)
+        report.tables[table.name] = out / "tables" / f"{table.name}.csv"
+        atomic.write(report.tables[table.name], table.to_csv(), durable=False)
         atomic.write(out / "tables" / f"{table.name}.tex", table.to_latex(), durable=False)
-    atomic.write(written.answer_json, answer.to_json(), durable=False)
+    atomic.write(report.answer_json, answer.to_json(), durable=False)
     pictures, missing = _pictures(frames, previews or {})
     statements = {topic: [s for s in answer.statements if s.topic == topic] for topic in _TOPICS}
     loader = PackageLoader("analysis.reporting", "templates")
@@ -113,8 +113,12 @@ def report(
         provenance=[*_provenance(frames), *((str(k), str(v)) for k, v in (facts or {}).items())],
         caveats=_caveats(frames, answer),
     )
-    atomic.write(written.index, page, durable=False)
-    return written
+    atomic.write(report.index, page, durable=False)
+    return report
+
+
+report = write_report
+"""Its name among those of the package."""
 
 
 _TOPICS = {

@@ -230,7 +230,7 @@ def report(
 
 def write_report(source: str, root: Path, out: Path | None, sets: list[str] | None) -> None:
     """Write the report of a source, and print its answer and where everything lies."""
-    from analysis.reporting.report import report as write
+    from analysis.reporting.report import write_report as write
     from analysis.tokenizers.frames import load
 
     opened, run_ids, artifacts = open_source(source, root, sets)

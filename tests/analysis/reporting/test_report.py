@@ -16,8 +16,7 @@ import pytest
 from matplotlib.image import imread, imsave
 
 from analysis.reporting.answer import answer
-from analysis.reporting.report import inline_svg, scientific
-from analysis.reporting.report import report as write_report
+from analysis.reporting.report import inline_svg, scientific, write_report
 from analysis.reporting.tables import all_tables
 from results.errors import StoreError
 
