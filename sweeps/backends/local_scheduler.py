@@ -27,8 +27,7 @@ from sweeps.record.ledger import Submission
 from sweeps.record.outcome import Outcome
 from sweeps.record.process_identity import ProcessId
 from sweeps.study.resources import Resources
-from sweeps.worker.process import WORKER, worker_environment
-from sweeps.worker.signals import INTERRUPTS, caught
+from sweeps.worker.process import INTERRUPTS, WORKER, caught, worker_environment
 
 from .policy import IN_PLACE, Failures, grown, stuck
 from .standing import Observe, Standing, SubmissionSummary, Working

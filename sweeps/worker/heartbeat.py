@@ -16,7 +16,7 @@ from scaling.specification.workspace import Progress
 from sweeps.record.attempts import Heartbeat, State
 from sweeps.record.memory import memory_kills, memory_limit, peak_memory
 
-from .signals import caught
+from .process import caught
 
 WRITE_SECONDS = 1.0
 """Least time between two heartbeats with news."""

@@ -9,15 +9,15 @@ paths, and reads its specifications from the ledger. What is taken of submitit's
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from results.store import atomic
-from sweeps.record.code_snapshot import HOME, CodeSnapshot
+from sweeps.record.code_snapshot import CodeSnapshot
 from sweeps.record.ledger import Submission
+from sweeps.worker.process import python_path
 
 from .arrays import Array
 from .entries import ArrayEntry
@@ -72,7 +72,7 @@ def parameters(
         "stderr_to_stdout": True,
         # The job starts its workers with srun itself.
         "use_srun": False,
-        "setup": [_exports(snapshot)],
+        "setup": [f"export PYTHONPATH={shlex.quote(python_path(snapshot.path))}"],
         "additional_parameters": options,
     }
     # submitit's default marks jobs with a key that clusters which track such keys refuse.
@@ -91,9 +91,3 @@ def grace_seconds(minutes: int) -> int:
     (`failure_causes`).
     """
     return min(max(round(minutes * 60 * 0.05), 30), 240)
-
-
-def _exports(snapshot: CodeSnapshot) -> str:
-    """The line of the batch script that puts the frozen code before everything else."""
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place and Path(place) != HOME]
-    return f"export PYTHONPATH={shlex.quote(os.pathsep.join([str(snapshot.path), *inherited]))}"

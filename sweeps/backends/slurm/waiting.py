@@ -17,7 +17,7 @@ from sweeps.backends.time_left import Clock
 from sweeps.record.attempts import Heartbeat, attempts_at
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Queue, QueuedJob, SlurmError
-from sweeps.worker.signals import INTERRUPTS, caught
+from sweeps.worker.process import INTERRUPTS, caught
 
 from .entries import queued
 
