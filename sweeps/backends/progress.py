@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TextIO
 
 from sweeps.backends.standing import Standing, Working
@@ -12,7 +12,6 @@ from sweeps.text import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
-    from rich.live import Live
 
 PLAIN_SECONDS = 10.0
 """Time between two plain lines."""
@@ -40,25 +39,21 @@ def _speed(working: Working) -> str:
     return f"{rate:,.0f} images/s" if rate else ""
 
 
-class PlainView:
+class PlainView(ExitStack):
     """One line at most every ten seconds, and news at once: for logs and files."""
 
     def __init__(self, output: TextIO | None = None) -> None:
+        super().__init__()
         self._output = output or sys.stderr
         self._last = float("-inf")
         self._ended = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def say(self, line: str) -> None:
         """Print a line."""
         print(line, file=self._output, flush=True)
 
     def __call__(self, snapshot: Standing) -> None:
+        """Print the news, and how it stands when it is time for that."""
         for line in snapshot.news:
             self.say(line)
         now = time.monotonic()
@@ -70,36 +65,30 @@ class PlainView:
         self.say(_headline(snapshot) + (f" [{'; '.join(shown[:SHOWN])}]" if shown else ""))
 
 
-class LiveView:
+class LiveView(ExitStack):
     """An overall bar with the time left, and a line for each running run: for terminals."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
-
-        self._console = console or Console(stderr=True)
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
         from rich.live import Live
 
+        super().__init__()
+        self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._live.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def __enter__(self) -> Self:
+        super().enter_context(self._live)
+        return self
 
     def say(self, line: str) -> None:
         """Print a line above the view."""
         self._console.print(line, highlight=False, markup=False)
 
     def __call__(self, snapshot: Standing) -> None:
+        """Print the news, and draw how it stands."""
         for line in snapshot.news:
             self.say(line)
-        if self._live is not None:
-            self._live.update(self._drawn(snapshot))
+        self._live.update(self._drawn(snapshot))
 
     def _drawn(self, snapshot: Standing) -> Group:
         from rich.console import Group

@@ -9,8 +9,8 @@ from sweeps.backends.status import STATUSES, counts, time_left
 from sweeps.planning.order import makespan
 
 if TYPE_CHECKING:
+    from sweeps.backends.standing import TimeLeft
     from sweeps.backends.status import RunStatus
-    from sweeps.backends.time_left import TimeLeft
     from sweeps.planning.plan import Plan
 
 

@@ -49,6 +49,11 @@ class Claim:
     job: str | None = None
     restarts: int = 0
 
+    @property
+    def deserted(self) -> bool:
+        """Whether no process waits for its worker: none did, or it is known to be dead."""
+        return self.submitter is None or self.submitter.alive() is False
+
     def text(self) -> str:
         """The content of the file `claim`."""
         submitter = self.submitter.as_json() if self.submitter else None
@@ -200,6 +205,11 @@ def attempts_at(root: Path, run_id: str) -> list[Attempt]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [Attempt(folder / name) for name in sorted(names, key=int, reverse=True)]
+
+
+def newest_attempt(root: Path, run_id: str) -> Attempt | None:
+    """The newest attempt at a run; None if there is none."""
+    return next(iter(attempts_at(root, run_id)), None)
 
 
 def attempted(root: Path) -> set[str]:

@@ -133,8 +133,8 @@ def _ranks(place: Place) -> dict[str, str]:
     """What torch.distributed and others read from the environment; nothing for a process that is alone."""
     if place.size == 1:
         return {}
-    numbers = {"RANK": place.rank, "WORLD_SIZE": place.size, "LOCAL_RANK": place.local, "MASTER_PORT": place.port}
-    return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": place.address}
+    ranks = {"RANK": str(place.rank), "WORLD_SIZE": str(place.size), "LOCAL_RANK": str(place.local)}
+    return ranks | {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port)}
 
 
 def earlier_rows(spec: AnyRun, attempt: Path) -> Recorder:
@@ -222,7 +222,9 @@ def _started(
             )
         except OSError as error:
             cause = "mistake" if error.errno in _NO_PROGRAM else "error"
-            raise RunError(f"trainer {command[0]!r} cannot be started in {Path.cwd()}: {error.strerror}", cause) from error
+            raise RunError(
+                f"trainer {command[0]!r} cannot be started in {Path.cwd()}: {error.strerror}", cause
+            ) from error
     trainer = _Trainer(process, command[0], log, begin)
     guard = subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).with_name("watchdog.py")), str(process.pid)],

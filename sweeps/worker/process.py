@@ -5,17 +5,46 @@ from __future__ import annotations
 import os
 import signal
 import site
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.record.code_snapshot import HOME
+from sweeps.record.code_snapshot import HOME, load_snapshot
+from sweeps.record.ledger import Submission
+from sweeps.study.external_run import AnyRun
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "sweeps.worker.worker")
 """-P keeps the current folder off the module path: a folder named `results` there must not shadow the package."""
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a command: Ctrl-C, `kill` and `tokenlaw cancel`, a terminal that closes."""
+
+
+def start_worker(
+    root: Path, submission: Submission, run: AnyRun, options: Sequence[str], *, microbatch: int | None,
+    step: Sequence[str] = (), own_session: bool = False,
+) -> subprocess.Popen[str]:  # fmt: skip
+    """Start the worker of a run of a submission, with further options, under the command `step`. StoreError, OSError.
+
+    What it prints comes through the pipe: all up to its claim of the run, and at the end its Outcome as one line; the
+    rest goes to the attempt's log.
+    """
+    snapshot = load_snapshot(root, submission.snapshot)
+    options = ["--root", str(root), "--submission", submission.id, *options]
+    if microbatch is not None:
+        options += ["--microbatch", str(microbatch)]
+    return subprocess.Popen(
+        [*step, *(submission.worker or WORKER), *options, str(submission.write_spec(root, run))],
+        env=worker_environment(run.threads, snapshot.path),
+        cwd=snapshot.trainer,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=own_session,
+    )
 
 
 def worker_environment(threads: int, code: Path = HOME) -> dict[str, str]:

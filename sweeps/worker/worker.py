@@ -189,7 +189,7 @@ class _Worker:
 
     def _look(self) -> None:
         if self.attempt.overtaken:
-            self.stop.overtake()
+            self.stop.overtaken = True
 
     def perform(self, execute: Execute | None) -> Outcome:
         """Run it, and end the attempt one way or the other."""

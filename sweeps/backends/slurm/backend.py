@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from results import Store
 from sweeps.backends.base import Request, Submitted
 from sweeps.backends.policy import grown
-from sweeps.backends.remaining import Remaining, remaining
 from sweeps.backends.standing import Observe, SubmissionSummary
-from sweeps.backends.submission import check, enter
+from sweeps.backends.submission import Remaining, check, enter, remaining
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record import slurm_client
 from sweeps.record.attempts import attempts_at, living
-from sweeps.record.code_snapshot import CodeSnapshot, load_snapshot
+from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.ledger import Submission
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
 from sweeps.record.untaken import Untaken, note_untaken
 
-from .arrays import Array, arrange
-from .entries import ArrayEntry, add_entry, close, content, elements, entries, lost_job, open_submissions
+from .arrays import arrange
+from .entries import ArrayEntry, close, content, elements, entries, lost_job, open_submissions
 from .pack_job import command
 from .script import write_script
 from .settling import settle_unbegun, settle_vanished
@@ -83,8 +82,7 @@ class SlurmBackend:
             left: list[str] = []
             for submission in list(open_submissions(root, study)):
                 for entry in entries(root, submission):
-                    array_job = entry.job or lost_job(entry, jobs)
-                    left += [job for index in range(entry.array.jobs) if (job := f"{array_job}_{index}") in jobs]
+                    left += [job.id for job in entry.in_queue(jobs).values()]
             slurm_client.cancel(left)
         return f"cancelled {len(left)} jobs of SLURM, which save and stop" if left else ""
 
@@ -126,16 +124,12 @@ class _Submitter:
         growth = self.plan.study.limits.out_of_memory_growth
         shapes = {run.run_id: grown(run.resources, run.spec, left.failures.of(run.run_id), growth) for run in chosen}
         arrays = arrange(chosen, shapes, left.ready, cluster.max_array, self.jobs)
-        order = {run.run_id: number for number, run in enumerate(chosen)}
-        submission = enter(
-            self.request, SlurmBackend.name, chosen, chosen,
-            {f"arrays/{array.number}/array.json": content(array, order) for array in arrays},
-        )  # fmt: skip
-        self.report.submission = submission
-        note_untaken(self.root, order, {})
+        files = {f"arrays/{array.number}/array.json": content(array) for array in arrays}
+        submission = self.report.submission = enter(self.request, SlurmBackend.name, chosen, chosen, files)
+        note_untaken(self.root, left.ready, {})
         room = _room(cluster) if sum(array.jobs for array in arrays) >= MANY else None
-        self._hand_over(submission, load_snapshot(self.root, submission.snapshot), arrays, order, room)
-        note_untaken(self.root, order, self._untaken())
+        self._hand_over(submission, room)
+        note_untaken(self.root, left.ready, self._untaken())
 
     def _untaken(self) -> dict[str, Untaken]:
         """What `status` is to tell of the runs that are not in the queue now."""
@@ -177,94 +171,77 @@ class _Submitter:
 
     def _drop_stranded(self, entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> None:
         """Cancel elements that wait for ever; their runs are submitted again, if they have no result by now."""
-        queued = (jobs.get(entry.element(index)) for index in range(entry.array.jobs))
-        stranded = [job for job in queued if job is not None and job.stranded]
+        stranded = [job for job in entry.in_queue(jobs).values() if job.stranded]
         if stranded:
             self.request.say(f"cancelling {len(stranded)} jobs that wait for ever: {stranded[0].reason}")
             slurm_client.cancel([job.id for job in stranded])
 
     # --- sbatch -------------------------------------------------------------------------------------------------------
 
-    def _hand_over(
-        self,
-        submission: Submission,
-        snapshot: CodeSnapshot,
-        arrays: Sequence[Array],
-        order: Mapping[str, int],
-        room: int | None,
-    ) -> None:
+    def _hand_over(self, submission: Submission, room: int | None) -> None:
         """Submit the arrays, every tokenizer before its generators; `room` is for so many jobs, None if not known."""
-        left = list(arrays)
+        left = entries(self.root, submission)
         number = len(left)
         full: str | None = None
         """Why the cluster takes nothing more."""
         while left:
-            array = left.pop(0)
-            entry = ArrayEntry(submission.folder(self.root) / "arrays" / str(array.number))
-            parent = array.parent
+            entry = left.pop(0)
+            array, parent = entry.array, entry.array.parent
             if full is not None or parent in self.report.waiting:
-                self._set_aside(entry, array, full or "its tokenizer waits for room")
+                self._set_aside(entry, full or "its tokenizer waits for room")
                 continue
             if parent is not None and not self.jobs.get(parent):
                 refused = self.report.aside.get(parent)
                 reason = (refused.message if refused is not None else None) or "its tokenizer was not submitted"
-                self._refuse(entry, array, f"its tokenizer was not taken: {reason.removeprefix(REFUSED)}")
+                self._refuse(entry, f"its tokenizer was not taken: {reason.removeprefix(REFUSED)}")
                 continue
             if room is not None and room < array.jobs:
-                if room <= 0:
-                    full = "MaxJobCount"
-                    self.request.say(f"the cluster takes no more jobs now ({full})")
-                    self._set_aside(entry, array, full)
+                fitting, reason, told = room, "MaxJobCount", " (MaxJobCount)"
+            else:
+                self.turn.check()
+                try:
+                    job = entry.record_job(self._sbatch(submission, entry))
+                except SlurmError as error:
+                    reason, told = str(error), f": {error}"
+                    if _FULL.search(reason) is not None:
+                        fitting = 0
+                    elif _NO_ROOM.search(reason) is not None:
+                        # Half of it may fit; the rest waits for the next submit.
+                        fitting = (array.jobs + 1) // 2 if array.jobs > 1 else 0
+                    else:
+                        self._refuse(entry, reason)
+                        continue
                 else:
-                    left[:0] = self._split(submission, array, number, order, room)
-                    number += 1
-                continue
-            self.turn.check()
-            try:
-                job = self._sbatch(submission, snapshot, entry, array)
-            except SlurmError as error:
-                overloaded = _FULL.search(str(error)) is not None
-                if not overloaded and _NO_ROOM.search(str(error)) is None:
-                    self._refuse(entry, array, str(error))
-                elif not overloaded and array.jobs > 1:
-                    # Half of it may fit; the rest waits for the next submit.
-                    left[:0] = self._split(submission, array, number, order, (array.jobs + 1) // 2)
-                    number += 1
-                else:
-                    self.request.say(f"the cluster takes no more jobs now: {error}")
-                    full = str(error)
-                    self._set_aside(entry, array, full)
-                continue
-            job = entry.record_job(job)
-            room = None if room is None else room - array.jobs
-            self.report.arrays += 1
-            self.report.jobs += array.jobs
-            self.report.queued += len(array.members)
-            self.jobs |= {run_id: f"{job}_{index}" for index, pack in enumerate(array.packs) for run_id in pack}
+                    room = None if room is None else room - array.jobs
+                    self.report.arrays += 1
+                    self.report.jobs += array.jobs
+                    self.report.queued += len(array.members)
+                    self.jobs |= {run_id: f"{job}_{index}" for index, pack in enumerate(array.packs) for run_id in pack}
+                    continue
+            if fitting > 0:
+                left[:0] = entry.split(fitting, number)
+                number += 1
+            else:
+                self.request.say(f"the cluster takes no more jobs now{told}")
+                full = reason
+                self._set_aside(entry, full)
 
-    def _split(
-        self, submission: Submission, array: Array, number: int, order: Mapping[str, int], size: int
-    ) -> tuple[Array, Array]:
-        """Enter an array as two, of which the first has `size` jobs and the second the given number."""
-        first, second = array.split(size, number)
-        for array in (second, first):
-            add_entry(submission.folder(self.root), array, order)
-        return first, second
-
-    def _set_aside(self, entry: ArrayEntry, array: Array, reason: str) -> None:
-        self.report.waiting = {**self.report.waiting, **dict.fromkeys(array.members, reason)}
+    def _set_aside(self, entry: ArrayEntry, reason: str) -> None:
+        self.report.waiting |= dict.fromkeys(entry.array.members, reason)
         entry.abandon()
 
-    def _refuse(self, entry: ArrayEntry, array: Array, reason: str) -> None:
+    def _refuse(self, entry: ArrayEntry, reason: str) -> None:
         message = f"{REFUSED}{reason}"
-        self.report.aside |= {run: Outcome(run, "failed", cause="refused", message=message) for run in array.members}
+        self.report.aside |= {
+            run_id: Outcome(run_id, "failed", cause="refused", message=message) for run_id in entry.array.members
+        }
         entry.abandon()
 
-    def _sbatch(self, submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array) -> str:
+    def _sbatch(self, submission: Submission, entry: ArrayEntry) -> str:
         """Submit an array; SLURM's id. Raises SlurmError if SLURM did not take it."""
-        script = write_script(
-            submission, snapshot, entry, array, command(self.root, submission, array.number), self._dependency(array)
-        )
+        line = command(self.root, submission, entry.array.number)
+        snapshot = load_snapshot(self.root, submission.snapshot)
+        script = write_script(submission, snapshot, entry, line, self._dependency(entry.array.parent))
         try:
             return slurm_client.sbatch(script)
         except SlurmError as error:
@@ -277,11 +254,11 @@ class _Submitter:
                 raise
             return job
 
-    def _dependency(self, array: Array) -> str | None:
-        if array.parent is None or array.parent in Store(self.root).finished():
+    def _dependency(self, parent: str | None) -> str | None:
+        if parent is None or parent in Store(self.root).finished():
             # It may have finished since this submission began; SLURM forgets jobs after some minutes.
             return None
-        return f"afterok:{self.jobs[array.parent]}"
+        return f"afterok:{self.jobs[parent]}"
 
 
 def _room(cluster: Cluster) -> int | None:

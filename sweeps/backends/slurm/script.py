@@ -19,31 +19,28 @@ from sweeps.record.code_snapshot import CodeSnapshot
 from sweeps.record.ledger import Submission
 from sweeps.worker.process import python_path
 
-from .arrays import Array
 from .entries import ArrayEntry
 
 
 def write_script(
-    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array, command: Sequence[str],
-    dependency: str | None,
-) -> Path:  # fmt: skip
+    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, command: Sequence[str], dependency: str | None
+) -> Path:
     """Write the batch script of an array beside its entry in the ledger. Raises StoreError."""
     # Imported here, so that `--help`, `plan` and `status` need not wait for it.
     from submitit.slurm.slurm import _make_sbatch_string
 
-    text = _make_sbatch_string(
-        f"exec {shlex.join(command)}", entry.folder, **parameters(submission, snapshot, entry, array, dependency)
-    )
+    values = parameters(submission, snapshot, entry, dependency)
+    text = _make_sbatch_string(f"exec {shlex.join(command)}", entry.folder, **values)
     path = entry.folder / "job.sh"
     atomic.write(path, text + "\n")
     return path
 
 
 def parameters(
-    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array, dependency: str | None
+    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, dependency: str | None
 ) -> dict[str, Any]:
     """What submitit's function takes: everything that an array needs."""
-    resources = array.resources
+    array, resources = entry.array, entry.array.resources
     minutes = max(math.ceil(resources.hours * 60), 1)
     side_by_side = resources.pack_parallel
     options: dict[str, object] = {

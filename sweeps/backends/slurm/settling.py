@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweeps.backends.policy import progressed
 from sweeps.record import failure_causes
-from sweeps.record.attempts import Attempt, Claim, attempts_at
+from sweeps.record.attempts import Attempt, Claim, attempts_at, newest_attempt
 from sweeps.record.endings import last_line, record_death, record_unbegun, settle
 from sweeps.record.outcome import EXIT_CODES
 from sweeps.record.slurm_client import Ending, Queue
@@ -27,7 +27,7 @@ def settle_vanished(root: Path, runs: Mapping[str, AnyRun], queue: Queue) -> Non
     jobs = queue.read()
     dead: dict[str, tuple[Attempt, Claim, str]] = {}
     for run_id in runs:
-        newest = next(iter(attempts_at(root, run_id)), None)
+        newest = newest_attempt(root, run_id)
         if newest is None or (claim := newest.claim) is None or claim.job is None or claim.job in jobs:
             continue
         beat = newest.heartbeat

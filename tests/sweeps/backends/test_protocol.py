@@ -11,11 +11,9 @@ import pytest
 
 from results import Store, UsageError
 from sweeps import load_study, plan, status, submit
-from sweeps.backends.base import Backend, Request, Submitted
-from sweeps.backends.named import BACKENDS, backend
-from sweeps.backends.remaining import remaining
+from sweeps.backends.base import BACKENDS, Backend, Request, Submitted, backend
 from sweeps.backends.standing import Observe, SubmissionSummary
-from sweeps.backends.submission import check, enter
+from sweeps.backends.submission import check, enter, remaining
 from sweeps.planning.plan import Plan
 from sweeps.worker.worker import Options, work
 from tests.sweeps.toy_worker import toy

@@ -16,7 +16,7 @@ import pytest
 from results import Recorder
 from scaling.specification.spec import canonical_json
 from sweeps.backends import status
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.status import RunStatus, collect, seconds_left
 from sweeps.cli import logs
 from sweeps.cli.views import SHOWN, print_status

@@ -16,7 +16,7 @@ from sweeps.backends.base import Request, Submitted
 from sweeps.backends.progress import _headline
 from sweeps.backends.slurm import waiting
 from sweeps.backends.slurm.backend import SlurmBackend
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.slurm.waiting import Waiter
 from sweeps.backends.standing import Standing
 from sweeps.backends.status import RunStatus, collect
@@ -159,7 +159,8 @@ def _snapshot(
 
     queue = Queue({job.id: job for job in flight.values()}, float("inf"))
     monkeypatch.setattr(waiting, "queued", lambda root, queue: flight)
-    waiter = Waiter(Request(sweep.plan, sweep.root), lambda: report, observe, look_seconds=0.0)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.0)
+    waiter = Waiter(Request(sweep.plan, sweep.root), lambda: report, observe)
     waiter.queue = queue
     waiter.wait(report)
     return seen[0]

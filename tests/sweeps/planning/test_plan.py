@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import StoreError, UsageError
-from sweeps.backends.time_left import Clock
+from sweeps.backends.standing import Clock
 from sweeps.planning.order import makespan, priorities
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import Heartbeat
