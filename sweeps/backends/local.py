@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from sweeps.planning.planned_run import planned
 from sweeps.record.attempts import living
 from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.ledger import Submission, load_submission, submissions
-from sweeps.worker.process import cores, worker_environment
+from sweeps.worker.process import awaited, cores, worker_environment
 
 from .base import Request, Submitted
 from .local_scheduler import LocalScheduler
@@ -95,9 +94,7 @@ def _supervise(root: Path, submission: Submission) -> None:
             stderr=output,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while submission.process(root) is None and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    awaited(lambda: submission.process(root) is not None or process.poll() is not None, START_SECONDS)
     if submission.process(root) is None:
         raise StoreError(f"the supervisor of {submission.id} did not start; see {log}")
 

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TextIO
 
-from sweeps.backends.standing import Standing, Working
+from sweeps.backends.standing import Standing
 from sweeps.text import duration
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ def _headline(snapshot: Standing) -> str:
     elif snapshot.done + snapshot.failed + snapshot.blocked < snapshot.total:
         parts.append(f"about {duration(snapshot.eta)} left")
     return ", ".join(parts)
-
-
-def _speed(working: Working) -> str:
-    rate = working.heartbeat.images_per_second
-    return f"{rate:,.0f} images/s" if rate else ""
 
 
 class PlainView(ExitStack):
@@ -100,21 +95,20 @@ class LiveView(ExitStack):
         for justify in ("left", "left", "left", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=True)
         for working in snapshot.working[:SHOWN]:
-            beat = working.heartbeat
+            beat, rate = working.heartbeat, working.heartbeat.images_per_second
             table.add_row(
                 Text(working.run.label),
                 ProgressBar(total=1.0, completed=beat.done, width=16),
                 Text(f"{beat.phase} {beat.detail}".strip() + (" (elsewhere)" if working.elsewhere else "")),
-                Text(_speed(working)),
+                Text(f"{rate:,.0f} images/s" if rate else ""),
                 Text(f"{duration(working.seconds_left)} left"),
             )
-        more = len(snapshot.working) - SHOWN
         # In a grid, since a bar on its own does not end its line.
         overall = Table.grid(padding=(0, 2))
         share = ProgressBar(total=max(snapshot.seconds_total, 1e-9), completed=snapshot.seconds_done, width=24)
         overall.add_row(share, Text(_headline(snapshot)))
         rows: list[RenderableType] = [overall, table]
-        if more > 0:
+        if (more := len(snapshot.working) - SHOWN) > 0:
             rows.append(Text(f"and {more} more"))
         return Group(*rows)
 

@@ -36,10 +36,12 @@ from scaling.ranks import Place
 from scaling.specification.command_template import fill
 from scaling.specification.spec import GeneratorRun
 from scaling.specification.workspace import Progress, Workspace
-from sweeps.record.attempts import ROWS, resumable, size_of
+from sweeps.record.attempts import ROWS, Attempt, resumable, size_of
 from sweeps.record.failure_causes import says_out_of_memory
 from sweeps.record.memory import memory_kills
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of
+
+from .rendezvous import log_of
 
 ABOUT = "command.json"
 POLL_SECONDS = 0.2
@@ -93,7 +95,7 @@ def run_command(
     lines = _lines(spec, recorder, earlier)
     rows = LinesFile(Path(values["rows"]), lines)
     kills = memory_kills()
-    log = workspace.attempt / ("log.txt" if place.rank == 0 else f"log-{place.rank}.txt")
+    log = log_of(Attempt(workspace.attempt), place.rank)
     with _started(command, values, log, _ranks(place)) as trainer:
         code = _follow(trainer, rows, report, stop)
         incomplete = rows.close()

@@ -7,14 +7,17 @@ import signal
 import site
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sweeps.record.code_snapshot import HOME, load_snapshot
 from sweeps.record.ledger import Submission
 from sweeps.study.external_run import AnyRun
 
+T = TypeVar("T")
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "sweeps.worker.worker")
 """-P keeps the current folder off the module path: a folder named `results` there must not shadow the package."""
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,6 +71,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def awaited(look: Callable[[], T], seconds: float) -> T:
+    """What `look` gives, ten times a second, once that is something, or when these seconds are over."""
+    deadline = time.monotonic() + seconds
+    while not (value := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return value
 
 
 @contextmanager

@@ -24,10 +24,19 @@ from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, Sl
 from sweeps.record.untaken import Untaken, note_untaken
 
 from .arrays import arrange
-from .entries import ArrayEntry, close, content, elements, entries, lost_job, open_submissions
+from .entries import (
+    ArrayEntry,
+    close,
+    content,
+    elements,
+    entries,
+    lost_job,
+    open_submissions,
+    settle_unbegun,
+    settle_vanished,
+)  # fmt: skip
 from .pack_job import command
 from .script import write_script
-from .settling import settle_unbegun, settle_vanished
 from .turn import Turn
 from .waiting import Waiter
 

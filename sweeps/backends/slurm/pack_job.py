@@ -33,7 +33,7 @@ from sweeps.record.outcome import EXIT_CODES, Outcome
 from sweeps.record.slurm_client import SlurmError, end_time, job_facts, requeue
 from sweeps.study.external_run import AnyRun
 from sweeps.worker.log import say
-from sweeps.worker.process import start_worker
+from sweeps.worker.process import awaited, start_worker
 
 from .entries import ArrayEntry
 from .script import grace_seconds, megabytes
@@ -174,9 +174,7 @@ class PackJob:
             return
         say("requeued")
         # SLURM ends this process; if it ended earlier it might be taken for completed.
-        deadline = time.monotonic() + 30
-        while not self.terminated and time.monotonic() < deadline:
-            time.sleep(0.1)
+        awaited(lambda: self.terminated, 30)
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         self.terminated = True

@@ -76,10 +76,10 @@ def fashion_mnist_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_has_the_members_of_the_protocol(name: str) -> None:
-    made = backend(name)
-    assert made.name == name
+    chosen = backend(name)
+    assert chosen.name == name
     for member in ("submit", "watch", "cancel"):
-        theirs, ours = inspect.signature(getattr(made, member)), inspect.signature(getattr(Backend, member))
+        theirs, ours = inspect.signature(getattr(chosen, member)), inspect.signature(getattr(Backend, member))
         assert list(theirs.parameters) == list(ours.parameters)[1:]
 
 
