@@ -68,17 +68,12 @@ class LocalBackend:
 
     def cancel(self, plan: Plan, root: Path) -> str:
         """Stop the submissions of a study, and workers at its runs that have no submitter any more."""
-        told = 0
-        for submission in submissions(root):
-            process = submission.process(root)
-            if submission.study == plan.study.name and process is not None:
-                told += process.signal(signal.SIGTERM)
-        alone = 0
-        for attempt in living(root, set(plan.by_id)).values():
-            claim = attempt.claim
-            # Those in jobs of SLURM end with their jobs, which may be another study's.
-            if claim is not None and claim.job is None and claim.deserted:
-                alone += claim.worker.signal(signal.SIGTERM)
+        submitters = [s.process(root) for s in submissions(root) if s.study == plan.study.name]
+        told = sum(process.signal(signal.SIGTERM) for process in submitters if process is not None)
+        # Workers in jobs of SLURM end with their jobs, which may be another study's.
+        claims = [attempt.claim for attempt in living(root, set(plan.by_id)).values()]
+        deserted = [claim for claim in claims if claim is not None and claim.job is None and claim.deserted]
+        alone = sum(claim.worker.signal(signal.SIGTERM) for claim in deserted)
         return f"told {told} submitters and {alone} workers without one to save and stop" if told or alone else ""
 
 

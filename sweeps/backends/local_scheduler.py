@@ -40,13 +40,7 @@ class LocalScheduler:
     """Executes runs of a plan on this machine."""
 
     def __init__(
-        self,
-        runs: Sequence[PlannedRun],
-        root: Path,
-        submission: Submission,
-        *,
-        observe: Observe,
-        again: bool,
+        self, runs: Sequence[PlannedRun], root: Path, submission: Submission, *, observe: Observe, again: bool
     ) -> None:
         """`again`: try again here what failed and may be; otherwise that is for the next submission. What was killed is
         begun again either way."""

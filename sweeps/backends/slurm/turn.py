@@ -77,15 +77,17 @@ class Turn:
         if self._newest() != number:
             return False
         self._number = number
-        for path in self._folder.glob(".turn-*"):
-            match = _NAME.fullmatch(path.name)
-            if match and int(match[1]) < number:
-                path.unlink(missing_ok=True)
+        for earlier in self._numbers():
+            if earlier < number:
+                self._path(earlier).unlink(missing_ok=True)
         return True
 
-    def _newest(self) -> int:
+    def _numbers(self) -> list[int]:
         names = (_NAME.fullmatch(entry.name) for entry in os.scandir(self._folder))
-        return max((int(match[1]) for match in names if match), default=0)
+        return [int(match[1]) for match in names if match]
+
+    def _newest(self) -> int:
+        return max(self._numbers(), default=0)
 
     def _path(self, number: int) -> Path:
         return self._folder / f".turn-{number:06d}"

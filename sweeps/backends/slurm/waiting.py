@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from results import Store
 from sweeps.backends.base import Request, Submitted
@@ -20,6 +21,7 @@ from sweeps.worker.process import INTERRUPTS, caught
 
 from .entries import queued
 
+T = TypeVar("T")
 LOOK_SECONDS = 2.0
 """Time between looks at the queue."""
 AGAIN_SECONDS = 30.0
@@ -54,7 +56,7 @@ class Waiter:
         known: set[str] = set()
         with caught(INTERRUPTS, self._leave):
             while self.stopped is None:
-                flight = self._flight()
+                flight = self._asked(lambda: queued(self.root, self.queue))
                 if flight is not None:
                     results = self.store.results(self.wanted)
                     self._show(flight, {run_id: stored.status for run_id, stored in results.items()}, report)
@@ -67,45 +69,32 @@ class Waiter:
                     later = others and time.monotonic() - submitted > AGAIN_SECONDS
                     stranded = any(job.stranded for job in self.queue.read().values())
                     if left or later or stranded or (idle and not others):
-                        again = self._again()
+                        again = self._asked(self.resubmit)
                         if again is not None:
                             report, submitted = again, time.monotonic()
                             if idle and not report.queued and not report.under_way and not report.waiting:
                                 break
                             known = set()
                             if report.queued:
+                                arrays = f"{report.arrays} arrays"
+                                self.observed.news.append(f"submitted {report.queued} runs again, in {arrays}")
                                 continue
                 time.sleep(LOOK_SECONDS)
-        summary = self._summary(before, report)
-        summary.stopped_by = self.stopped
-        return summary
+        return self._summary(before, report)
 
-    def _flight(self) -> dict[str, QueuedJob] | None:
-        """The runs in the queue; None while SLURM does not answer."""
+    def _asked(self, ask: Callable[[], T]) -> T | None:
+        """What needs SLURM to answer; None while it does not, which is told once."""
         try:
-            flight = queued(self.root, self.queue)
+            answer = ask()
         except SlurmError as error:
-            self._tell_silence(error)
+            if not self.silent:
+                self.observed.news.append(f"{error}; waiting")
+            self.silent = True
             return None
         if self.silent:
             self.observed.news.append("SLURM answers again")
             self.silent = False
-        return flight
-
-    def _again(self) -> Submitted | None:
-        try:
-            report = self.resubmit()
-        except SlurmError as error:
-            self._tell_silence(error)
-            return None
-        if report.queued:
-            self.observed.news.append(f"submitted {report.queued} runs again, in {report.arrays} arrays")
-        return report
-
-    def _tell_silence(self, error: SlurmError) -> None:
-        if not self.silent:
-            self.observed.news.append(f"{error}; waiting")
-        self.silent = True
+        return answer
 
     def _show(self, flight: dict[str, QueuedJob], results: dict[str, str], report: Submitted) -> None:
         """Tell whoever shows it where the study stands."""
@@ -135,7 +124,7 @@ class Waiter:
 
     def _summary(self, before: Collection[str], report: Submitted) -> SubmissionSummary:
         """How every run ended that had no result before."""
-        summary = SubmissionSummary(before=len(before), jobs_go_on=True, elapsed=self.observed.elapsed)
+        summary = SubmissionSummary(len(before), {}, self.stopped, jobs_go_on=True, elapsed=self.observed.elapsed)
         statuses = {status.run.run_id: status for status in collect(self.plan, self.root)}
         for run_id in self.plan.by_id:
             if run_id in before or run_id not in self.wanted:
