@@ -21,14 +21,14 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.record import failure_causes
 from sweeps.record.attempts import Attempt, attempted, attempts_at, living, newest_attempt
 from sweeps.record.dependencies import blocked_by, blocking
-from sweeps.record.endings import last_line, record_death, settle
+from sweeps.record.endings import IN_PLACE, last_line, record_death, settle
 from sweeps.record.ledger import Submission
 from sweeps.record.outcome import Outcome
 from sweeps.record.process_identity import ProcessId
 from sweeps.study.resources import Resources
 from sweeps.worker.process import INTERRUPTS, caught, start_worker
 
-from .policy import IN_PLACE, Failures, grown, stuck
+from .policy import Failures, grown, stuck
 from .standing import Observe, Observed, SubmissionSummary
 
 POLL_SECONDS = 0.05

@@ -29,8 +29,6 @@ from sweeps.study.resources import Resources
 
 FINAL = ("timeout", "mistake")
 """Causes after which only `retry` tries again: the same would happen."""
-IN_PLACE = ("preempted", "node_lost", "timeout")
-"""Causes of an interruption after which a run is resumed where it was, uncounted."""
 
 
 class Failures:

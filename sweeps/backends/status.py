@@ -15,12 +15,11 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
 from sweeps.record.dependencies import blocked_by
-from sweeps.record.endings import last_line
+from sweeps.record.endings import IN_PLACE, last_line
 from sweeps.record.slurm_client import ClusterView
 from sweeps.record.untaken import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
 
-from .policy import IN_PLACE
 from .standing import Clock, TimeLeft
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]

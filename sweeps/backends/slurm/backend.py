@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from results import Store
 from sweeps.backends.base import Request, Submitted
-from sweeps.backends.policy import grown
+from sweeps.backends.policy import grown, progressed
 from sweeps.backends.standing import Observe, SubmissionSummary
 from sweeps.backends.submission import Remaining, check, enter, remaining
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.record import slurm_client
-from sweeps.record.attempts import attempts_at, living
+from sweeps.record import failure_causes, slurm_client
+from sweeps.record.attempts import Attempt, Claim, attempts_at, living, newest_attempt
 from sweeps.record.code_snapshot import load_snapshot
+from sweeps.record.endings import last_line, record_death, record_unbegun, settle
 from sweeps.record.ledger import Submission
-from sweeps.record.outcome import Outcome
-from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
+from sweeps.record.outcome import EXIT_CODES, Outcome
+from sweeps.record.slurm_client import Cluster, Ending, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
 from sweeps.record.untaken import Untaken, note_untaken
+from sweeps.study.external_run import AnyRun
 
 from .arrays import arrange
-from .entries import (
-    ArrayEntry,
-    close,
-    content,
-    elements,
-    entries,
-    lost_job,
-    open_submissions,
-    settle_unbegun,
-    settle_vanished,
-)  # fmt: skip
+from .entries import ArrayEntry, close, content, elements, entries, lost_job, open_submissions
 from .pack_job import command
 from .script import write_script
 from .turn import Turn
@@ -43,6 +35,8 @@ from .waiting import Waiter
 MANY = 50
 """From so many jobs on the controller is asked how many more it takes (MaxJobCount)."""
 REFUSED = "refused by SLURM: "
+OWN_ENDINGS = (EXIT_CODES["interrupted"], EXIT_CODES["taken"], EXIT_CODES["blocked"])
+"""Exit codes with which a job says that its run did not fail."""
 _NO_ROOM = re.compile(
     r"job submit limit|MaxSubmit|GrpSubmit|Invalid job array specification|MaxArraySize", re.IGNORECASE
 )
@@ -175,8 +169,8 @@ class _Submitter:
             if not in_queue:
                 close(self.root, submission)
         specs = {run_id: run.spec for run_id, run in left.items() if run_id not in self.jobs}
-        settle_vanished(self.root, specs, self.queue)
-        settle_unbegun(self.root, specs, known, self.queue)
+        _settle_vanished(self.root, specs, self.queue)
+        _settle_unbegun(self.root, specs, known, self.queue)
 
     def _drop_stranded(self, entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> None:
         """Cancel elements that wait for ever; their runs are submitted again, if they have no result by now."""
@@ -279,3 +273,58 @@ def _room(cluster: Cluster) -> int | None:
         return None
     # It takes an array only if one more job would fit.
     return most - known - 1
+
+
+def _settle_vanished(root: Path, runs: Mapping[str, AnyRun], queue: Queue) -> None:
+    """Record how those attempts ended whose job left the queue without a word. Raises StoreError, SlurmError.
+
+    `runs` are without a result and not in the queue.
+    """
+    jobs = queue.read()
+    dead: dict[str, tuple[Attempt, Claim, str]] = {}
+    for run_id in runs:
+        newest = newest_attempt(root, run_id)
+        if newest is None or (claim := newest.claim) is None or claim.job is None or claim.job in jobs:
+            continue
+        beat = newest.heartbeat
+        if beat is None or beat.state == "running":
+            dead[run_id] = (newest, claim, claim.job)
+    endings = queue.endings(job for _, _, job in dead.values())
+    for run_id, (attempt, claim, job) in dead.items():
+        ending = endings.get(job, Ending("", 0, 0))
+        cause, message = failure_causes.of_death(
+            attempt.heartbeat, ending.signal, ending.state or None, here=claim.worker.local
+        )
+        if cause == "timeout" and progressed(attempts_at(root, run_id)) > 0:
+            record_death(root, runs[run_id], attempt, cause, f"{message}, without progress")
+        else:
+            settle(root, runs[run_id], attempt, cause, message, submission=claim.submission, job=job)
+
+
+def _settle_unbegun(root: Path, runs: Mapping[str, AnyRun], arrays: Iterable[ArrayEntry], queue: Queue) -> None:
+    """Record the failure of jobs that ended before any worker of theirs began, such as on a node without our Python.
+
+    `runs` are without a result and not in the queue. Raises StoreError, SlurmError.
+    """
+    jobs = queue.read()
+    gone: dict[str, tuple[ArrayEntry, int, list[str]]] = {}
+    for entry in arrays:
+        if entry.job is None or entry.abandoned:
+            continue
+        for index, pack in enumerate(entry.array.packs):
+            element, left = entry.element(index), [run_id for run_id in pack if run_id in runs]
+            if not left or element in jobs:
+                continue
+            # Of a pack that began what was not reached is simply left.
+            claims = (attempt.claim for run_id in pack for attempt in attempts_at(root, run_id))
+            if all(claim is None or claim.job != element for claim in claims):
+                gone[element] = (entry, index, left)
+    for element, ending in queue.endings(gone).items():
+        entry, index, left = gone[element]
+        if ending.state not in ("FAILED", "OUT_OF_MEMORY", "TIMEOUT") or ending.exit_code in OWN_ENDINGS:
+            continue
+        submission = entry.folder.parent.parent.name
+        cause = "out_of_memory" if ending.state == "OUT_OF_MEMORY" else "error"
+        message = f"its job ended before it began: {last_line(entry.log(index)) or 'it printed nothing'}"
+        for run_id in left:
+            record_unbegun(root, runs[run_id], submission, cause, message, job=element)
