@@ -32,8 +32,6 @@ from sweeps.study.resources import Resources
 
 FINAL = ("timeout", "mistake")
 """Causes after which the same would happen: only `retry` tries again, or other code of the trainer."""
-IN_PLACE = ("preempted", "node_lost", "timeout")
-"""Causes of an interruption after which a run is resumed where it was, uncounted."""
 
 
 class Failures:
@@ -75,20 +73,13 @@ class Failures:
             return False
         return self._code.mended(run_id, failure.attempt, trainer)
 
-    def exhausted(self, run_id: str) -> str | None:
-        """The cause for which a run is left alone until somebody says `retry`; None if it may be tried again."""
+    def left_alone(self, run_id: str) -> Outcome | None:
+        """The outcome of a run that is not begun until somebody says `retry`; None if it may be tried again."""
         failures = self.counted(run_id)
         final = next((failure.cause for failure in failures if failure.cause in FINAL), None)
-        if final is not None:
-            return final
-        return (failures[-1].cause or "failed") if len(failures) > self.retries else None
-
-    def left_alone(self, run_id: str) -> Outcome | None:
-        """The outcome of a run that is not begun because it is exhausted; None if it is not."""
-        cause = self.exhausted(run_id)
-        if cause is None:
+        if final is None and len(failures) <= self.retries:
             return None
-        failures = self.counted(run_id)
+        cause = final or failures[-1].cause or "failed"
         message = f"{failures[-1].message or cause}; {_left_alone_after(len(failures))}"
         return Outcome(run_id, "failed", failures[-1].attempt, cause, message)
 
@@ -128,12 +119,8 @@ def grown(resources: Resources, run: AnyRun, failures: Iterable[StoredRun], grow
 def progressed(attempts: Sequence[Attempt]) -> int:
     """How many of the newest attempts, in a row, got no further than those before them; `attempts` newest first."""
     reached = [beat.done if (beat := attempt.heartbeat) else 0.0 for attempt in attempts]
-    stuck = 0
-    for number, done in enumerate(reached):
-        if done > max(reached[number + 1 :], default=0.0):
-            break
-        stuck += 1
-    return stuck
+    further = (n for n, done in enumerate(reached) if done > max(reached[n + 1 :], default=0.0))
+    return next(further, len(reached))
 
 
 def stuck(attempts: Sequence[Attempt], retries: int) -> bool:

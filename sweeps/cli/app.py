@@ -169,7 +169,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how the runs of a study stand, here and in the queue of the cluster, with progress, causes and time left."""
-    from sweeps.backends.slurm.view import cluster_view
+    from sweeps.backends.slurm.entries import cluster_view
     from sweeps.backends.status import collect
 
     from .views import print_status
@@ -218,7 +218,7 @@ def retry(
 @app.command()
 def cancel(study: StudyArgument, sets: SetOption = None, root: RootOption = Path("runs")) -> None:
     """Stop the runs of a study, here and on the cluster; they save checkpoints, and a later submit goes on."""
-    from sweeps.backends.named import BACKENDS, backend
+    from sweeps.backends.base import BACKENDS, backend
 
     study_plan = _load(study, sets, root)
     told = [words for name in BACKENDS if (words := backend(name).cancel(study_plan, root))]

@@ -10,8 +10,8 @@ from sweeps.planning.order import makespan
 from sweeps.planning.planned_run import group_names
 
 if TYPE_CHECKING:
+    from sweeps.backends.standing import TimeLeft
     from sweeps.backends.status import RunStatus
-    from sweeps.backends.time_left import TimeLeft
     from sweeps.planning.plan import Plan
 
 

@@ -48,6 +48,11 @@ class Claim:
     job: str | None = None
     restarts: int = 0
 
+    @property
+    def deserted(self) -> bool:
+        """Whether no process waits for its worker: none did, or it is known to be dead."""
+        return self.submitter is None or self.submitter.alive() is False
+
     def text(self) -> str:
         """The content of the file `claim`."""
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -184,6 +189,11 @@ def attempts_at(root: Path, run_id: str) -> list[Attempt]:
     folder = attempts_folder(root) / run_id
     numbers = sorted((int(name) for name in _names(folder) if name.isdigit()), reverse=True)
     return [Attempt(folder / str(number)) for number in numbers]
+
+
+def newest_attempt(root: Path, run_id: str) -> Attempt | None:
+    """The newest attempt at a run; None if there is none."""
+    return next(iter(attempts_at(root, run_id)), None)
 
 
 def attempted(root: Path) -> set[str]:

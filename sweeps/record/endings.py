@@ -16,7 +16,9 @@ from sweeps.study.external_run import AnyRun, facts_of
 from .attempts import Attempt, Heartbeat, claim_attempt
 from .outcome import Outcome
 
-INTERRUPTIONS = ("preempted", "node_lost", "timeout", "interrupted")
+IN_PLACE = ("preempted", "node_lost", "timeout")
+"""Causes of an interruption after which a run is resumed where it was, uncounted."""
+INTERRUPTIONS = (*IN_PLACE, "interrupted")
 """Causes of an end that is no failure: the run is resumed where it was."""
 TAIL_BYTES = 4096
 _ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import StoreError, UsageError
+from sweeps.backends.standing import Clock
 from sweeps.backends.status import RunStatus
-from sweeps.backends.time_left import Clock
 from sweeps.cli.plan_table import PlanTable
 from sweeps.cli.views import print_status
 from sweeps.planning.order import makespan, priorities
