@@ -1,4 +1,4 @@
-"""The command fit: a scaling law for any CSV, TSV or Parquet file; and the registration of all fitting commands."""
+"""The command fit: a scaling law for any CSV, TSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
-from . import compare, isoflop, optimum, predict, validate
 from .fit_text import show
 from .options import JsonOption
 from .request_options import BootstrapOption, IntervalOption, SeedOption, takes_request
@@ -20,12 +19,6 @@ from .request_options import BootstrapOption, IntervalOption, SeedOption, takes_
 if TYPE_CHECKING:
     from analysis.fitting.request import FitRequest
     from analysis.fitting.result import FitResult
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Register fit, predict, optimum, validate, compare and isoflop."""
-    for command in (fit, predict.predict, optimum.optimum, validate.validate, compare.compare, isoflop.isoflop):
-        app.command()(command)
 
 
 @takes_request()

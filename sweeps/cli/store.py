@@ -16,14 +16,12 @@ from .options import JsonOption, RootOption, SetOption, SourceArgument
 if TYPE_CHECKING:
     from results import Store
 
-store = typer.Typer(no_args_is_help=True, help="Check, compact, export, import, prune what was measured.")
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(store, name="store")
-    app.command()(figures)
-    app.command()(report)
+store = typer.Typer(
+    name="store",
+    no_args_is_help=True,
+    add_completion=False,
+    help="Check, compact, export, import, prune what was measured.",
+)
 
 
 SOURCES = "allowed: a study, a folder that holds runs, curves and evaluations.parquet, or a data root"
