@@ -25,7 +25,7 @@ LISTED = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) e
 class Frozen(BaseModel):
     """Base of all specifications: immutable, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class DataSpec(Frozen):

@@ -14,7 +14,6 @@ from results.store import atomic
 from sweeps.planning.plan import Plan
 
 from .attempts import SUPERSEDED, Attempt, attempts_at, attempts_folder
-from .code_snapshot import snapshots_folder
 from .ledger import load_submission
 
 CODE = {
@@ -49,6 +48,8 @@ class TrainerCode:
         return self._differences[key]
 
     def _compare(self, snapshot: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        from .code_snapshot import snapshots_folder
+
         frozen = snapshots_folder(self._root) / snapshot / "trainer"
         names = {path: path.relative_to(frozen).as_posix() for path in sorted(frozen.rglob("*")) if path.is_file()}
         code = {path: name for path, name in names.items() if name in command or path.suffix.lower() in CODE}

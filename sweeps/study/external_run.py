@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from results.errors import SpecError
 from scaling.specification.components import NonNegativeInt, PositiveInt
@@ -53,7 +53,9 @@ class ExternalRun(RunFields):
 
 
 AnyRun = TokenizerRun | GeneratorRun | ExternalRun
-_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(Annotated[AnyRun, Field(discriminator="stage")])
+_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(
+    Annotated[AnyRun, Field(discriminator="stage")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_any_run(text: str | bytes) -> AnyRun:

@@ -11,16 +11,12 @@ import pandas as pd
 import typer
 from typer.testing import CliRunner
 
-from sweeps.cli.fit import add_commands
+from sweeps.cli import compare, fit, isoflop, optimum, predict, validate
 
 app = typer.Typer()
-add_commands(app)
+for command in (fit.fit, predict.predict, optimum.optimum, validate.validate, compare.compare, isoflop.isoflop):
+    app.command()(command)
 runner = CliRunner()
-
-
-@app.callback()
-def _many_commands() -> None:
-    """Keeps the app a group."""
 
 
 def run(*words: object) -> str:
