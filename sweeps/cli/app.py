@@ -15,26 +15,15 @@ from typer.core import TyperGroup
 from results.errors import TokenlawError
 
 COMMANDS = {
-    "figures": "store:figures",
-    "report": "store:report",
-    "fit": "fit:fit",
-    "predict": "predict:predict",
-    "optimum": "optimum:optimum",
-    "validate": "validate:validate",
-    "compare": "compare:compare",
-    "isoflop": "isoflop:isoflop",
-    "demo": "studies:demo",
-    "plan": "studies:plan",
-    "submit": "studies:submit",
-    "status": "studies:status",
-    "retry": "studies:retry",
-    "cancel": "studies:cancel",
-    "logs": "studies:logs",
-    "run": "studies:run_one",
-    "doctor": "studies:doctor",
-    "store": "store:store",
+    **dict.fromkeys(("figures", "report"), "store"),
+    **dict.fromkeys(("fit", "predict"), "fit"),
+    "optimum": "optimum",
+    **dict.fromkeys(("validate", "compare"), "compare"),
+    "isoflop": "optimum",
+    **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),
+    "store": "store",
 }
-"""File and name of each command, in the order of --help: a function, or a group of commands."""
+"""The file that holds each command by its name, in the order of --help: a function, or a group of commands."""
 
 
 class _Group(TyperGroup):
@@ -46,8 +35,7 @@ class _Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            module, _, name = COMMANDS[cmd_name].partition(":")
-            command = getattr(import_module(f"sweeps.cli.{module}"), name)
+            command = getattr(import_module(f"sweeps.cli.{COMMANDS[cmd_name]}"), cmd_name)
             if not isinstance(command, typer.Typer):
                 function, command = command, typer.Typer(add_completion=False)
                 command.command(cmd_name)(function)

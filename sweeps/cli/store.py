@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from results.errors import UsageError
+from sweeps.text import size, table
 
 from .options import JsonOption, RootOption, SetOption, SourceArgument
 
@@ -83,7 +84,6 @@ def compact(
 ) -> None:
     """Merge the files of all runs into a few large ones; jobs and readers may go on meanwhile."""
     from results import Store
-    from sweeps.text import size
 
     done = Store(root).compact(settle=settle)
     for name in done.damaged:
@@ -175,7 +175,6 @@ def prune(
 ) -> None:
     """Show, and with --yes remove, checkpoints that no run needs any more; results and living jobs stay untouched."""
     from sweeps.record.pruning import removable, remove
-    from sweeps.text import size, table
 
     run_ids = open_source(study, root, sets)[1] if study else None
     items = removable(root, run_ids)

@@ -1,4 +1,4 @@
-"""The commands on studies: plan, submit, status, retry, cancel, logs, run, demo; and doctor."""
+"""The commands that plan, execute and watch studies: demo, plan, submit, status, retry, cancel, logs, run, doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from results.errors import UsageError
+from sweeps.text import duration
 
 from .options import (
     ClusterOption,
@@ -49,8 +50,6 @@ def demo(
     from .store import write_report
 
     write_report(name, root, out, [])
-    from sweeps.text import duration
-
     print(f"\nIn all {duration(time.monotonic() - begun)}.")
 
 
@@ -186,7 +185,7 @@ def logs(
     show(root, run, sys.stdout, follow=follow, say=lambda line: print(line, file=sys.stderr))
 
 
-def run_one(
+def run(
     spec: Annotated[Path, typer.Argument(help="JSON file with the specification of one run.")],
     root: RootOption = Path("runs"),
 ) -> None:

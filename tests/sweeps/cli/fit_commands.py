@@ -11,10 +11,10 @@ import pandas as pd
 import typer
 from typer.testing import CliRunner
 
-from sweeps.cli import compare, fit, isoflop, optimum, predict, validate
+from sweeps.cli import compare, fit, optimum
 
 app = typer.Typer()
-for command in (fit.fit, predict.predict, optimum.optimum, validate.validate, compare.compare, isoflop.isoflop):
+for command in (fit.fit, fit.predict, optimum.optimum, compare.validate, compare.compare, optimum.isoflop):
     app.command()(command)
 runner = CliRunner()
 
