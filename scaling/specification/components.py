@@ -38,7 +38,7 @@ def _shipped(field: str, role: str) -> AfterValidator:
 class Frozen(BaseModel):
     """Base of all specifications: immutable, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class DataSpec(Frozen):

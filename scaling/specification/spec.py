@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     TypeAdapter,
@@ -297,7 +298,9 @@ class GeneratorRun(RunFields):
 
 RunSpec = TokenizerRun | GeneratorRun
 """A run of either stage."""
-_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(Annotated[RunSpec, Field(discriminator="stage")])
+_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(
+    Annotated[RunSpec, Field(discriminator="stage")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_run(text: str | bytes) -> RunSpec:

@@ -7,20 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from results import Store, TokenlawError, UsageError
 from results.store.run_set import StoredRun
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
-from sweeps.record.dependencies import blocked_by
-from sweeps.record.endings import IN_PLACE, last_line
 from sweeps.record.ledger import Untaken, untaken
-from sweeps.record.slurm_client import ClusterView
 from sweeps.study.external_run import parse_any_run
 
 from .standing import Clock, TimeLeft
+
+if TYPE_CHECKING:
+    from sweeps.record.slurm_client import ClusterView
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
 STATUSES: tuple[Status, ...] = ("done", "running", "pending", "failed", "diverged", "missing")
@@ -86,7 +86,7 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
 
     Files of attempts are opened for runs without a result alone, so that it stays fast with thousands of runs.
     """
-    store, cluster = Store(root), cluster or ClusterView()
+    store = Store(root)
     finished = store.finished()
     # The claims are read before the results: a run that ends in between is then seen as done, never as missing.
     known = attempted(root)
@@ -111,6 +111,8 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
         if run.run_id in notes:
             status = _noted(status, attempts, notes[run.run_id])
         if status.status in ("failed", "missing") and attempts:
+            from sweeps.record.endings import last_line
+
             status = replace(status, last_line=last_line(attempts[0].log))
         statuses.append(status)
     by_id = {status.run.run_id: status for status in statuses}
@@ -128,6 +130,8 @@ def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attem
         cause, message = "vanished", "its process ended without a word; submit resumes it"
         return RunStatus(run, "missing", count, cause, message, beat)
     if state == "interrupted":
+        from sweeps.record.endings import IN_PLACE
+
         why = beat.cause if beat is not None and beat.cause in IN_PLACE else None
         message = f"stopped {f'({why})' if why else 'on purpose'}; submit resumes it"
         return RunStatus(run, "pending", count, why or "interrupted", message, beat)
@@ -141,9 +145,9 @@ def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attem
     return RunStatus(run, "pending", count)
 
 
-def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView) -> RunStatus:
+def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView | None) -> RunStatus:
     """The same, in view of the queue."""
-    job = cluster.jobs.get(status.run.run_id)
+    job = cluster.jobs.get(status.run.run_id) if cluster else None
     claim = attempts[0].claim if attempts else None
     if job is not None:
         if status.status == "running" and claim is not None and claim.restarts >= job.restarts and not job.waiting:
@@ -156,7 +160,7 @@ def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView) ->
         return status
     status = replace(status, job=claim.job)
     beat = status.heartbeat
-    if not cluster.known or (beat is not None and time.time() - beat.time < FRESH_SECONDS):
+    if cluster is None or not cluster.known or (beat is not None and time.time() - beat.time < FRESH_SECONDS):
         return status
     message = f"job {claim.job} left the queue without a word; submit resumes it"
     return replace(status, status="missing", cause="vanished", message=message, eta_seconds=None)
@@ -181,6 +185,8 @@ def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
     parent = by_id.get(status.run.parent or "")
     if status.status != "pending" or status.cause or parent is None or parent.status not in ("failed", "diverged"):
         return status
+    from sweeps.record.dependencies import blocked_by
+
     blocked = blocked_by(status.run.run_id, parent.run.label, parent.status)
     return RunStatus(status.run, "pending", status.attempts, "blocked", blocked.message)
 

@@ -14,9 +14,10 @@ from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
 from sweeps.planning.plan import Plan
-from sweeps.planning.planned_run import PlannedRun, group_names
-from sweeps.study.external_run import STAGES
+from sweeps.planning.planned_run import PlannedRun
 from sweeps.study.hardware import Hardware
+
+from .views import by_size
 
 if TYPE_CHECKING:
     from results.store.run_set import StoredRun
@@ -61,12 +62,7 @@ class PlanTable:
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
         """One row a stage and size, tokenizers first."""
-        members: dict[tuple[str, str], list[RunStatus]] = {}
-        names = group_names(self.united.runs)
-        for status in self.statuses:
-            members.setdefault((status.run.stage, names[status.run.run_id]), []).append(status)
-        rows = [self._group(stage, size, statuses) for (stage, size), statuses in members.items()]
-        return sorted(rows, key=lambda row: STAGES.index(row["stage"]))
+        return [self._group(stage, size, statuses) for (stage, size), statuses in by_size(self.statuses).items()]
 
     def _group(self, stage: str, size: str, members: Sequence[RunStatus]) -> dict[str, Any]:
         runs = [member.run for member in members]

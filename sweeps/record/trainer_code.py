@@ -16,7 +16,6 @@ from results.store import atomic
 from sweeps.planning.plan import Plan
 
 from .attempts import SUPERSEDED, Attempt, attempts_at, attempts_folder
-from .code_snapshot import snapshots_folder, trainer_files
 from .ledger import load_submission
 
 CODE = {
@@ -56,6 +55,8 @@ class TrainerCode:
             return False
         if self.differences(run_id, attempt, command):
             return True
+        from .code_snapshot import trainer_files
+
         # A snapshot lies below the root, of which a study's folder is read without.
         frozen = self._root.resolve() in self._folder.parents
         now = _files(self._folder) if frozen else trainer_files(self._folder, self._root.resolve())
@@ -71,6 +72,8 @@ class TrainerCode:
         return self._snapshots[submission]
 
     def _frozen(self, snapshot: str) -> Path:
+        from .code_snapshot import snapshots_folder
+
         return snapshots_folder(self._root) / snapshot / "trainer"
 
 

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from results.errors import SpecError
 from results.settings import flat
@@ -55,7 +55,9 @@ class ExternalRun(RunFields):
 
 
 AnyRun = TokenizerRun | GeneratorRun | ExternalRun
-_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(Annotated[AnyRun, Field(discriminator="stage")])
+_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(
+    Annotated[AnyRun, Field(discriminator="stage")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_any_run(text: str | bytes) -> AnyRun:

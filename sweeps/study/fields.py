@@ -42,7 +42,7 @@ _FIXED = {"tokenizer.stage", "generator.stage"}
 class Section(BaseModel):
     """Base of all typed tables: immutable, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def parse(model: type[Model], table: Any, where: str, example: str = "a table") -> Model:
