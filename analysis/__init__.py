@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from analysis.fitting.costs import fit_cost as fit_cost
     from analysis.fitting.fit import fit as fit
     from analysis.fitting.fit import fit_groups as fit_groups
-    from analysis.fitting.fit_files import read_fit as read_fit
     from analysis.fitting.known_laws import law_named as law_named
     from analysis.fitting.known_laws import register as register
     from analysis.fitting.law import Law as Law
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from analysis.fitting.losses import Loss as Loss
     from analysis.fitting.request import FitRequest as FitRequest
     from analysis.fitting.result import FitResult as FitResult
+    from analysis.fitting.result import read_fit as read_fit
     from analysis.inference.bootstrap import bootstrap as bootstrap
     from analysis.inference.bootstrap import predict as predict
     from analysis.inference.bootstrap import with_intervals as with_intervals
@@ -52,7 +52,7 @@ _HOMES = {
     "law_named": "fitting.known_laws:law_named",
     "Loss": "fitting.losses:Loss",
     "FitRequest": "fitting.request:FitRequest",
-    "read_fit": "fitting.fit_files:read_fit",
+    "read_fit": "fitting.result:read_fit",
     "fit_cost": "fitting.costs:fit_cost",
     "register": "fitting.known_laws:register",
     "Parameter": "fitting.law:Parameter",

@@ -17,12 +17,14 @@ from results.errors import DataError, UsageError
 
 from .law import Array
 
+FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1
+
 
 @dataclass(frozen=True)
 class PowerCost:
     """C = coefficient * N^params_power * D^tokens_power; 6ND by default (Kaplan et al. 2020, section 2.1)."""
 
-    coefficient: float = 6.0
+    coefficient: float = FLOPS_PER_PARAM_TOKEN
     params_power: float = 1.0
     tokens_power: float = 1.0
 

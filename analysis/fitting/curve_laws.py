@@ -85,7 +85,7 @@ class M4(Law):
         Parameter("e0", 0.0, 1e3, unit={LOSS: 1.0}, grid=(1.003, 1.01, 1.03, 1.1, 1.3, 2.0)),
     )
 
-    def _solve(self, p: Values, x: Columns) -> Array:
+    def predict(self, p: Values, x: Columns) -> Array:
         """L by safeguarded Halley steps in t = logit((L - e)/(e0 - e)): log(s) - k log(1 - s) = f rises with t."""
         width = np.maximum(p["e0"] - p["e"], 1e-12)
         k = p["k"]
@@ -111,11 +111,8 @@ class M4(Law):
         t = np.clip(t, -700.0, 700.0)
         return p["e"] + width / (1.0 + np.exp(-t))
 
-    def predict(self, p: Values, x: Columns) -> Array:
-        return self._solve(p, x)
-
     def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
-        value = self._solve(p, x)
+        value = self.predict(p, x)
         above = np.maximum(value - p["e"], 1e-300)
         below = np.maximum(p["e0"] - value, 1e-300)
         slope = above * below / (below + p["k"] * above)  # 1 / d(log lhs)/dL

@@ -1,21 +1,22 @@
-"""Which of many minima: try starts briefly, polish the distinct leaders, problems of one law side by side."""
+"""Which of many minima: starts by variable projection, tried briefly; the leaders polished, problems side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array, Columns
-from .least_absolute import typical_residual
+from .law import Array, Columns, Law, padded
 from .minimiser import Minimum, minimise
-from .polishing import polish, polish_leaders
-from .problem import Problem
-from .starts import MAX_ROWS
+from .polishing import polish, polish_leaders, typical_residual
+from .problem import Problem, coordinates_of, parameters_of
 
+MAX_GRID = 1500
+MAX_ROWS = 4000  # more rows than these do not make a better start
 TRIAL = 50  # iterations of a start that is only tried
 FIRST = 6  # times as many leaders as go on to the end are kept after a third of the trial
 SAME = 0.01  # tried starts whose objectives are this close, relatively,
@@ -23,6 +24,103 @@ NEAR = 0.1  # and whose coordinates are this close, relatively above 1, are on t
 MANY_ROWS = 20 * MAX_ROWS
 ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processor's cache
 LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: the rest is padding
+
+
+def grid_of(law: Law, fixed: dict[str, float]) -> dict[str, Array]:
+    """The grid over the non-linear parameters, each (S,); thinned to a fixed pseudo-random subset where too large."""
+    axes = {q.name: (fixed[q.name],) if q.name in fixed else q.grid for q in law.parameters if not q.linear}
+    size = int(np.prod([len(axis) for axis in axes.values()], dtype=float))
+    if size <= MAX_GRID:
+        points = np.array(list(product(*axes.values())), dtype=float).reshape(size, len(axes))
+    else:
+        draw = np.random.Generator(np.random.PCG64(20240404))  # a constant: the same law has the same grid
+        points = np.stack([draw.choice(axis, MAX_GRID) for axis in axes.values()], axis=1)
+    return dict(zip(axes, points.T, strict=True))
+
+
+def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
+    """Minimise c'Gc/2 - m'c with c_k >= 0 where not signed, exactly, for a batch of small problems.
+
+    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m, m <= 4) and keeps the best feasible one.
+    """
+    count, m = moment.shape
+    best = np.zeros((count, m))
+    best_value = np.zeros(count)
+    scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
+    correlation = gram / (scale[:, :, None] * scale[:, None, :])
+    scaled = moment / scale
+    for mask in range(1, 2**m):
+        active = [k for k in range(m) if mask >> k & 1]
+        if any(signed[k] and k not in active for k in range(m)):
+            continue
+        matrix = correlation[:, active][:, :, active] + 1e-12 * np.eye(len(active))
+        right = scaled[:, active]
+        solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+        feasible = np.all([signed[k] | (solution[:, i] >= 0) for i, k in enumerate(active)], axis=0)
+        value = -0.5 * np.einsum("sk,sk->s", solution, right)
+        better = feasible & (value < best_value)
+        best_value = np.where(better, value, best_value)
+        best[better] = 0.0
+        best[np.ix_(better, active)] = solution[better]
+    return best / scale
+
+
+def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: int) -> Array:
+    """The best `count` starts, (count, p) coordinates, best first.
+
+    metric (n,), scaled. The residual "raw" weights rows equally, "log" relatively.
+    """
+    law, columns, weights, residual = problem.law, problem.columns, problem.weights, problem.residual
+    n = metric.shape[0]
+    if n > MAX_ROWS:
+        chosen = np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
+        columns, metric, weights = columns.rows(chosen), metric[chosen], weights[chosen]
+        n = MAX_ROWS
+    grid = grid_of(law, fixed)
+    size = next(iter(grid.values())).shape[0] if grid else 1
+    starts, values = [], []
+    chunk = max(1, 2_000_000 // n)
+    linear = [q for q in law.parameters if q.linear]
+    with np.errstate(all="ignore"):
+        for begin in range(0, size, chunk):
+            p = law.start_values({k: axis[begin : begin + chunk, None] for k, axis in grid.items()}, columns, metric)
+            rows = next(iter(p.values())).shape[0] if p else 1
+            held = {name: np.full((rows, 1), value) for name, value in fixed.items()}
+            p = {**p, **held}
+            system = law.linear_system(p, columns, metric) if linear else None
+            if system is not None:
+                basis, target, precision = system
+                if residual == "raw":
+                    precision = np.where(metric != 0, precision * metric**2, 1.0)
+                precision = np.broadcast_to(precision * weights, (rows, n))
+                target = np.broadcast_to(target, (rows, n))
+                stack = np.stack([np.broadcast_to(column, (rows, n)) for column in basis], axis=1)
+                weighted = stack * precision[:, None, :]
+                gram = np.matmul(weighted, stack.transpose(0, 2, 1))
+                moment = np.matmul(weighted, target[:, :, None])[:, :, 0]
+                bad = ~(np.isfinite(gram).all(axis=(1, 2)) & np.isfinite(moment).all(axis=1))
+                gram[bad], moment[bad] = np.eye(len(linear)), 0.0
+                signed = [q.lower < 0 or q.name in law.free_coefficients for q in linear]
+                solved = nonnegative_least_squares(gram, moment, signed)
+                p = law.complete(p, {q.name: solved[:, k : k + 1] for k, q in enumerate(linear)})
+            p = {**p, **held}
+            theta = coordinates_of(law, {name: np.broadcast_to(value, (rows, 1)) for name, value in p.items()})
+            # a term that the projection switched off starts small, not absent: at a bound its slopes are dead
+            theta = np.where(np.isfinite(theta), theta, 0.0)
+            soft_lower = np.where([q.log and q.linear for q in law.parameters], problem.lower + 8.0, problem.lower)
+            theta = np.clip(theta, soft_lower, problem.upper)
+            value = law.predict(parameters_of(law, theta), columns)
+            miss = np.log(np.maximum(value, 1e-300) / metric) if residual == "log" else value - metric
+            starts.append(theta)
+            values.append(np.sum(np.abs(miss) * weights, axis=1))
+    theta, value = np.concatenate(starts), np.concatenate(values)
+    order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
+    labels = law.basins(grid)
+    if labels:  # the best of each cell of equal labels first, then the others
+        _, first = np.unique(np.stack(labels, axis=1)[order], axis=0, return_index=True)
+        leads = np.isin(np.arange(len(order)), first)
+        order = np.concatenate([order[leads], order[~leads]])
+    return theta[order[:count]]
 
 
 class Starts(NamedTuple):
@@ -37,16 +135,16 @@ class Starts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ended:
+class Ended(Minimum):
     """Where starts ended, how many of all starts each stands for (S,), and whose each is (S,)."""
 
-    minimum: Minimum
     stands_for: NDArray[np.int64]
     owner: NDArray[np.int64]
 
-    def select(self, chosen: NDArray[np.int64]) -> Ended:
-        """Some of the starts."""
-        return Ended(self.minimum.select(chosen), self.stands_for[chosen], self.owner[chosen])
+    @staticmethod
+    def of(minimum: Minimum, starts: Starts) -> Ended:
+        """Where these starts ended."""
+        return Ended(**vars(minimum), stands_for=starts.stands_for, owner=starts.owner)
 
 
 def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Ended]:
@@ -67,7 +165,7 @@ def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, m
             together = stage(stacked([problems[k] for k in batch]), beside, leaders, max_iterations)
             for number, k in enumerate(batch):
                 ended[k] = together.select(np.flatnonzero(together.owner == number))
-                begun[k] = ended[k].minimum.coordinates, ended[k].stands_for
+                begun[k] = ended[k].coordinates, ended[k].stands_for
     return [ended[k] for k in range(len(problems))]
 
 
@@ -81,17 +179,17 @@ def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) 
         # choose the basin on a part of the rows, then polish its winners on all
         sample = problem.rows(np.linspace(0, problem.target.shape[-1] - 1, MAX_ROWS).astype(np.int64))
         [rough] = search([sample], [starts.coordinates], leaders, max_iterations)
-        return rough.select(np.argsort(rough.minimum.objective)[:2])
+        return rough.select(np.argsort(rough.objective)[:2])
     if problem.loss.kind == "lad":
         problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, starts.coordinates)))
     brief = TRIAL // 3
     minimum = minimise(problem.select(starts.owner), starts.coordinates, max_iterations=brief, bend=True)
-    tried = _distinct(Ended(minimum, starts.stands_for, starts.owner), FIRST * leaders)
+    tried = _distinct(Ended.of(minimum, starts), FIRST * leaders)
     crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
     if crowded.size:
-        start = tried.minimum.coordinates[crowded]
+        start = tried.coordinates[crowded]
         again = minimise(problem.select(tried.owner[crowded]), start, max_iterations=TRIAL - brief, bend=True)
-        tried = _distinct(replace(tried, minimum=tried.minimum.replaced(crowded, again)), leaders)
+        tried = _distinct(tried.replaced(crowded, again), leaders)
     return tried
 
 
@@ -101,7 +199,7 @@ def _polished(problem: Problem, starts: Starts, _leaders: int, max_iterations: i
         minimum = polish_leaders(problem, starts.coordinates, starts.owner, max_iterations)
     else:
         minimum = polish(problem.select(starts.owner), starts.coordinates, max_iterations)
-    return Ended(minimum, starts.stands_for, starts.owner)
+    return Ended.of(minimum, starts)
 
 
 def _distinct(tried: Ended, most: int) -> Ended:
@@ -112,9 +210,9 @@ def _distinct(tried: Ended, most: int) -> Ended:
     chosen: list[int] = []
     count: list[int] = []
     for number in np.unique(tried.owner):
-        ranked = np.flatnonzero((tried.owner == number) & np.isfinite(tried.minimum.objective))
-        ranked = ranked[np.argsort(tried.minimum.objective[ranked], kind="stable")]
-        objective, theta = tried.minimum.objective[ranked], tried.minimum.coordinates[ranked]
+        ranked = np.flatnonzero((tried.owner == number) & np.isfinite(tried.objective))
+        ranked = ranked[np.argsort(tried.objective[ranked], kind="stable")]
+        objective, theta = tried.objective[ranked], tried.coordinates[ranked]
         left = np.ones(len(ranked), dtype=bool)
         for _ in range(most):
             if not left.any():
@@ -159,10 +257,9 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     if len(problems) == 1:
         return first
     rows = max(problem.target.shape[-1] for problem in problems)
-    missing = [(0, rows - problem.target.shape[-1]) for problem in problems]
     return replace(
         first,
         columns=Columns.stacked([problem.columns for problem in problems], rows),
-        target=np.stack([np.pad(q.target, pad, mode="edge") for q, pad in zip(problems, missing, strict=True)]),
-        weights=np.stack([np.pad(q.weights, pad) for q, pad in zip(problems, missing, strict=True)]),
+        target=padded([problem.target for problem in problems], rows),
+        weights=padded([problem.weights for problem in problems], rows, mode="constant"),
     )

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import as_points, fit, fit_groups, make_problem
+from analysis.fitting.fit import as_points, fit, fit_groups
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Columns, Law, Parameter, Values
 from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import minimise
 from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
-from analysis.fitting.problem import Problem, coordinates_of, residuals
+from analysis.fitting.problem import Problem, Scales, coordinates_of, make_problem, residuals
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
-from analysis.fitting.scales import Scales
 from results.errors import DataError, FitError, UsageError
 
 from .bootstrap import left_out, random_signs

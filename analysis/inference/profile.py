@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
+from analysis.fitting.minimiser import system_of
 from analysis.fitting.polishing import refit
-from analysis.fitting.problem import Problem, coordinates_of, evaluate
+from analysis.fitting.problem import Problem, Scales, coordinates_of, evaluate, make_problem
 from analysis.fitting.result import FitResult, ParameterEstimate
-from analysis.fitting.scales import Scales
-from analysis.fitting.steps import system_of
 
 from .sandwich import curvature, moving_of, points_of, problem_of, sandwich, spread_of
 

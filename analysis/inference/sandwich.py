@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
 from analysis.fitting.points import Points
-from analysis.fitting.problem import Problem, residuals
+from analysis.fitting.problem import Problem, make_problem, residuals
 from analysis.fitting.result import FitResult
 from results.errors import UsageError
 

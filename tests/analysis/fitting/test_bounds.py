@@ -11,14 +11,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.fit import as_points, fit, make_problem
+from analysis.fitting.fit import as_points, fit
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.losses import Loss
-from analysis.fitting.minimiser import minimise
-from analysis.fitting.problem import Problem, evaluate
+from analysis.fitting.minimiser import along_bounds, minimise, system_of
+from analysis.fitting.problem import Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status
-from analysis.fitting.scales import Scales
-from analysis.fitting.steps import along_bounds, system_of
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
