@@ -52,14 +52,12 @@ def parabola(flops: float, size: Array, loss: Array) -> BudgetMinimum:
     log = np.log(size)
     centre = log.mean()
     a, b, c = np.polyfit(log - centre, loss, 2)
-    if a <= 0:
-        edge = size[np.argmin(loss)]
-        return BudgetMinimum(float(flops), float(edge), float(loss.min()), len(size), float(2 * a), False)
-    vertex = centre - b / (2 * a)
-    inside = bool(log.min() < vertex < log.max())
-    return BudgetMinimum(
-        float(flops), float(np.exp(vertex)), float(c - b**2 / (4 * a)), len(size), float(2 * a), inside
-    )
+    if a > 0:
+        vertex = centre - b / (2 * a)
+        best, lowest, inside = np.exp(vertex), c - b**2 / (4 * a), bool(log.min() < vertex < log.max())
+    else:
+        best, lowest, inside = size[np.argmin(loss)], loss.min(), False
+    return BudgetMinimum(float(flops), float(best), float(lowest), len(size), float(2 * a), inside)
 
 
 def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: float = 0.01) -> IsoflopResult:

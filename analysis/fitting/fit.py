@@ -93,15 +93,9 @@ def fit(
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
     return fit_groups(
-        law,
-        {None: points},
-        residual=residual,
-        loss=loss,
-        delta=delta,
-        fixed=fixed,
-        starts=starts,
+        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, starts=starts,
         max_iterations=max_iterations,
-    )[None]
+    )[None]  # fmt: skip
 
 
 def fit_groups(

@@ -142,7 +142,7 @@ def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Mini
 
 def _corner(problem: Problem, theta: Array, near: float) -> Array:
     """The point close to theta where the rows with (nearly) no residual have none: a kink of the absolute loss."""
-    free = np.flatnonzero(problem.free & (theta > problem.lower) & (theta < problem.upper))
+    free = np.flatnonzero(problem.inside(theta))
     corner = theta.copy()
     r, _ = residuals(problem, corner[None, :])
     rows = np.flatnonzero((np.abs(r[0]) < near) & (problem.weights > 0))

@@ -122,6 +122,10 @@ class Problem:
         weights = np.take_along_axis(self.weights, rows, axis=1)
         return replace(self, columns=self.columns.rows(rows), target=self.target[rows], weights=weights)
 
+    def inside(self, coordinates: Array) -> NDArray[np.bool_]:
+        """Which coordinates are neither fixed nor at a bound, of the shape of `coordinates`."""
+        return self.free & (coordinates > self.lower) & (coordinates < self.upper)
+
     def rows(self, chosen: slice | NDArray[np.int64]) -> Problem:
         """The problem of some of the rows."""
         return replace(

@@ -49,8 +49,8 @@ class Bootstrap:
 
     def estimate(self, values: Array, at: float | None, interval: float = 0.95) -> ParameterEstimate:
         """Standard deviation and percentile interval of a quantity's replicates (R,), around its estimate `at`."""
-        low, high = percentiles(values, interval)
-        return ParameterEstimate(at, float(np.std(values[np.isfinite(values)])), low, high)
+        finite = values[np.isfinite(values)]
+        return ParameterEstimate(at, float(np.std(finite)), *percentiles(finite, interval).tolist())
 
     def derive(self, quantity: Callable[[Mapping[str, Array]], Array], interval: float = 0.95) -> ParameterEstimate:
         """Estimate and interval of any function of the natural parameters, given as arrays by name."""
@@ -62,13 +62,12 @@ class Bootstrap:
         return predict_with(self.result.law, self.result.scales, self.coordinates, columns)
 
 
-def percentiles(values: Array, interval: float) -> tuple[float, float]:
-    """The central `interval` of finite values."""
+def percentiles(values: Array, interval: float, axis: int | None = None) -> Array:
+    """Both ends (2, ...) of the central `interval` of values; raises UsageError where that is no share."""
     if not 0 < interval < 1:
         raise UsageError(f"interval={interval!r} is not between 0 and 1")
     tail = 50 * (1 - interval)
-    low, high = np.percentile(values[np.isfinite(values)], [tail, 100 - tail])
-    return float(low), float(high)
+    return np.percentile(values, [tail, 100 - tail], axis=axis)
 
 
 def resampled_weights(weights: Array, unit: NDArray[np.int64] | None, count: int, rng: np.random.Generator) -> Array:
@@ -104,17 +103,6 @@ def random_signs(unit: NDArray[np.int64], count: int, rng: np.random.Generator) 
     return rng.choice([-1.0, 1.0], size=(count, int(unit.max()) + 1))[:, unit]
 
 
-def default_kind(result: FitResult) -> str:
-    """Clusters where they are named; rows with KERNEL_ROWS of them a parameter, else wild.
-
-    Resampling few rows under a nearly absolute loss gives intervals that are too wide (97.5 % for nominal 95 % at 60
-    rows and 5 parameters, where the wild bootstrap has 95 %: docs/validation.md).
-    """
-    if points_of(result).clusters is not None:
-        return "clusters"
-    return "rows" if result.rows >= KERNEL_ROWS * int(problem_of(result).free.sum()) else "wild"
-
-
 def bootstrap(
     result: FitResult,
     *,
@@ -127,7 +115,9 @@ def bootstrap(
 
     kind: "rows" draws rows with replacement, "clusters" whole clusters (default where the points name them), "wild"
     flips the sign of each residual (of a whole cluster's) at random after giving it its leverage back. Default without
-    clusters: see `default_kind`.
+    clusters: rows with KERNEL_ROWS of them a parameter, else wild, because resampling few rows under a nearly absolute
+    loss gives intervals that are too wide (97.5 % for nominal 95 % at 60 rows and 5 parameters, where the wild
+    bootstrap has 95 %: docs/validation.md).
     resamples: (R, n) row indices drawn elsewhere, instead. Every replicate starts at the fit.
 
     Raises UsageError for an unknown kind, too few replicates, or clusters that are not named; FitError where fewer
@@ -136,7 +126,9 @@ def bootstrap(
     began = time.perf_counter()
     problem, points = problem_of(result), points_of(result)
     n, weights, unit = len(points), points.weights, points.units
-    kind = kind or default_kind(result)
+    if kind is None:
+        many = n >= KERNEL_ROWS * int(problem.free.sum())
+        kind = "clusters" if points.clusters is not None else "rows" if many else "wild"
     if kind not in KINDS:
         raise UsageError(f"bootstrap kind={kind!r} is not one of {', '.join(KINDS)}")
     if kind == "clusters" and points.clusters is None:
@@ -323,15 +315,15 @@ def observation_interval(result: FitResult, curves: Array, interval: float = 0.9
     """
     if result.noise is None:
         raise UsageError("this fit carries no noise: fit the data again, with a bootstrap")
-    tail = 50 * (1 - interval)
     ends = np.empty((2, curves.shape[1]))
     for i, curve in enumerate(curves.T):
-        if result.residual == "log":
-            seen = np.multiply.outer(curve, np.exp(result.noise))
-        else:
-            seen = np.add.outer(curve, result.noise * result.scales.metric)
-        ends[:, i] = np.percentile(seen, [tail, 100 - tail])
+        ends[:, i] = percentiles(_observed(result, curve[:, None], result.noise), interval)
     return ends[0], ends[1]
+
+
+def _observed(result: FitResult, curves: Array, noise: Array) -> Array:
+    """New observations around predicted curves."""
+    return curves * np.exp(noise) if result.residual == "log" else curves + noise * result.scales.metric
 
 
 @dataclass(frozen=True)
@@ -350,13 +342,9 @@ def predict(drawn: Bootstrap, columns: Mapping[str, ArrayLike], interval: float 
 
     The observation's interval adds residuals of the fit, drawn at random and scaled by n/(n-p), to the curve's.
     """
-    tail = 50 * (1 - interval)
     curves = drawn.predict(columns)
     noise, w = noise_of(drawn.result)
-    rng = np.random.default_rng(seed)
-    extra = rng.choice(noise, size=curves.shape, p=w / w.sum())
-    logarithmic = drawn.result.residual == "log"
-    seen = curves * np.exp(extra) if logarithmic else curves + extra * drawn.result.scales.metric
-    low, high = np.percentile(curves, [tail, 100 - tail], axis=0)
-    seen_low, seen_high = np.percentile(seen, [tail, 100 - tail], axis=0)
-    return Prediction(drawn.result.predict(columns), low, high, seen_low, seen_high)
+    extra = np.random.default_rng(seed).choice(noise, size=curves.shape, p=w / w.sum())
+    seen = _observed(drawn.result, curves, extra)
+    ends = *percentiles(curves, interval, axis=0), *percentiles(seen, interval, axis=0)
+    return Prediction(drawn.result.predict(columns), *ends)

@@ -16,7 +16,7 @@ from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import minimise
 from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
-from analysis.fitting.problem import Problem, Scales, coordinates_of, make_problem, residuals
+from analysis.fitting.problem import Problem, Scales, coordinates_of, make_problem, parameters_of, residuals
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, UsageError
@@ -160,13 +160,13 @@ class GroupedLaw(Law):
 
     def _expanded(self, p: Values, x: Columns) -> tuple[dict[str, Array], NDArray[np.int64]]:
         index = x.value("group").astype(np.int64) - 1
-        expanded = {}
-        for name in self.base.names:
+
+        def of_rows(name: str) -> Array:
             if name in self.shared:
-                expanded[name] = p[name]
-            else:
-                expanded[name] = np.concatenate([p[f"{name}[{group}]"] for group in self.groups], axis=1)[:, index]
-        return expanded, index
+                return p[name]
+            return np.concatenate([p[f"{name}[{group}]"] for group in self.groups], axis=1)[:, index]
+
+        return {name: of_rows(name) for name in self.base.names}, index
 
     def predict(self, p: Values, x: Columns) -> Array:
         return self.base.predict(self._expanded(p, x)[0], x)
@@ -269,11 +269,7 @@ def compare_groups(
         warnings.append("rows count as independent: name the runs' column as clusters if several rows share a run")
     if units < 6 * len(names):
         warnings.append(f"{units} units in {len(names)} groups: the test has little power and rough p-values")
-    tied_values = {
-        q.name: float(np.exp(theta_tied[k]) if q.log else theta_tied[k])
-        for k, q in enumerate(grouped.parameters)
-        if q.name in common
-    }
+    tied_values = {k: float(v[0, 0]) for k, v in parameters_of(grouped, theta_tied[None, :]).items() if k in common}
     return GroupTest(
         common,
         statistic,
