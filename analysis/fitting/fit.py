@@ -16,11 +16,11 @@ from .costs import PowerCost, fit_cost
 from .known_laws import law_named
 from .law import Array, Law
 from .losses import Loss
-from .minimiser import minimise
+from .minimiser import Minimum, minimise
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .problem import Problem, Scales, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
-from .search import MANY_ROWS, MAX_ROWS, Ended, search, starts_of
+from .search import MANY_ROWS, MAX_ROWS, search, starts_of
 
 AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
@@ -173,7 +173,7 @@ def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[
     return held
 
 
-def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss: Loss) -> FitResult:
+def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, loss: Loss) -> FitResult:
     law, starts = problem.law, int(ended.stands_for.sum())
     objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
     if not np.isfinite(objective).any():

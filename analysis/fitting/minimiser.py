@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,17 +141,21 @@ def relative_offset(at: Evaluation, held: NDArray[np.bool_]) -> Array:
 
 @dataclass(frozen=True)
 class Minimum(Batch):
-    """Where each start ended: coordinates (S, p), objective (S,), scaled gradient norm (S,), converged (S,)."""
+    """Where each start ended: coordinates (S, p), objective (S,), scaled gradient norm (S,), converged (S,).
+
+    stands_for (S,): of how many starts, where some were left on the way to the same minimum.
+    """
 
     coordinates: Array
     objective: Array
     gradient_norm: Array
     converged: NDArray[np.bool_]
     at_bound: NDArray[np.bool_]
+    stands_for: NDArray[np.int64]
 
-    def replaced(self, where: NDArray[np.int64], by: Minimum) -> Self:
+    def replaced(self, where: NDArray[np.int64], by: Minimum) -> Minimum:
         """The same with the starts `where` ended as in `by`."""
-        ends = {f.name: getattr(self, f.name).copy() for f in fields(by)}
+        ends = {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name != "stands_for"}
         for name, end in ends.items():
             end[where] = getattr(by, name)
         return replace(self, **ends)
@@ -235,7 +238,7 @@ def minimise(
     at_bound = ((theta <= lower) | (theta >= upper)) & problem.free
     # where rounding keeps the gradient from vanishing, no step that the curvature allows would gain anything
     converged = (norm <= max(tolerance, CONVERGED)) | (offset <= OFFSET)
-    return _snug(problem, Minimum(theta, objective, norm, converged, at_bound))
+    return _snug(problem, Minimum(theta, objective, norm, converged, at_bound, np.ones(count, dtype=np.int64)))
 
 
 def _snug(problem: Problem, minimum: Minimum) -> Minimum:

@@ -137,7 +137,7 @@ def polish_absolute(problem: Problem, start: Array, max_iterations: int) -> Mini
     theta = np.where(better[:, None], corner, minimum.coordinates)
     objective = np.where(better, exact, before)
     norm = np.array([certificate(problem, end, size * 1e-5) for end in theta])
-    return Minimum(theta, objective, norm, norm <= 1e-6, minimum.at_bound)
+    return replace(minimum, coordinates=theta, objective=objective, gradient_norm=norm, converged=norm <= 1e-6)
 
 
 def _corner(problem: Problem, theta: Array, near: float) -> Array:

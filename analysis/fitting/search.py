@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +69,11 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
 
     metric (n,), scaled. The residual "raw" weights rows equally, "log" relatively.
     """
+    if len(metric) > MAX_ROWS:
+        chosen = np.linspace(0, len(metric) - 1, MAX_ROWS).astype(np.int64)
+        problem, metric = problem.rows(chosen), metric[chosen]
     law, columns, weights, residual = problem.law, problem.columns, problem.weights, problem.residual
-    n = metric.shape[0]
-    if n > MAX_ROWS:
-        chosen = np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
-        columns, metric, weights = columns.rows(chosen), metric[chosen], weights[chosen]
-        n = MAX_ROWS
+    n = len(metric)
     grid = grid_of(law, fixed)
     size = next(iter(grid.values())).shape[0] if grid else 1
     starts, values = [], []
@@ -123,49 +121,27 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
     return theta[order[:count]]
 
 
-class Starts(NamedTuple):
-    """Where to go on from: coordinates (S, p), how many of all starts each stands for (S,), and whose each is (S,).
-
-    `owner` numbers the problems that are searched side by side.
-    """
-
-    coordinates: Array
-    stands_for: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Ended(Minimum):
-    """Where starts ended, how many of all starts each stands for (S,), and whose each is (S,)."""
-
-    stands_for: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-    @staticmethod
-    def of(minimum: Minimum, starts: Starts) -> Ended:
-        """Where these starts ended."""
-        return Ended(**vars(minimum), stands_for=starts.stands_for, owner=starts.owner)
-
-
-def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Ended]:
+def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
     """Minimise every problem from its starts (S_k, p), best starts first; at most `leaders` of them to the end.
 
     Problems of one law are searched side by side, which changes their results by rounding alone. A law with
     `screening` has many minima, joined by curved valleys: all its starts make TRIAL steps that follow the valleys'
     bends, and the best that differ go on. Of many rows a part chooses the basin.
     """
-    begun = [(start, np.ones(len(start), dtype=np.int64)) for start in starts]
-    ended: dict[int, Ended] = {}
+    begun = list(starts)
+    ended: dict[int, Minimum] = {}
     crowded = [k for k, problem in enumerate(problems) if len(starts[k]) > (1 if _many_rows(problem) else leaders)]
     for stage, which in ((_tried, crowded), (_polished, range(len(problems)))):
-        counts = [len(coordinates) for coordinates, _ in begun]  # 0 where the law is a number nowhere
+        counts = [len(start) for start in begun]  # 0 where the law is a number nowhere
         for batch in batches(problems, counts, [k for k in which if counts[k]]):
-            coordinates, stands_for = (np.concatenate(side) for side in zip(*(begun[k] for k in batch), strict=True))
-            beside = Starts(coordinates, stands_for, np.repeat(np.arange(len(batch)), [counts[k] for k in batch]))
-            together = stage(stacked([problems[k] for k in batch]), beside, leaders, max_iterations)
+            owner = np.repeat(np.arange(len(batch)), [counts[k] for k in batch])
+            start = np.concatenate([begun[k] for k in batch])
+            together, owner = stage(stacked([problems[k] for k in batch]), start, owner, leaders, max_iterations)
             for number, k in enumerate(batch):
-                ended[k] = together.select(np.flatnonzero(together.owner == number))
-                begun[k] = ended[k].coordinates, ended[k].stands_for
+                minimum = together.select(np.flatnonzero(owner == number))
+                if stage is _polished and k in ended:
+                    minimum = replace(minimum, stands_for=ended[k].stands_for)
+                ended[k], begun[k] = minimum, minimum.coordinates
     return [ended[k] for k in range(len(problems))]
 
 
@@ -173,44 +149,48 @@ def _many_rows(problem: Problem) -> bool:
     return problem.target.shape[-1] > MANY_ROWS
 
 
-def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) -> Ended:
-    """The starts that are worth polishing; `problem` has the rows of each owner, or one problem's alone."""
+def _tried(
+    problem: Problem, start: Array, owner: NDArray[np.int64], leaders: int, max_iterations: int
+) -> tuple[Minimum, NDArray[np.int64]]:
+    """Of the starts those that are worth polishing, and their owners: the problems, by number in the batch."""
     if _many_rows(problem):
         # choose the basin on a part of the rows, then polish its winners on all
         sample = problem.rows(np.linspace(0, problem.target.shape[-1] - 1, MAX_ROWS).astype(np.int64))
-        [rough] = search([sample], [starts.coordinates], leaders, max_iterations)
-        return rough.select(np.argsort(rough.objective)[:2])
+        [rough] = search([sample], [start], leaders, max_iterations)
+        best = np.argsort(rough.objective)[:2]
+        return rough.select(best), owner[best]
     if problem.loss.kind == "lad":
-        problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, starts.coordinates)))
+        problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
     brief = TRIAL // 3
-    minimum = minimise(problem.select(starts.owner), starts.coordinates, max_iterations=brief, bend=True)
-    tried = _distinct(Ended.of(minimum, starts), FIRST * leaders)
-    crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
+    minimum = minimise(problem.select(owner), start, max_iterations=brief, bend=True)
+    tried, owner = _distinct(minimum, owner, FIRST * leaders)
+    crowded = np.flatnonzero(np.bincount(owner)[owner] > leaders)
     if crowded.size:
-        start = tried.coordinates[crowded]
-        again = minimise(problem.select(tried.owner[crowded]), start, max_iterations=TRIAL - brief, bend=True)
-        tried = _distinct(tried.replaced(crowded, again), leaders)
-    return tried
+        again = minimise(
+            problem.select(owner[crowded]), tried.coordinates[crowded], max_iterations=TRIAL - brief, bend=True
+        )
+        tried, owner = _distinct(tried.replaced(crowded, again), owner, leaders)
+    return tried, owner
 
 
-def _polished(problem: Problem, starts: Starts, _leaders: int, max_iterations: int) -> Ended:
+def _polished(
+    problem: Problem, start: Array, owner: NDArray[np.int64], _leaders: int, max_iterations: int
+) -> tuple[Minimum, NDArray[np.int64]]:
     """The starts to the end."""
     if problem.law.screening and not _many_rows(problem):
-        minimum = polish_leaders(problem, starts.coordinates, starts.owner, max_iterations)
-    else:
-        minimum = polish(problem.select(starts.owner), starts.coordinates, max_iterations)
-    return Ended.of(minimum, starts)
+        return polish_leaders(problem, start, owner, max_iterations), owner
+    return polish(problem.select(owner), start, max_iterations), owner
 
 
-def _distinct(tried: Ended, most: int) -> Ended:
+def _distinct(tried: Minimum, owner: NDArray[np.int64], most: int) -> tuple[Minimum, NDArray[np.int64]]:
     """Of each problem the best starts that are on the way to different minima, at most `most`, best first.
 
     Each stands for those that it is the first to be close to.
     """
     chosen: list[int] = []
     count: list[int] = []
-    for number in np.unique(tried.owner):
-        ranked = np.flatnonzero((tried.owner == number) & np.isfinite(tried.objective))
+    for number in np.unique(owner):
+        ranked = np.flatnonzero((owner == number) & np.isfinite(tried.objective))
         ranked = ranked[np.argsort(tried.objective[ranked], kind="stable")]
         objective, theta = tried.objective[ranked], tried.coordinates[ranked]
         left = np.ones(len(ranked), dtype=bool)
@@ -224,8 +204,8 @@ def _distinct(tried: Ended, most: int) -> Ended:
             chosen.append(int(ranked[leader]))
             count.append(int(tried.stands_for[ranked[close]].sum()))
             left &= ~close
-    distinct = tried.select(np.array(chosen, dtype=np.int64))
-    return replace(distinct, stands_for=np.array(count, dtype=np.int64))
+    index = np.array(chosen, dtype=np.int64)
+    return replace(tried.select(index), stands_for=np.array(count, dtype=np.int64)), owner[index]
 
 
 def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:

@@ -70,16 +70,6 @@ def percentiles(values: Array, interval: float, axis: int | None = None) -> Arra
     return np.percentile(values, [tail, 100 - tail], axis=axis)
 
 
-def resampled_weights(weights: Array, unit: NDArray[np.int64] | None, count: int, rng: np.random.Generator) -> Array:
-    """Weights (count, n) of rows drawn with replacement, or of whole clusters, `unit` (n,) saying whose each row is."""
-    if unit is not None:
-        return _times_drawn(int(unit.max()) + 1, count, rng)[:, unit] * weights
-    used = np.flatnonzero(weights > 0)
-    out = np.zeros((count, len(weights)))
-    out[:, used] = _times_drawn(len(used), count, rng) * weights[used]
-    return out
-
-
 def _times_drawn(units: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """How often each unit is in each resample (count, units), every unit equally often in all of them together.
 
@@ -145,6 +135,8 @@ def bootstrap(
         problem = replace(problem, loss=problem.loss.smoothed(float(max(np.median(r) * 1e-2, 1e-10))))
     rng = np.random.default_rng(seed)
     chunk = int(np.clip(BLOCK // 8 // n, 8, 400))  # a block and its Jacobian stay within a few megabytes
+    # which unit each row belongs to, of those that are drawn: rows without weight are not
+    drawn = unit if kind == "clusters" else np.maximum(np.cumsum(weights > 0) - 1, 0)
     if kind == "wild":
         fitted, spread, noise = _wild_parts(problem, result.coordinates)
     coordinates = np.empty((replicates, len(result.coordinates)))
@@ -159,8 +151,7 @@ def bootstrap(
                 moved = moved + noise * rng.standard_normal((size, n))
             sample = replace(problem, target=fitted + moved)
         else:
-            drawn = resampled_weights(weights, unit if kind == "clusters" else None, size, rng)
-            sample = replace(problem, weights=drawn)
+            sample = replace(problem, weights=_times_drawn(int(drawn.max()) + 1, size, rng)[:, drawn] * weights)
         start = np.repeat(result.coordinates[None, :], size, axis=0)
         refitted = refit(sample.without_idle_rows(), [start], TOLERANCE)
         coordinates[begin : begin + size] = refitted.coordinates
