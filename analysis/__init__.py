@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.fitting.law import Parameter as Parameter
     from analysis.fitting.law import SeparableLaw as SeparableLaw
     from analysis.fitting.law import Term as Term
-    from analysis.fitting.losses import Loss as Loss
+    from analysis.fitting.problem import Loss as Loss
     from analysis.fitting.request import FitRequest as FitRequest
     from analysis.fitting.result import FitResult as FitResult
     from analysis.fitting.result import read_fit as read_fit
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Law": "fitting.law:Law",
     "law_named": "fitting.known_laws:law_named",
-    "Loss": "fitting.losses:Loss",
+    "Loss": "fitting.problem:Loss",
     "FitRequest": "fitting.request:FitRequest",
     "read_fit": "fitting.result:read_fit",
     "fit_cost": "fitting.costs:fit_cost",

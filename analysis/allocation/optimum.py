@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from analysis.fitting.costs import Cost, PowerCost
 from analysis.fitting.law import Array
@@ -81,11 +80,8 @@ def optimum(
         above, _ = _search(result, theta, flops * np.exp(step), cost, first, fixed)
         below, _ = _search(result, theta, flops * np.exp(-step), cost, first, fixed)
         share = (above - below) / (2 * step)
-    extra = {name: np.full(1, value) for name, value in fixed.items()}
-    loss = np.empty(len(theta))
-    for s in range(len(theta)):
-        at = {first: np.exp(log_n[s : s + 1]), "tokens": np.exp(log_d[s : s + 1]), **extra}
-        loss[s] = predict_with(law, result.scales, theta[s : s + 1], at)[0, 0]
+    at = {first: np.exp(log_n)[:, None], "tokens": np.exp(log_d)[:, None], **fixed}
+    loss = predict_with(law, result.scales, theta, at)[:, 0]
     by_params, by_tokens = cost.slopes(log_n, log_d)
     other = (1.0 - by_params * share) / by_tokens
     warnings = _warnings(result, flops, cost, first, float(np.exp(log_n[0])), float(np.exp(log_d[0])))
@@ -157,12 +153,8 @@ def _search(
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID)[None, :]
         log_d = _tokens_for(cost, np.exp(grid), flops)
         fine = np.isfinite(log_d) & (log_d > 0)
-        values = np.full(grid.shape, np.inf)
-        for s in range(count):
-            if fine[s].any():
-                columns: dict[str, ArrayLike] = {first: np.exp(grid[s, fine[s]]), "tokens": np.exp(log_d[s, fine[s]])}
-                columns.update({k: np.full(int(fine[s].sum()), v) for k, v in extra.items()})
-                values[s, fine[s]] = predict_with(result.law, result.scales, theta[s : s + 1], columns)[0]
+        columns = {first: np.exp(grid), "tokens": np.exp(np.where(fine, log_d, 0.0)), **extra}
+        values = np.where(fine, predict_with(result.law, result.scales, theta, columns), np.inf)
         if not np.isfinite(values).any(axis=1).all():
             raise UsageError(f"flops={flops:g} buys no model of at least 1,000 parameters under {cost.describe()}")
         k = np.argmin(values, axis=1)

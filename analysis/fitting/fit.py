@@ -15,10 +15,9 @@ from results.errors import DataError, FitError, TokenlawError, UsageError
 from .costs import PowerCost, fit_cost
 from .known_laws import law_named
 from .law import Array, Law
-from .losses import Loss
 from .minimiser import Minimum, minimise
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
-from .problem import Problem, Scales, make_problem, residuals, weighted_median
+from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
 from .search import MANY_ROWS, MAX_ROWS, search, starts_of
 

@@ -17,10 +17,9 @@ from results.errors import DataError, UsageError
 from .costs import PowerCost
 from .known_laws import LAWS, known_name, law_named
 from .law import Array, Law
-from .losses import Loss
 from .minimiser import Minimum
 from .points import Flag, Points
-from .problem import Scales, parameters_of
+from .problem import Loss, Scales, parameters_of
 
 
 class Status(StrEnum):
@@ -187,19 +186,19 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
-    """Predictions (S, n) for coordinates (S, p) at columns in natural units; raises DataError for a bad column."""
+    """Predictions (S, n) for coordinates (S, p) at columns (n,) or (S, n), natural units; DataError for a bad one."""
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
-    n = max((len(column) for column in given.values()), default=1)
-    given = law.filled(given, n)
+    shape = np.broadcast_shapes((1,), *(column.shape for column in given.values()))
+    given = law.filled(given, shape[-1])
     for name in law.columns:
         if name not in given:
             raise DataError(f"law {law.name}: column {name!r} is missing; needed: {', '.join(law.columns)}")
-        given[name] = column = np.broadcast_to(given[name], (n,))
+        given[name] = column = np.broadcast_to(given[name], shape)
         bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
         if name not in law.metric_columns and bad.size:
-            raise DataError(f"row {bad[0]}, column {name!r}: {column[bad[0]]:g} is not a positive number")
+            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not a positive number")
     p = parameters_of(law, np.atleast_2d(coordinates))
-    return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, n))
+    return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, shape[-1]))
 
 
 def read_fit(path: str | Path, group: str | None = None, law: str | None = None) -> FitResult:

@@ -105,7 +105,7 @@ def bootstrap(
 
     kind: "rows" draws rows with replacement, "clusters" whole clusters (default where the points name them), "wild"
     flips the sign of each residual (of a whole cluster's) at random after giving it its leverage back. Default without
-    clusters: rows with KERNEL_ROWS of them a parameter, else wild, because resampling few rows under a nearly absolute
+    clusters: rows with 30 of them a parameter, else wild, because resampling few rows under a nearly absolute
     loss gives intervals that are too wide (97.5 % for nominal 95 % at 60 rows and 5 parameters, where the wild
     bootstrap has 95 %: docs/validation.md).
     resamples: (R, n) row indices drawn elsewhere, instead. Every replicate starts at the fit.

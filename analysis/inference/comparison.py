@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from analysis.fitting.fit import as_points, fit, fit_groups
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Columns, Law, Parameter, Values
-from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import minimise
 from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
-from analysis.fitting.problem import Problem, Scales, coordinates_of, make_problem, parameters_of, residuals
+from analysis.fitting.problem import Loss, Problem, Scales, coordinates_of, make_problem, parameters_of, residuals
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, UsageError
@@ -46,10 +45,20 @@ class Likelihood:
     scale: float
 
 
-def log_likelihood(r: Array, weights: Array, noise: str) -> tuple[float, float]:
-    """(log-likelihood, scale) of residuals (n,) at the scale that maximises it; noise "laplace" or "gaussian"."""
+def _aicc(of: Likelihood) -> float:
+    return np.inf if of.aicc is None else of.aicc
+
+
+def _loss_of(noise: str) -> str:
+    """The loss whose minimum is the maximum of the likelihood; raises UsageError for an unknown noise model."""
     if noise not in NOISES:
         raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
+    return NOISES[noise]
+
+
+def log_likelihood(r: Array, weights: Array, noise: str) -> tuple[float, float]:
+    """(log-likelihood, scale) of residuals (n,) at the scale that maximises it; noise "laplace" or "gaussian"."""
+    _loss_of(noise)
     n = float(weights.sum())
     if noise == "laplace":
         scale = max(float(np.sum(weights * np.abs(r)) / n), 1e-300)
@@ -86,14 +95,12 @@ def compare_laws(
     fixed: parameters held at a value in every law that has them.
     Laws whose AICc is undefined come last: prefer the held-out error (`validation`) where that happens, and anyway.
     """
-    if noise not in NOISES:
-        raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
-    out = []
+    loss, out = _loss_of(noise), []
     for law in map(law_named, laws):
         held = {name: value for name, value in (fixed or {}).items() if name in law.names}
-        result = fit(law, as_points(law, data, residual), residual=residual, loss=Loss(NOISES[noise]), fixed=held)
+        result = fit(law, data, residual=residual, loss=loss, fixed=held)
         out.append((result, likelihood(result, noise)))
-    return sorted(out, key=lambda pair: np.inf if pair[1].aicc is None else pair[1].aicc)
+    return sorted(out, key=lambda pair: _aicc(pair[1]))
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ def rank_laws(request: FitRequest, noise: str = "laplace") -> tuple[list[Ranked]
                 options: dict[str, Any] = {"residual": request.residual, "loss": NOISES[noise], "fixed": fixed}
                 error = holdout(law, points, largest, **options).rmsle
         ranked.append(Ranked(name, result, likelihood, error))
-    return sorted(ranked, key=lambda row: np.inf if row.likelihood.aicc is None else row.likelihood.aicc), missing
+    return sorted(ranked, key=lambda row: _aicc(row.likelihood)), missing
 
 
 class GroupedLaw(Law):

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from analysis.fitting.fit import as_points, fit
 from analysis.fitting.known_laws import law_named
-from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import along_bounds, minimise, system_of
-from analysis.fitting.problem import Problem, Scales, evaluate, make_problem
+from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
