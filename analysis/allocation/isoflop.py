@@ -103,7 +103,5 @@ def isoflop_of(request: FitRequest, tolerance: float = 0.01) -> tuple[IsoflopRes
     points = request.points(request.one_law.law)
     params, tokens = points.columns["params"], points.columns["tokens"]
     budgets = points.columns.get("flops", PowerCost().flops(params, tokens))
-    return (
-        isoflop(budgets, params, points.metric, tolerance=tolerance),
-        isoflop(budgets, tokens, points.metric, tolerance=tolerance),
-    )
+    by_params, by_tokens = (isoflop(budgets, size, points.metric, tolerance=tolerance) for size in (params, tokens))
+    return by_params, by_tokens

@@ -137,9 +137,8 @@ def fit_groups(
             if not len(start):
                 raise FitError(f"law {law.name}: no start gives a finite prediction")
             prepared.append((points, scales, problem, start))
-    minima = search(
-        [problem for _, _, problem, _ in prepared], [start for *_, start in prepared], starts, max_iterations
-    )
+    problems = [problem for _, _, problem, _ in prepared]
+    minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
         with of_group(name):
@@ -204,7 +203,7 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
     natural = scales.natural_at(law, theta)
     derived = {name: float(value[0]) for name, value in law.derived(natural).items()}
     derived_lost = _derived_lost(law, derived, natural, lost)
-    unit = 1.0 if problem.residual == "log" else loss.objective_unit(scales.metric)
+    unit = 1.0 if problem.residual == "log" else scales.metric ** (1 if loss.kind == "lad" else 2)
     return FitResult(
         law=law,
         status=status,

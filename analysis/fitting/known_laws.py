@@ -17,10 +17,10 @@ from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
 
 
-def share(part: Array, other: Array) -> Array:
-    """part / (part + other), nan where both are 0."""
+def share(first: Array, second: Array) -> Array:
+    """first / (first + second), nan where both are 0."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(part / (part + other))
+        return np.asarray(first / (first + second))
 
 
 class PowerLaw(SeparableLaw):

@@ -70,9 +70,9 @@ class Columns:
         return self._each(lambda column: column[starts] if column.ndim == 2 else column)
 
     @staticmethod
-    def stacked(parts: Sequence[Columns], rows: int) -> Columns:
-        """The columns of K parts, (K, rows): shorter ones repeat their last row."""
-        return Columns({name: padded([part.value(name) for part in parts], rows) for name in parts[0]._values})
+    def stacked(tables: Sequence[Columns], rows: int) -> Columns:
+        """The columns of K tables, (K, rows): shorter ones repeat their last row."""
+        return Columns({name: padded([table.value(name) for table in tables], rows) for name in tables[0]._values})
 
     def _each(self, change: Callable[[Array], Array]) -> Columns:
         cut = Columns({name: change(column) for name, column in self._values.items()})

@@ -44,10 +44,6 @@ class Loss:
         """The same loss for residuals divided by `unit`."""
         return Loss(self.kind, self.delta / unit, self.quantile)
 
-    def objective_unit(self, unit: float) -> float:
-        """What one unit of the objective of `scaled(unit)` is worth: unit for lad, unit^2 for the others."""
-        return unit if self.kind == "lad" else unit**2
-
     def smoothed(self, delta: float) -> Loss:
         """The Huber loss that stands in for lad while it is minimised."""
         return Loss("huber", delta)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.fitting.law import Array, Law
+from analysis.fitting.minimiser import Minimum
 from analysis.fitting.polishing import refit
 from analysis.fitting.problem import BLOCK, Problem, bounds_of, residuals
 from analysis.fitting.result import FitResult, ParameterEstimate, predict_with
@@ -135,12 +136,11 @@ def bootstrap(
         problem = replace(problem, loss=problem.loss.smoothed(float(max(np.median(r) * 1e-2, 1e-10))))
     rng = np.random.default_rng(seed)
     chunk = int(np.clip(BLOCK // 8 // n, 8, 400))  # a block and its Jacobian stay within a few megabytes
-    # which unit each row belongs to, of those that are drawn: rows without weight are not
+    # the number of the unit that each row belongs to, of those that are drawn: rows without weight are not
     drawn = unit if kind == "clusters" else np.maximum(np.cumsum(weights > 0) - 1, 0)
     if kind == "wild":
         fitted, spread, noise = _wild_parts(problem, result.coordinates)
-    coordinates = np.empty((replicates, len(result.coordinates)))
-    converged = np.zeros(replicates, dtype=bool)
+    refits: list[Minimum] = []
     for begin in range(0, replicates, chunk):
         size = min(chunk, replicates - begin)
         if resamples is not None:
@@ -153,9 +153,9 @@ def bootstrap(
         else:
             sample = replace(problem, weights=_times_drawn(int(drawn.max()) + 1, size, rng)[:, drawn] * weights)
         start = np.repeat(result.coordinates[None, :], size, axis=0)
-        refitted = refit(sample.without_idle_rows(), [start], TOLERANCE)
-        coordinates[begin : begin + size] = refitted.coordinates
-        converged[begin : begin + size] = refitted.converged | (refitted.gradient_norm <= 1e-4)
+        refits.append(refit(sample.without_idle_rows(), [start], TOLERANCE))
+    coordinates = np.concatenate([minimum.coordinates for minimum in refits])
+    converged = np.concatenate([minimum.converged | (minimum.gradient_norm <= 1e-4) for minimum in refits])
     share = float(converged.mean())
     if share < 0.5:
         raise FitError(

@@ -36,8 +36,8 @@ def surface(n: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def problem_of(law: str, points: dict[str, np.ndarray], loss: Loss) -> Problem:
-    made = as_points(law_named(law), points, "log")
-    return make_problem(law_named(law), made, Scales.of(law_named(law), made), "log", loss)
+    valid = as_points(law_named(law), points, "log")
+    return make_problem(law_named(law), valid, Scales.of(law_named(law), valid), "log", loss)
 
 
 @pytest.mark.parametrize("loss", ["huber", "squares", "lad", "envelope"])
@@ -111,9 +111,9 @@ def test_every_problem_is_in_one_batch_of_bounded_size(rows: list[int], starts: 
         problem_of("power", curve(n, 0.3, 0), Loss("lad" if lad and k % 3 == 0 else "huber"))
         for k, n in enumerate(rows)
     ]
-    made = batches(some, [starts] * len(rows), range(len(rows)))
-    assert sorted(k for batch in made for k in batch) == list(range(len(rows)))
-    for batch in made:
+    batched = batches(some, [starts] * len(rows), range(len(rows)))
+    assert sorted(k for batch in batched for k in batch) == list(range(len(rows)))
+    for batch in batched:
         length = [rows[k] for k in batch]
         assert len(batch) == 1 or (
             max(length) * starts * len(batch) <= ELEMENTS and max(length) <= LONGER * min(length)

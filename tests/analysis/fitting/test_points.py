@@ -138,9 +138,11 @@ def test_parquet_and_csv_give_the_same_points(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "t.csv", index=False)
     table.to_parquet(tmp_path / "t.parquet")
     law = law_named("chinchilla")
-    one, two = (FitRequest(read_table(tmp_path / f"t.{kind}"), law).points(law) for kind in ("csv", "parquet"))
+    from_csv, from_parquet = (
+        FitRequest(read_table(tmp_path / f"t.{kind}"), law).points(law) for kind in ("csv", "parquet")
+    )
     for name in law.columns:
-        np.testing.assert_allclose(one.columns[name], two.columns[name], rtol=1e-15)
+        np.testing.assert_allclose(from_csv.columns[name], from_parquet.columns[name], rtol=1e-15)
 
 
 def test_tokens_follow_from_params_and_flops_and_it_says_so() -> None:
