@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.fitting.costs import Cost, PowerCost
 from analysis.fitting.law import Array
@@ -80,7 +81,7 @@ def optimum(
         above, _ = _search(result, theta, flops * np.exp(step), cost, first, fixed)
         below, _ = _search(result, theta, flops * np.exp(-step), cost, first, fixed)
         share = (above - below) / (2 * step)
-    at = {first: np.exp(log_n)[:, None], "tokens": np.exp(log_d)[:, None], **fixed}
+    at: dict[str, ArrayLike] = {first: np.exp(log_n)[:, None], "tokens": np.exp(log_d)[:, None], **fixed}
     loss = predict_with(law, result.scales, theta, at)[:, 0]
     by_params, by_tokens = cost.slopes(log_n, log_d)
     other = (1.0 - by_params * share) / by_tokens

@@ -32,8 +32,8 @@ class PowerLaw(SeparableLaw):
     name = "power"
     source = "Hestness et al. 2017, arXiv 1712.00409; Alabdulmohsin et al. 2022 (M1, M2), arXiv 2209.06640"
     formula = "L = E + A x^-alpha"
-    columns = ("x",)
-    parameters = (amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
+    columns: tuple[str, ...] = ("x",)
+    parameters: tuple[Parameter, ...] = (amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
 
     def __init__(self, floor: float | str = "free") -> None:
         self.floor = floor

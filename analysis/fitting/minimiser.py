@@ -67,17 +67,17 @@ def system_of(at: Evaluation, damping: Array, held: NDArray[np.bool_]) -> System
     scale = np.where(np.isfinite(scale), scale, 1.0)
     matrix = _scaled(matrix, scale, held)
     matrix[:, diagonal, diagonal] += 1e-13 + 0.1 * damping[:, None] + held
-    bad = ~np.isfinite(matrix).all(axis=(1, 2))
+    bad = ~np.all(np.isfinite(matrix), axis=(1, 2))
     matrix[bad] = np.eye(len(diagonal))
     return System(matrix, scale, held, bad)
 
 
-def _scaled(matrix: Array, scale: Array, held: NDArray[np.bool_]) -> Array:
+def _scaled(matrix: Array, scale: Array, held: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Curvatures (S, p, p) in coordinates times `scale` (S, p), without rows and columns of those `held`."""
-    matrix = matrix / (scale[:, :, None] * scale[:, None, :])
-    matrix[held] = 0.0
-    matrix.transpose(0, 2, 1)[held] = 0.0
-    return matrix
+    scaled = matrix / (scale[:, :, None] * scale[:, None, :])
+    scaled[held] = 0.0
+    scaled.transpose(0, 2, 1)[held] = 0.0
+    return scaled
 
 
 def along_bounds(
@@ -297,7 +297,7 @@ def newton(problem: Problem, start: Array, iterations: int, tolerance: float = G
         scale = np.sqrt(np.maximum(curvature, 1e-20 * curvature.max(axis=1, keepdims=True)))
         matrix = _scaled(hessian(moving, current), scale, held)
         matrix[:, each, each] += held
-        usable = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(at.gradient).all(axis=1)
+        usable = np.all(np.isfinite(matrix), axis=(1, 2)) & np.isfinite(at.gradient).all(axis=1)
         matrix[~usable] = np.eye(len(each))
         values, vectors = np.linalg.eigh(matrix)
         pull = np.where(held | ~usable[:, None], 0.0, at.gradient / scale)
