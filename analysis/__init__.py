@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from .allocation.optimum import optimum
     from .fitting.costs import fit_cost
     from .fitting.fit import fit, fit_groups
-    from .fitting.fit_files import read_fit
     from .fitting.known_laws import law_named, register
     from .fitting.law import Law, Parameter, SeparableLaw, Term
-    from .fitting.losses import Loss
+    from .fitting.problem import Loss
     from .fitting.request import FitRequest
-    from .fitting.result import FitResult
+    from .fitting.result import FitResult, read_fit
     from .inference.bootstrap import bootstrap, predict, with_intervals
     from .inference.comparison import compare_groups, compare_laws
     from .inference.profile import with_profile
@@ -43,12 +42,11 @@ _HOMES = {
     "allocation.optimum": ("optimum",),
     "fitting.costs": ("fit_cost",),
     "fitting.fit": ("fit", "fit_groups"),
-    "fitting.fit_files": ("read_fit",),
     "fitting.known_laws": ("law_named", "register"),
     "fitting.law": ("Law", "Parameter", "SeparableLaw", "Term"),
-    "fitting.losses": ("Loss",),
     "fitting.request": ("FitRequest",),
-    "fitting.result": ("FitResult",),
+    "fitting.problem": ("Loss",),
+    "fitting.result": ("FitResult", "read_fit"),
     "inference.bootstrap": ("bootstrap", "predict", "with_intervals"),
     "inference.comparison": ("compare_groups", "compare_laws"),
     "inference.profile": ("with_profile",),

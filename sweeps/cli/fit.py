@@ -190,8 +190,7 @@ def predict(
     one_thread()
     import numpy as np
 
-    from analysis.fitting.fit_files import read_fit
-    from analysis.fitting.result import predict_with
+    from analysis.fitting.result import predict_with, read_fit
     from analysis.inference.bootstrap import observation_interval
 
     result = read_fit(fit_file, group, law)

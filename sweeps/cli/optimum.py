@@ -64,7 +64,7 @@ def optimum(
     assert fit_file is not None
     if flops is None:
         raise UsageError("optimum --fit needs --flops, one or more budgets")
-    from analysis.fitting.fit_files import read_fit
+    from analysis.fitting.result import read_fit
 
     result = read_fit(fit_file, group, law)
     extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
