@@ -1,14 +1,13 @@
 """What was measured: typed tables in Parquet, and the few calls that write them. Imports nothing else of tokenlaw.
 
-All but the errors are imported when they are first used: whoever needs a metric's name does not load the store.
+Each name is imported when it is first used: whoever needs an error or a metric's name does not load the store.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, FitError, RunError, SpecError, StoreError, TokenlawError, UsageError
-
 if TYPE_CHECKING:
+    from .errors import DataError, FitError, RunError, SpecError, StoreError, TokenlawError, UsageError
     from .jsonlines import open_rows
     from .protocol import Protocol
     from .recorder import Recorder
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
     from .store.run_set import StoredRun
     from .store.store import Store
 
+_ERRORS = ("DataError", "FitError", "RunError", "SpecError", "StoreError", "TokenlawError", "UsageError")
 _MODULES = {
+    **dict.fromkeys(_ERRORS, "errors"),
     **dict.fromkeys(("COLUMNS", "METRICS", "SCHEMA_VERSION", "TABLES"), "schema"),
     **{"Protocol": "protocol", "Recorder": "recorder", "Store": "store.store", "StoredRun": "store.run_set"},
     "open_rows": "jsonlines",
