@@ -202,20 +202,20 @@ def predict(
     n = max(sizes, default=1)
     at = {role: np.broadcast_to(column, (n,)) for role, column in columns.items()}
     predicted = result.predict(at)
-    ends: dict[str, Any] = dict.fromkeys(ENDS, [None] * n)
+    bounds: dict[str, Any] = dict.fromkeys(ENDS, [None] * n)
     if result.draws is not None and not result.not_identified:
         interval = result.interval or 0.95
         curves = predict_with(result.law, result.scales, result.draws, at)
         tail = 50 * (1 - interval)
-        ends["low"], ends["high"] = np.percentile(curves, [tail, 100 - tail], axis=0).tolist()
+        bounds["low"], bounds["high"] = np.percentile(curves, [tail, 100 - tail], axis=0).tolist()
         if result.noise is not None:
             low, high = observation_interval(result, curves, interval)
-            ends["observation_low"], ends["observation_high"] = low.tolist(), high.tolist()
+            bounds["observation_low"], bounds["observation_high"] = low.tolist(), high.tolist()
     rows = [
         {
             **{role: float(at[role][i]) for role in at},
             "value": float(predicted[i]),
-            **{end: ends[end][i] for end in ENDS},
+            **{end: bounds[end][i] for end in ENDS},
         }
         for i in range(n)
     ]
