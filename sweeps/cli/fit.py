@@ -227,8 +227,8 @@ def predict(
     header = [*at, "predicted", *ends(result.interval), "new run low", "new run high"]
     print(table(header, [[cell(row[k]) for k in (*at, "value", *ENDS)] for row in rows]))
     if result.draws is not None:
-        interval = level(result.interval)
-        print(f"low, high: {interval} interval of the curve. new run: of a single new measurement, with its scatter.")
+        covers = level(result.interval)
+        print(f"low, high: {covers} interval of the curve. new run: of a single new measurement, with its scatter.")
     warn(warnings)
 
 
