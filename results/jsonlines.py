@@ -15,17 +15,20 @@ In Python, `open_rows()` gives an object that writes them, with the same checks.
 from __future__ import annotations
 
 import json
-import math
+import operator
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, SupportsFloat, SupportsIndex
 
-from .errors import StoreError, UsageError
+from results.store import atomic
+
+from .errors import UsageError
 from .protocol import Protocol
 from .recorder import COST_FACTS, Recorder
 from .schema import METRICS, TRUNK, metric_name
+from .values import choice, real, text
 
 POSITION = ("branch", "step", "images", "tokens", "flops", "split")
 """Fields of a line of curves that are no terms."""
@@ -57,20 +60,11 @@ class Lines:
 
     def take(self, line: Mapping[str, Any]) -> None:
         """Take one line. Raises UsageError that names field, value and what is allowed; then nothing of it is taken."""
-        if "resume" in line:
-            self._resume(line)
-        elif "facts" in line:
-            self._facts(line)
-        elif "progress" in line:
-            self._progress(line)
-        elif "status" in line:
-            self._status(line)
-        elif "metric" in line:
-            self._evaluation(line)
-            self._begun = True
-        else:
-            self._curve(line)
-            self._begun = True
+        takers = {"resume": self._resume, "facts": self._facts, "progress": self._progress, "status": self._status,
+                  "metric": self._evaluation}  # fmt: skip
+        kind = next((name for name in takers if name in line), "curve")
+        takers.get(kind, self._curve)(line)
+        self._begun = self._begun or kind in ("resume", "metric", "curve")
 
     def _resume(self, line: Mapping[str, Any]) -> None:
         _only(line, ("resume",))
@@ -78,42 +72,37 @@ class Lines:
         if isinstance(step, bool) or not isinstance(step, int) or step < -1:
             raise UsageError(f"resume = {step!r} is not allowed; allowed: the last step that is kept, or -1 for none")
         self.recorder.resume(step, None if self._begun else self._earlier())
-        self._begun = True
 
     def _facts(self, line: Mapping[str, Any]) -> None:
         _only(line, ("facts",))
         facts = line["facts"]
         if not isinstance(facts, dict):
             raise UsageError(f"facts = {facts!r} is not allowed; allowed: an object of names and values")
-        for name in facts:
-            if self._staged and name not in COST_FACTS:
-                raise UsageError(
-                    f"fact {name} is not allowed, the specification says it; allowed: {', '.join(COST_FACTS)}"
-                )
+        unmeasured = [name for name in facts if name not in COST_FACTS] if self._staged else []
+        if unmeasured:
+            raise UsageError(
+                f"fact {unmeasured[0]} is not allowed, the specification says it; allowed: {', '.join(COST_FACTS)}"
+            )
         self.recorder.facts(**{name: _plain(value) for name, value in facts.items()})
 
     def _progress(self, line: Mapping[str, Any]) -> None:
         _only(line, PROGRESS)
-        for name in ("progress", "images_per_second"):
-            if line.get(name) is not None:
-                _number(name, line[name], least=0.0)
-        if not 0 <= line["progress"] <= 1:
+        if not 0 <= real("progress", line["progress"]) <= 1:
             raise UsageError(f"progress = {line['progress']!r} is not allowed; allowed: a number from 0 to 1")
+        rate = line.get("images_per_second")
+        if rate is not None and real("images_per_second", rate) < 0:
+            raise UsageError(f"images_per_second = {rate!r} is not allowed; allowed: a finite number from 0")
         for name in ("phase", "detail"):
-            if not isinstance(line.get(name, ""), str):
-                raise UsageError(f"{name} = {line[name]!r} is not allowed; allowed: text")
+            text(name, line.get(name, ""))
         self.progress = dict(line)
 
     def _status(self, line: Mapping[str, Any]) -> None:
         _only(line, ("status", "cause", "message"))
-        status, message = line["status"], line.get("message", "")
+        status = choice("status", line["status"], ENDINGS)
         cause = line.get("cause", "diverged" if status == "diverged" else "error")
-        if status not in ENDINGS:
-            raise UsageError(f"status = {status!r} is not allowed; allowed: {', '.join(ENDINGS)}")
-        if status == "failed" and cause not in CAUSES:
-            raise UsageError(f"cause = {cause!r} is not allowed; allowed: {', '.join(CAUSES)}")
-        if not isinstance(message, str):
-            raise UsageError(f"message = {message!r} is not allowed; allowed: text")
+        if status == "failed":
+            choice("cause", cause, CAUSES)
+        message = text("message", line.get("message", ""))
         self.ending = (status, cause, " ".join(message.split()))
 
     def _evaluation(self, line: Mapping[str, Any]) -> None:
@@ -121,10 +110,8 @@ class Lines:
         metric_name(line["metric"])
         _needs(line, ("step", "value", *(("n",) if line["metric"] in METRICS else ())), f"metric {line['metric']!r}")
         values = {name: _plain(value) for name, value in line.items() if name != "protocol" and value is not None}
-        _number("value", values["value"])
-        for name in ("path_flops", "standard_error", "guidance"):
-            if name in values:
-                _number(name, values[name])
+        for name in ("value", "guidance"):
+            real(name, values.get(name, 1))
         given = line.get("protocol") or {}
         if not isinstance(given, dict) or set(given) - set(_PROTOCOL):
             raise UsageError(f"protocol = {given!r} is not allowed; allowed: an object of {', '.join(_PROTOCOL)}")
@@ -134,9 +121,6 @@ class Lines:
     def _curve(self, line: Mapping[str, Any]) -> None:
         _needs(line, ("step",), "a line of curves")
         values = {name: _plain(value) for name, value in line.items() if name not in POSITION or value is not None}
-        for name, value in values.items():
-            if name not in ("branch", "split"):
-                _number(name, value, finite=name in POSITION)
         self.recorder.curve(**values)
 
 
@@ -170,17 +154,13 @@ class LinesFile:
         return None
 
     def _rest(self) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < self._read:
-                    raise UsageError(f"{self.path.name} became shorter; allowed: lines that are only added at its end")
-                file.seek(self._read)
-                return file.read()
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
+        with atomic.storage(self.path, "read"), suppress(FileNotFoundError), self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < self._read:
+                raise UsageError(f"{self.path.name} became shorter; allowed: lines that are only added at its end")
+            file.seek(self._read)
+            return file.read()
+        return b""
 
     def _take(self, line: bytes) -> None:
         self._number += 1
@@ -208,10 +188,8 @@ class Rows:
         self._lines = Lines(Recorder(run_id, 1), staged=staged)
         if path.exists():
             LinesFile(path, self._lines).close()
-        try:
+        with atomic.storage(path):
             self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
     def curve(
         self,
@@ -256,19 +234,15 @@ class Rows:
     def __enter__(self) -> Rows:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _write(self, line: dict[str, Any]) -> None:
-        text = json.dumps({name: value for name, value in line.items() if value is not None}, default=_scalar)
-        self._lines.take(json.loads(text))
-        try:
-            self._file.write(text + "\n")
+        content = json.dumps({name: value for name, value in line.items() if value is not None}, default=_scalar)
+        self._lines.take(json.loads(content))
+        with atomic.storage(self.path):
+            self._file.write(content + "\n")
             self._file.flush()
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def open_rows(path: Path | str | None = None) -> Rows:
@@ -276,10 +250,9 @@ def open_rows(path: Path | str | None = None) -> Rows:
 
     With several processes a run, one of them (rank 0) writes. Raises StoreError if the file cannot be written.
     """
-    chosen = Path(path or os.environ.get("TOKENLAW_ROWS") or "rows.jsonl")
     earlier = os.environ.get("TOKENLAW_EARLIER")
     return Rows(
-        chosen,
+        Path(path or os.environ.get("TOKENLAW_ROWS") or "rows.jsonl"),
         run_id=os.environ.get("TOKENLAW_RUN_ID") or "run",
         staged=os.environ.get("TOKENLAW_STAGE", "run") != "run",
         earlier=Path(earlier) if earlier else None,
@@ -288,15 +261,11 @@ def open_rows(path: Path | str | None = None) -> Rows:
 
 def _scalar(value: Any) -> int | float:
     """NumPy numbers and one-element tensors as JSON has them."""
-    if hasattr(value, "__index__"):
-        try:
-            return int(value.__index__())
-        except TypeError:
-            pass
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{value!r} is not allowed; allowed: a number") from error
+    converters: tuple[Callable[[Any], int | float], ...] = (operator.index, float)
+    for convert in converters:
+        with suppress(TypeError, ValueError):
+            return convert(value)
+    raise UsageError(f"{value!r} is not allowed; allowed: a number")
 
 
 def _plain(value: Any) -> Any:
@@ -314,10 +283,3 @@ def _needs(line: Mapping[str, Any], names: tuple[str, ...], kind: str) -> None:
     for name in names:
         if line.get(name) is None:
             raise UsageError(f"field {name} is missing; {kind} needs it")
-
-
-def _number(name: str, value: Any, least: float | None = None, finite: bool = True) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or (finite and not math.isfinite(value)) or (least is not None and not value >= least):
-        kind = ("a finite number" if finite else "a number") + ("" if least is None else f" from {least:g}")
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: {kind}")

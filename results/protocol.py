@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import operator
 from dataclasses import asdict, dataclass, fields
 
 from .errors import UsageError
 from .schema import metric_name
+from .values import canonical_json, real, whole
 
 
 @dataclass(frozen=True)
@@ -46,27 +45,19 @@ class Protocol:
         except UsageError as error:
             raise UsageError(f"protocol.{error}") from None
         for name, least in (("n", 1), ("microbatch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            number = None if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
-            if number is None or number < least:
-                raise UsageError(f"protocol.{name} = {value!r} is not allowed; allowed: a whole number from {least}")
-            object.__setattr__(self, name, number)
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(f"protocol.{name}", value, least))
         for name in ("reference", "reference_hash", "crop", "extractor", "extractor_hash"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
+            if not isinstance(value := getattr(self, name), str | None):
                 raise UsageError(f"protocol.{name} = {value!r} is not allowed; allowed: text or none")
         if self.guidance is not None:
-            if isinstance(self.guidance, bool) or not math.isfinite(self.guidance):
-                raise UsageError(f"protocol.guidance = {self.guidance!r} is not allowed; allowed: a finite number")
             # 1 and 1.0 are one protocol, so they must have one text.
-            object.__setattr__(self, "guidance", float(self.guidance))
+            object.__setattr__(self, "guidance", real("protocol.guidance", self.guidance))
 
     @property
     def json(self) -> str:
         """Canonical text: all fields, sorted keys, no spaces."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical_json(asdict(self))
 
     @property
     def id(self) -> str:

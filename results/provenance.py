@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -49,11 +51,9 @@ def provenance_json() -> str:
 
 def cpu_model() -> str:
     """The CPU's name; equality of measurements is promised on one type of CPU."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    model = re.search(rb"^model name\s*:(.*)$", content_of(Path("/proc/cpuinfo")), re.MULTILINE)
+    if model:
+        return model[1].decode().strip()
     if platform.system() == "Darwin":
         name = output(["sysctl", "-n", "machdep.cpu.brand_string"], Path("/"))
         if name:
@@ -78,18 +78,20 @@ def _git(package: Path) -> tuple[str | None, str | None]:
     untracked = output(["git", "ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE], package)
     if commit is None or changed is None or untracked is None:
         return None, None
-    digest = hashlib.sha256(changed)
     names = sorted(name for name in untracked.decode().split("\0") if name)
-    for name in names:
-        digest.update(f"\0{name}\0".encode() + content_of(package / name))
-    return commit.decode().strip(), digest.hexdigest() if changed or names else None
+    digest = _hash_of(package, names, changed)
+    return commit.decode().strip(), digest if changed or names else None
 
 
 def _code_hash(package: Path) -> str:
-    digest = hashlib.sha256()
-    for name in _CODE:
-        for path in sorted((package / name).rglob("*.py")):
-            digest.update(f"\0{path.relative_to(package).as_posix()}\0".encode() + content_of(path))
+    paths = [path for name in _CODE for path in sorted((package / name).rglob("*.py"))]
+    return _hash_of(package, [path.relative_to(package).as_posix() for path in paths])
+
+
+def _hash_of(package: Path, names: Iterable[str], start: bytes = b"") -> str:
+    digest = hashlib.sha256(start)
+    for name in names:
+        digest.update(f"\0{name}\0".encode() + content_of(package / name))
     return digest.hexdigest()
 
 

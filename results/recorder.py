@@ -8,7 +8,6 @@ tables of `results.schema`, stamped with the attempt that finishes.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,12 +17,17 @@ from results.store import atomic
 
 from .errors import StoreError, UsageError
 from .protocol import Protocol
-from .schema import COLUMNS, SCHEMA_VERSION, STATUSES, TRUNK, arrow_schema, metric_name, missing_fact
+from .schema import COLUMNS, SCHEMA_VERSION, SPLITS, STATUSES, TRUNK, arrow_schema, metric_name, missing_fact
+from .values import choice, real, text, whole
 
 if TYPE_CHECKING:
     import pyarrow
 
-_SPLITS = ("train", "validation")
+_KEYS = {
+    "curves": ("branch", "step", "split", "term"),
+    "evaluations": ("branch", "step", "metric", "guidance", "split", "protocol"),
+}
+"""What makes rows of a table one row."""
 COST_FACTS = (
     "parameters_embedding", "parameters_other", "parameters_frozen", "flops_per_image", "path_flops", "executed_flops",
     "peak_memory_bytes",
@@ -42,9 +46,8 @@ class Recorder:
 
     def __init__(self, run_id: str, attempt: int) -> None:
         self.run_id = run_id
-        self.attempt = _whole("attempt", attempt, least=1)
-        self._curves: list[dict[str, Any]] = []
-        self._evaluations: list[dict[str, Any]] = []
+        self.attempt = whole("attempt", attempt, least=1)
+        self._rows: dict[str, list[dict[str, Any]]] = {"curves": [], "evaluations": []}
         self._keys: set[tuple[object, ...]] = set()
         self._facts: dict[str, Any] = {}
 
@@ -53,18 +56,11 @@ class Recorder:
 
         Raises UsageError for another column, or a value of another type.
         """
+        checks: dict[str, Callable[[str, Any], Any]] = {"string": text, "int64": whole, "float64": real}
         for name, value in columns.items():
-            column = FACTS.get(name)
-            if column is None:
+            if name not in FACTS:
                 raise UsageError(f"fact {name} is not allowed; allowed: {', '.join(FACTS)}")
-            if column.type == "string":
-                if not isinstance(value, str):
-                    raise UsageError(f"{name} = {value!r} is not allowed; allowed: text")
-            elif column.type == "int64":
-                value = _whole(name, value)
-            else:
-                value = _finite(name, value)
-            self._facts[name] = value
+            self._facts[name] = checks[FACTS[name].type](name, value)
 
     def curve(
         self,
@@ -83,17 +79,16 @@ class Recorder:
         """
         position = {
             "branch": _branch(branch),
-            "step": _whole("step", step),
-            "images": _optional(_whole, "images", images),
-            "tokens": _optional(_whole, "tokens", tokens),
-            "flops": _optional(_finite, "flops", flops),
-            "split": _choice("split", split, _SPLITS),
+            "step": whole("step", step),
+            "images": _optional(whole, "images", images),
+            "tokens": _optional(whole, "tokens", tokens),
+            "flops": _optional(real, "flops", flops),
+            "split": choice("split", split, SPLITS),
         }
         if not terms:
             raise UsageError(f"curve at step {position['step']} has no terms; give at least one, such as loss=...")
-        rows = [{**position, "term": term, "value": _real(term, value)} for term, value in terms.items()]
-        self._claim([("curves", branch, position["step"], split, row["term"]) for row in rows])
-        self._curves += rows
+        values = {term: real(term, value, finite=False) for term, value in terms.items()}
+        self._add("curves", [{**position, "term": term, "value": value} for term, value in values.items()])
 
     def evaluation(
         self,
@@ -118,26 +113,23 @@ class Recorder:
         """
         row = {
             "branch": _branch(branch),
-            "step": _whole("step", step),
-            "images": _optional(_whole, "images", images),
-            "path_flops": _optional(_finite, "path_flops", path_flops),
+            "step": whole("step", step),
+            "images": _optional(whole, "images", images),
+            "path_flops": _optional(real, "path_flops", path_flops),
             "metric": metric_name(metric),
-            "value": _finite(metric, value),
-            "standard_error": _optional(_finite, "standard_error", standard_error),
-            "n": None if n is None else _whole("n", n, least=1),
-            "guidance": protocol.guidance if guidance is None else _finite("guidance", guidance),
-            "split": _choice("split", split, _SPLITS),
+            "value": real(metric, value),
+            "standard_error": _optional(real, "standard_error", standard_error),
+            "n": None if n is None else whole("n", n, least=1),
+            "guidance": protocol.guidance if guidance is None else real("guidance", guidance),
+            "split": choice("split", split, SPLITS),
             "protocol": protocol.id,
             "protocol_json": protocol.json,
             "flag": flag,
         }
         for name in ("metric", "n", "guidance"):
-            if getattr(protocol, name) != row[name]:
-                raise UsageError(
-                    f"protocol.{name} = {getattr(protocol, name)!r} is not the row's; allowed: {row[name]!r}"
-                )
-        self._claim([("evaluations", branch, row["step"], metric, row["guidance"], split, protocol.id)])
-        self._evaluations.append(row)
+            if (told := getattr(protocol, name)) != row[name]:
+                raise UsageError(f"protocol.{name} = {told!r} is not the row's; allowed: {row[name]!r}")
+        self._add("evaluations", [row])
 
     @property
     def known_facts(self) -> dict[str, Any]:
@@ -147,33 +139,31 @@ class Recorder:
     @property
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Copies of the rows so far, by table, without run_id and attempt."""
-        return {"curves": [dict(row) for row in self._curves], "evaluations": [dict(r) for r in self._evaluations]}
+        return {table: [dict(row) for row in rows] for table, rows in self._rows.items()}
 
     def resume(self, step: int, earlier: Recorder | None = None) -> None:
         """Go back to `step`: rows after it are dropped, for the trainer will measure them again; -1 drops all.
 
         With `earlier` its rows up to the step are taken over, in place of all rows of this one.
         """
-        last = _whole("step", step + 1) - 1
+        last = whole("step", step + 1) - 1
         source = self if earlier is None else earlier
-        kept = source.rows
-        self._curves = [row for row in kept["curves"] if row["step"] <= last]
-        self._evaluations = [row for row in kept["evaluations"] if row["step"] <= last]
+        self._rows = {table: [row for row in rows if row["step"] <= last] for table, rows in source.rows.items()}
         self._facts = {**source.known_facts, **self._facts}
-        self._keys = _keys(self._curves, self._evaluations)
+        self._keys = set(_keys(self._rows))
 
     def fill_flops(self, flops_per_image: float) -> None:
         """Where a row has images but no FLOPs, set these to images x `flops_per_image`."""
-        for rows, name in ((self._curves, "flops"), (self._evaluations, "path_flops")):
-            for row in rows:
+        for table, name in (("curves", "flops"), ("evaluations", "path_flops")):
+            for row in self._rows[table]:
                 if row[name] is None and row["images"] is not None:
                     row[name] = row["images"] * flops_per_image
 
     def save(self, path: Path) -> None:
         """Write all rows so far as JSON lines, atomically; floats survive exactly. Raises StoreError."""
         header = {"recorder": SCHEMA_VERSION, "run_id": self.run_id, "attempt": self.attempt}
-        header |= {"curves": len(self._curves), "evaluations": len(self._evaluations)}
-        lines = [header, *self._curves, *self._evaluations]
+        header |= {table: len(rows) for table, rows in self._rows.items()}
+        lines = [header, *self._rows["curves"], *self._rows["evaluations"]]
         # json writes floats with repr, the shortest text that reads back as the same double.
         atomic.write(path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
 
@@ -192,11 +182,11 @@ class Recorder:
                 raise StoreError(f"{path} belongs to run {header['run_id']}, not to {self.run_id}")
             if len(rows) != count + header["evaluations"]:
                 raise StoreError(f"{path} is damaged: {len(rows)} rows of {count + header['evaluations']}")
-            curves, evaluations = rows[:count], rows[count:]
-            keys = _keys(curves, evaluations)
+            restored = {"curves": rows[:count], "evaluations": rows[count:]}
+            self._keys = set(_keys(restored))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise StoreError(f"{path} is damaged or missing: {error!r}") from error
-        self._curves, self._evaluations, self._keys = curves, evaluations, keys
+        self._rows = restored
 
     def tables(self, run_row: Mapping[str, Any]) -> dict[str, pyarrow.Table]:
         """The three tables, with `run_row` as the one row of `runs`; run_id and attempt are filled in.
@@ -208,16 +198,15 @@ class Recorder:
 
         key = {"run_id": self.run_id, "attempt": self.attempt}
         row = {**run_row, **self._facts, **key}
-        columns = {column.name: column for column in COLUMNS["runs"]}
-        unknown = sorted(set(row) - set(columns))
+        columns = [column.name for column in COLUMNS["runs"]]
+        unknown = sorted(row.keys() - columns)
         if unknown:
             raise UsageError(f"runs has no column {unknown[0]!r}; allowed: {', '.join(columns)}")
         missing = missing_fact(row)
         if missing:
             raise UsageError(f"runs.{missing} is missing for run {self.run_id}; it is required")
-        _choice("status", row["status"], STATUSES)
-        tables = {"runs": [row], "curves": [key | r for r in self._curves]}
-        tables["evaluations"] = [key | r for r in self._evaluations]
+        choice("status", row["status"], STATUSES)
+        tables = {"runs": [row]} | {table: [key | row for row in rows] for table, rows in self._rows.items()}
         result = {}
         for name, rows in tables.items():
             try:
@@ -226,20 +215,18 @@ class Recorder:
                 raise UsageError(f"a value in table {name} of run {self.run_id} has the wrong type: {error}") from error
         return result
 
-    def _claim(self, keys: list[tuple[object, ...]]) -> None:
-        """Refuse a second row of one key: after a resume it would mean that rows and weights have come apart."""
+    def _add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Refuses a second row of one key: after a resume it would mean that rows and weights have come apart."""
+        keys = _keys({table: rows})
         for key in keys:
             if key in self._keys:
-                raise UsageError(f"run {self.run_id} already has a row in {key[0]} for {key[1:]}")
+                raise UsageError(f"run {self.run_id} already has a row in {table} for {key[1:]}")
         self._keys.update(keys)
+        self._rows[table] += rows
 
 
-def _keys(curves: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> set[tuple[object, ...]]:
-    """What makes rows one row, as `_claim` takes it."""
-    names = ("branch", "step", "metric", "guidance", "split", "protocol")
-    return {("curves", row["branch"], row["step"], row["split"], row["term"]) for row in curves} | {
-        ("evaluations", *(row[name] for name in names)) for row in evaluations
-    }
+def _keys(rows: Mapping[str, list[dict[str, Any]]]) -> list[tuple[object, ...]]:
+    return [(table, *(row[name] for name in _KEYS[table])) for table in rows for row in rows[table]]
 
 
 def _branch(value: str) -> str:
@@ -248,35 +235,5 @@ def _branch(value: str) -> str:
     return value
 
 
-def _choice(name: str, value: str, allowed: Mapping[str, object] | tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: {', '.join(allowed)}")
-    return value
-
-
 def _optional(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
     return None if value is None else check(name, value)
-
-
-def _whole(name: str, value: SupportsIndex, least: int = 0) -> int:
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: a whole number from {least}")
-    return number
-
-
-def _real(name: str, value: SupportsFloat) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} = {value!r} is not allowed; allowed: a number") from error
-
-
-def _finite(name: str, value: SupportsFloat) -> float:
-    number = _real(name, value)
-    if not math.isfinite(number):
-        raise UsageError(f"{name} = {number!r} is not allowed; allowed: a finite number")
-    return number

@@ -35,6 +35,7 @@ STATUSES = ("done", "failed", "diverged")
 """What a stored run can be: `done` and `diverged` are results, `failed` is an attempt that may be tried again."""
 
 TRUNK = "trunk"
+SPLITS = ("train", "validation")
 
 
 def decay_branch(budget: int) -> str:
@@ -142,10 +143,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {"runs": RUNS, "curves": CURVES, "evalu
 def missing_fact(row: Mapping[str, Any]) -> str | None:
     """Name of the first column of `runs` that a row of it lacks although its stage and source require it."""
     staged = row.get("stage") != "run" and row.get("source") is None
-    for column in RUNS:
-        if row.get(column.name) is None and (column.required is True or (column.required and staged)):
-            return column.name
-    return None
+    lacking = (column for column in RUNS if row.get(column.name) is None)
+    return next((column.name for column in lacking if column.required is True or (column.required and staged)), None)
 
 
 @dataclass(frozen=True)
@@ -158,33 +157,27 @@ class Metric:
     meaning: str
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("rfid", "", True, "Frechet distance of reconstructed validation images to validation images"),
-        Metric("rfid_floor", "", True, "reconstructed validation images against the reference, n and network of gfid"),
-        Metric("gfid", "", True, "Frechet distance of generated images to training images"),
-        Metric("real_fid", "", True, "held-out real images against the reference of gfid at its n: the noise floor"),
-        Metric("psnr", "dB", False, "peak signal-to-noise ratio of reconstructions, mean over images"),
-        Metric("ssim", "", False, "structural similarity of reconstructions, mean over images"),
-        Metric("codebook_utilisation", "fraction", False, "codes used at least once on the validation images"),
-        Metric("codebook_perplexity", "codes", None, "exp of the entropy of the code frequencies"),
-        Metric("unigram_entropy", "nats per token", None, "entropy of tokens under the training token frequencies"),
-        Metric("latent_norm", "", None, "mean l2 norm of the latents before normalisation"),
-        Metric("latent_variance", "", None, "total variance over dimensions of the latents that are quantised"),
-        Metric(
-            "causal_explained_variance", "fraction", None, "share of latent variance that the causal model predicts"
-        ),
-        Metric("nats_per_token", "nats", True, "held-out cross-entropy a token"),
-        Metric("nats_per_image", "nats", True, "held-out cross-entropy an image: nats per token x tokens per image"),
-        Metric("bits_per_pixel", "bits", True, "nats per image / ln 2 / pixels"),
-        Metric("unigram_normalised_nats", "nats", True, "nats per token less the unigram cross-entropy (2407.13623)"),
-        Metric("memorisation_ratio", "", None, "nearest-neighbour distance to training images: samples / held-out"),
-        Metric("near_copy_fraction", "fraction", True, "samples closer to a training image than 99 % of held-out are"),
-    )
-}
-
-
+_METRICS = (
+    Metric("rfid", "", True, "Frechet distance of reconstructed validation images to validation images"),
+    Metric("rfid_floor", "", True, "reconstructed validation images against the reference, n and network of gfid"),
+    Metric("gfid", "", True, "Frechet distance of generated images to training images"),
+    Metric("real_fid", "", True, "held-out real images against the reference of gfid at its n: the noise floor"),
+    Metric("psnr", "dB", False, "peak signal-to-noise ratio of reconstructions, mean over images"),
+    Metric("ssim", "", False, "structural similarity of reconstructions, mean over images"),
+    Metric("codebook_utilisation", "fraction", False, "codes used at least once on the validation images"),
+    Metric("codebook_perplexity", "codes", None, "exp of the entropy of the code frequencies"),
+    Metric("unigram_entropy", "nats per token", None, "entropy of tokens under the training token frequencies"),
+    Metric("latent_norm", "", None, "mean l2 norm of the latents before normalisation"),
+    Metric("latent_variance", "", None, "total variance over dimensions of the latents that are quantised"),
+    Metric("causal_explained_variance", "fraction", None, "share of latent variance that the causal model predicts"),
+    Metric("nats_per_token", "nats", True, "held-out cross-entropy a token"),
+    Metric("nats_per_image", "nats", True, "held-out cross-entropy an image: nats per token x tokens per image"),
+    Metric("bits_per_pixel", "bits", True, "nats per image / ln 2 / pixels"),
+    Metric("unigram_normalised_nats", "nats", True, "nats per token less the unigram cross-entropy (2407.13623)"),
+    Metric("memorisation_ratio", "", None, "nearest-neighbour distance to training images: samples / held-out"),
+    Metric("near_copy_fraction", "fraction", True, "samples closer to a training image than 99 % of held-out are"),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 OWN_METRIC = re.compile(r"own_[a-z0-9_]+")
 """Metrics of one's own, which METRICS does not describe: the prefix tells them from a misspelt name."""
 

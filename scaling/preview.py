@@ -26,17 +26,12 @@ def save_sheet(path: Path, rows: list[Tensor]) -> None:
     imsave(path, picture, cmap="gray", vmin=0, vmax=255)
 
 
-def reconstruction_sheet(path: Path, originals: Tensor, decoded: Tensor) -> None:
-    """The first validation images, each above its reconstruction."""
-    save_sheet(path, [originals[:COLUMNS], decoded[:COLUMNS]])
+def pair_sheet(path: Path, above: Tensor, below: Tensor) -> None:
+    """The first images, each above its reconstruction or its nearest neighbour."""
+    save_sheet(path, [above[:COLUMNS], below[:COLUMNS]])
 
 
 def sample_sheet(path: Path, samples: Tensor, classes: int, rows: int = 6) -> None:
     """Samples drawn with class i % classes, as columns by class: each row holds every class, twice where it fits."""
     wide = max(1, COLUMNS // classes) * classes
     save_sheet(path, [samples[i * wide : (i + 1) * wide] for i in range(rows) if (i + 1) * wide <= len(samples)])
-
-
-def neighbour_sheet(path: Path, samples: Tensor, nearest: Tensor) -> None:
-    """Samples, each above its nearest training image in feature space."""
-    save_sheet(path, [samples[:COLUMNS], nearest[:COLUMNS]])

@@ -6,6 +6,7 @@ So results depend neither on the number of workers nor on where a run was interr
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -23,26 +24,19 @@ def batch_indices(seed: int, purpose: str, start: int, count: int, size: int) ->
 
     Each epoch is its own permutation, so position alone decides what is seen; a batch may span two epochs.
     """
-    parts = []
+    stretches = []
     while count:
         epoch, offset = divmod(start, size)
         order = _permutation(seed, purpose, epoch, size)
-        part = order[offset : offset + count]
-        parts.append(part)
-        start, count = start + len(part), count - len(part)
-    return torch.cat(parts)
+        stretch = order[offset : offset + count]
+        stretches.append(stretch)
+        start, count = start + len(stretch), count - len(stretch)
+    return torch.cat(stretches)
 
 
-_orders: dict[tuple[int, str, int, int], Tensor] = {}
-
-
+@lru_cache(maxsize=4)  # A run reads one epoch, sometimes two at a boundary, and returns to one after a decay.
 def _permutation(seed: int, purpose: str, epoch: int, size: int) -> Tensor:
-    key = (seed, purpose, epoch, size)
-    if key not in _orders:
-        if len(_orders) > 3:  # A run reads one epoch, sometimes two at a boundary, and returns to one after a decay.
-            _orders.pop(next(iter(_orders)))
-        _orders[key] = torch.randperm(size, generator=generator(seed, purpose, epoch))
-    return _orders[key]
+    return torch.randperm(size, generator=generator(seed, purpose, epoch))
 
 
 def seed_modules(seed: int, purpose: str) -> None:

@@ -39,18 +39,19 @@ class Place:
         """
         env = os.environ if environment is None else environment
         if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= env.keys():
-            names = {"rank": "RANK", "size": "WORLD_SIZE", "port": "MASTER_PORT"}
-            numbers = {name: _whole(env, variable) for name, variable in names.items()}
-            local = _whole(env, "LOCAL_RANK") if "LOCAL_RANK" in env else 0
+            port = _whole(env, "MASTER_PORT")
             start = f"{env.get('TORCHELASTIC_RUN_ID', '')}-{env.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-            place = cls(**numbers, local=local, address=env["MASTER_ADDR"], key=f"torchrun-{start}-{numbers['port']}")
+            place = cls(
+                _whole(env, "RANK"), _whole(env, "WORLD_SIZE"), _whole(env, "LOCAL_RANK", "0"),
+                env["MASTER_ADDR"], port, f"torchrun-{start}-{port}",
+            )  # fmt: skip
         elif job is not None and {"SLURM_PROCID", "SLURM_NTASKS"} <= env.keys():
             # A job may begin its workers again, each time as another step.
             start = f"{job}-{env.get('SLURM_RESTART_COUNT', '0')}-{env.get('SLURM_STEP_ID', '0')}"
             nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
             size = _whole(env, "SLURM_NTASKS")
             place = cls(
-                _whole(env, "SLURM_PROCID"), size, _whole(env, "SLURM_LOCALID") if "SLURM_LOCALID" in env else 0,
+                _whole(env, "SLURM_PROCID"), size, _whole(env, "SLURM_LOCALID", "0"),
                 first_host(nodes) if size > 1 else "127.0.0.1",
                 # A restart takes another port: its predecessor's may still be held by a process that is not yet dead.
                 FIRST_PORT + zlib.crc32(start.encode()) % PORTS, start,
@@ -71,7 +72,7 @@ class Place:
             return self
         names = (self.address, socket.gethostname())
         address = next((name for name in names if _resolves(name)), None) or _outgoing_address()
-        return replace(self, address=address, port=self.port if _free(self.port) else _free_port())
+        return replace(self, address=address, port=_free_port(self.port))
 
 
 def _resolves(name: str) -> bool:
@@ -92,23 +93,18 @@ def _outgoing_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def _free(port: int) -> bool:
+def _free_port(wanted: int) -> int:
+    """`wanted` if it is free on this machine, else another one that is."""
     with socket.socket() as probe:
         try:
-            probe.bind(("", port))
+            probe.bind(("", wanted))
         except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
+            probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
-def _whole(environment: Mapping[str, str], name: str) -> int:
-    text = environment[name]
+def _whole(environment: Mapping[str, str], name: str, absent: str = "") -> int:
+    text = environment.get(name, absent)
     if not text.isdigit():
         raise UsageError(f"{name} = {text!r} in the environment is not allowed; allowed: a whole number from 0")
     return int(text)

@@ -11,7 +11,6 @@ from scaling.data.images import Images, Split, load_images
 from scaling.data.tokens import TokenSplit, load_tokens, save_tokens
 from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
-from scaling.generator.transformer import Generator
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -93,7 +92,7 @@ class _Execution:
             )
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
-            preview.reconstruction_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
+            preview.pair_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
 
         pixels = load_images(spec.data, "train").pixels
         self._train(spec, TokenizerTraining(spec, pixels, measure, self.ranks, self.microbatch), share)
@@ -132,21 +131,16 @@ class _Execution:
         measurement = None
         if self.ranks.first:
             measurement = GeneratorMeasurement(spec, tokenizer, tokens, validation, cache, self._evaluating)
-
-        def measure(model: Generator, branch: str, images: int, recorder: Recorder) -> None:
-            assert measurement is not None
-            measurement(model, branch, images, recorder)
-
-        training = GeneratorTraining(spec, tokens, measure, self.ranks, self.microbatch)
+        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
         if measurement is None:
             return
         training.save(artifacts / MODEL)
         # The last evaluation is never behind a checkpoint, so whoever gets here has done it in this process.
-        pictures = measurement.last
-        assert pictures is not None
-        preview.sample_sheet(artifacts / PREVIEW, pictures.pixels, spec.tokenizer.data.classes)
-        preview.neighbour_sheet(artifacts / NEIGHBOURS, pictures.pixels, pictures.nearest_training)
+        assert measurement.last is not None
+        samples, nearest = measurement.last
+        preview.sample_sheet(artifacts / PREVIEW, samples, spec.tokenizer.data.classes)
+        preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         TrainingLoop(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from results.errors import DataError
+from results.store import atomic
+
+_log = logging.getLogger(__name__)
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
@@ -35,3 +41,18 @@ def unseal(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(str(error)) from error
     return tensors, facts
+
+
+def cached(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a file, computed and put there if it is absent; those of a damaged file are computed again.
+
+    Files are written whole by rename, so that any number of processes may share a cache. Raises StoreError.
+    """
+    if path.exists():
+        try:
+            return unseal(path.read_bytes())[0]
+        except DataError as error:
+            _log.warning("%s is damaged: %s; computed again", path, error)
+    tensors = compute()
+    atomic.write(atomic.make_folder(path.parent) / path.name, seal(tensors))
+    return tensors

@@ -26,10 +26,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     grid.add_row(*[Rule(characters="-", style="") for _ in header])
     for row in rows:
         grid.add_row(*row)
-    console = Console(file=StringIO(), width=WIDEST, color_system=None, markup=False, highlight=False, emoji=False)
-    with console.capture() as drawn:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    drawn = StringIO()
+    Console(file=drawn, width=WIDEST, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
 def count(number: float) -> str:

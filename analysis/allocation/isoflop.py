@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.fitting.costs import PowerCost
 from analysis.fitting.law import Array
-from analysis.fitting.reading import FLOPS_PER_PARAM_TOKEN
+from analysis.fitting.points import make_points
 from analysis.fitting.request import FitRequest
-from results.errors import DataError, FitError, UsageError
+from results.errors import FitError, UsageError
 
 BIAS = (
     "parabola estimates are biased even without noise when the grid is off-centre or alpha != beta "
@@ -51,14 +52,12 @@ def parabola(flops: float, size: Array, loss: Array) -> BudgetMinimum:
     log = np.log(size)
     centre = log.mean()
     a, b, c = np.polyfit(log - centre, loss, 2)
-    if a <= 0:
-        edge = size[np.argmin(loss)]
-        return BudgetMinimum(float(flops), float(edge), float(loss.min()), len(size), float(2 * a), False)
-    vertex = centre - b / (2 * a)
-    inside = bool(log.min() < vertex < log.max())
-    return BudgetMinimum(
-        float(flops), float(np.exp(vertex)), float(c - b**2 / (4 * a)), len(size), float(2 * a), inside
-    )
+    if a > 0:
+        vertex = centre - b / (2 * a)
+        best, lowest, inside = np.exp(vertex), c - b**2 / (4 * a), bool(log.min() < vertex < log.max())
+    else:
+        best, lowest, inside = size[np.argmin(loss)], loss.min(), False
+    return BudgetMinimum(float(flops), float(best), float(lowest), len(size), float(2 * a), inside)
 
 
 def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: float = 0.01) -> IsoflopResult:
@@ -69,15 +68,9 @@ def isoflop(flops: ArrayLike, size: ArrayLike, loss: ArrayLike, *, tolerance: fl
 
     Raises DataError for unusable columns, FitError with fewer than 2 bracketed minima.
     """
-    c, s, y = (np.asarray(v, dtype=float) for v in (flops, size, loss))
-    if not len(c) == len(s) == len(y):
-        raise DataError(f"isoflop: columns of {len(c)}, {len(s)} and {len(y)} rows")
-    for name, column in (("flops", c), ("size", s)):
-        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
-        if bad.size:
-            raise DataError(f"row {int(bad[0])}, column {name!r}: {column[bad[0]]!r} is not a positive number")
-    if not np.all(np.isfinite(y)):
-        raise DataError(f"row {int(np.flatnonzero(~np.isfinite(y))[0])}, column 'loss': not a finite number")
+    data = {"flops": flops, "size": size, "metric": loss}
+    points = make_points(data, roles=("flops", "size"), names={"metric": "loss"}, positive_metric=False)
+    c, s, y = points.columns["flops"], points.columns["size"], points.metric
     order = np.argsort(c, kind="stable")
     edges = np.flatnonzero(np.diff(np.log(c[order])) > tolerance) + 1
     minima, warnings = [], [BIAS]
@@ -109,8 +102,6 @@ def isoflop_of(request: FitRequest, tolerance: float = 0.01) -> tuple[IsoflopRes
         raise UsageError(f"tolerance={tolerance:g} is not a positive number")
     points = request.points(request.one_law.law)
     params, tokens = points.columns["params"], points.columns["tokens"]
-    budgets = points.columns.get("flops", FLOPS_PER_PARAM_TOKEN * params * tokens)
-    return (
-        isoflop(budgets, params, points.metric, tolerance=tolerance),
-        isoflop(budgets, tokens, points.metric, tolerance=tolerance),
-    )
+    budgets = points.columns.get("flops", PowerCost().flops(params, tokens))
+    by_params, by_tokens = (isoflop(budgets, size, points.metric, tolerance=tolerance) for size in (params, tokens))
+    return by_params, by_tokens

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from analysis.fitting.costs import Cost, PowerCost
 from analysis.fitting.law import Array
-from analysis.fitting.problem import parameters_of
 from analysis.fitting.result import FitResult, ParameterEstimate, predict_with
+from analysis.inference.bootstrap import percentiles
 from results.errors import FitError, UsageError
 
 LOWEST, HIGHEST = np.log(1e3), np.log(1e16)  # parameters searched where there is no closed form
@@ -55,17 +55,16 @@ def optimum(
     Raises UsageError for a law without params and tokens or a budget that is not positive, FitError where the fit
     leaves the trade-off open (alpha or beta not identified).
     """
-    cost = cost or PowerCost()
-    law = result.law
+    cost, law, fixed = cost or PowerCost(), result.law, fixed_columns or {}
     first = "params_non_vocabulary" if "params_non_vocabulary" in law.columns else "params"
     if first not in law.columns or "tokens" not in law.columns:
         raise UsageError(f"law {law.name} has no trade-off of params and tokens; fit chinchilla or another such law")
     if not (np.isfinite(flops) and flops > 0):
         raise UsageError(f"flops={flops!r} is not a positive number")
-    missing = [c for c in law.columns if c not in (first, "tokens") and c not in (fixed_columns or {})]
+    missing = [c for c in law.columns if c not in (first, "tokens") and c not in fixed]
     if missing:
         raise UsageError(f"law {law.name} needs a value for {missing[0]!r} at the optimum")
-    for column in fixed_columns or {}:
+    for column in fixed:
         if column not in law.columns or column in (first, "tokens"):
             raise UsageError(f"law {law.name} takes no value for {column!r} at the optimum")
     lost = [name for name in result.not_identified if name != law.floor_parameter]
@@ -74,35 +73,19 @@ def optimum(
     draws = result.draws if draws is None else draws
     theta = result.coordinates[None, :] if draws is None else np.vstack([result.coordinates, draws])
     closed = law.name in ("chinchilla", "kaplan") and isinstance(cost, PowerCost)
-    step = 0.05  # the local exponent of a numerical optimum, by a central difference in log C
-    if closed:
-        assert isinstance(cost, PowerCost)
+    if isinstance(cost, PowerCost) and closed:
         log_n, log_d, share = _closed(result, theta, flops, cost)
     else:
-        log_n, log_d = _search(result, theta, flops, cost, first, fixed_columns or {})
-        above, _ = _search(result, theta, flops * np.exp(step), cost, first, fixed_columns or {})
-        below, _ = _search(result, theta, flops * np.exp(-step), cost, first, fixed_columns or {})
+        step = 0.05  # the local exponent of a numerical optimum, by a central difference in log C
+        log_n, log_d = _search(result, theta, flops, cost, first, fixed)
+        above, _ = _search(result, theta, flops * np.exp(step), cost, first, fixed)
+        below, _ = _search(result, theta, flops * np.exp(-step), cost, first, fixed)
         share = (above - below) / (2 * step)
-    extra = {name: np.full(1, value) for name, value in (fixed_columns or {}).items()}
-    loss = np.array(
-        [
-            predict_with(law, result.scales, theta[s : s + 1], {first: np.exp([a]), "tokens": np.exp([b]), **extra})[
-                0, 0
-            ]
-            for s, (a, b) in enumerate(zip(log_n, log_d, strict=True))
-        ]
-    )
-    if isinstance(cost, PowerCost):
-        other = (1.0 - cost.params_power * share) / cost.tokens_power
-    else:
-        slope_n = np.log(
-            cost.flops(np.exp(log_n + 1e-4), np.exp(log_d)) / cost.flops(np.exp(log_n - 1e-4), np.exp(log_d))
-        )
-        slope_d = np.log(
-            cost.flops(np.exp(log_n), np.exp(log_d + 1e-4)) / cost.flops(np.exp(log_n), np.exp(log_d - 1e-4))
-        )
-        other = (1.0 - slope_n / 2e-4 * share) / (slope_d / 2e-4)
-    warnings = list(_warnings(result, flops, cost, first, float(np.exp(log_n[0])), float(np.exp(log_d[0]))))
+    at: dict[str, ArrayLike] = {first: np.exp(log_n)[:, None], "tokens": np.exp(log_d)[:, None], **fixed}
+    loss = predict_with(law, result.scales, theta, at)[:, 0]
+    by_params, by_tokens = cost.slopes(log_n, log_d)
+    other = (1.0 - by_params * share) / by_tokens
+    warnings = _warnings(result, flops, cost, first, float(np.exp(log_n[0])), float(np.exp(log_d[0])))
     if not closed and not LOWEST + 0.01 < log_n[0] < HIGHEST - 0.01:
         warnings.append(
             f"N* is the end of the search ({np.exp(log_n[0]):.3g}): under this cost there is no inner optimum"
@@ -113,9 +96,8 @@ def optimum(
     def summary(values: Array) -> ParameterEstimate:
         if len(values) < 20:
             return ParameterEstimate(float(values[0]))
-        tail = 50 * (1 - interval)
-        low, high = np.percentile(values[1:], [tail, 100 - tail])
-        return ParameterEstimate(float(values[0]), float(np.std(values[1:])), float(low), float(high))
+        ends = percentiles(values[1:], interval)
+        return ParameterEstimate(float(values[0]), float(np.std(values[1:])), *ends.tolist())
 
     return Allocation(
         flops=float(flops),
@@ -131,7 +113,7 @@ def optimum(
 
 
 def _closed(result: FitResult, theta: Array, flops: float, cost: PowerCost) -> tuple[Array, Array, Array]:
-    p = {k: v[:, 0] for k, v in result.scales.natural(result.law, parameters_of(result.law, theta)).items()}
+    p = result.scales.natural_at(result.law, theta)
     u, v = cost.params_power, cost.tokens_power
     log_c = np.log(flops / cost.coefficient)
     if result.law.name == "chinchilla":
@@ -172,12 +154,8 @@ def _search(
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID)[None, :]
         log_d = _tokens_for(cost, np.exp(grid), flops)
         fine = np.isfinite(log_d) & (log_d > 0)
-        values = np.full(grid.shape, np.inf)
-        for s in range(count):
-            if fine[s].any():
-                columns: dict[str, ArrayLike] = {first: np.exp(grid[s, fine[s]]), "tokens": np.exp(log_d[s, fine[s]])}
-                columns.update({k: np.full(int(fine[s].sum()), v) for k, v in extra.items()})
-                values[s, fine[s]] = predict_with(result.law, result.scales, theta[s : s + 1], columns)[0]
+        columns = {first: np.exp(grid), "tokens": np.exp(np.where(fine, log_d, 0.0)), **extra}
+        values = np.where(fine, predict_with(result.law, result.scales, theta, columns), np.inf)
         if not np.isfinite(values).any(axis=1).all():
             raise UsageError(f"flops={flops:g} buys no model of at least 1,000 parameters under {cost.describe()}")
         k = np.argmin(values, axis=1)

@@ -17,12 +17,14 @@ from results.errors import DataError, UsageError
 
 from .law import Array
 
+FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1
+
 
 @dataclass(frozen=True)
 class PowerCost:
     """C = coefficient * N^params_power * D^tokens_power; 6ND by default (Kaplan et al. 2020, section 2.1)."""
 
-    coefficient: float = 6.0
+    coefficient: float = FLOPS_PER_PARAM_TOKEN
     params_power: float = 1.0
     tokens_power: float = 1.0
 
@@ -30,6 +32,10 @@ class PowerCost:
         """FLOPs at (N, D)."""
         n, d = np.asarray(params, dtype=float), np.asarray(tokens, dtype=float)
         return np.asarray(self.coefficient * n**self.params_power * d**self.tokens_power)
+
+    def slopes(self, log_params: Array, log_tokens: Array) -> tuple[float, float]:
+        """d log C / d log N and d log C / d log D."""
+        return self.params_power, self.tokens_power
 
     def describe(self) -> str:
         """The formula, for people."""
@@ -77,6 +83,16 @@ class FormulaCost:
             raise UsageError(f"cost={self.formula!r} is not a formula") from None
         with np.errstate(all="ignore"):  # what is not a number is found by its value
             return np.asarray(self._value(tree.body, {"N": n, "D": d}), dtype=float) * np.ones(np.broadcast(n, d).shape)
+
+    def slopes(self, log_params: Array, log_tokens: Array) -> tuple[Array, Array]:
+        """d log C / d log N and d log C / d log D, by central differences."""
+        step = 1e-4
+
+        def slope(n_step: float, d_step: float) -> Array:
+            more = self.flops(np.exp(log_params + n_step), np.exp(log_tokens + d_step))
+            return np.log(more / self.flops(np.exp(log_params - n_step), np.exp(log_tokens - d_step))) / (2 * step)
+
+        return slope(step, 0.0), slope(0.0, step)
 
     def _value(self, node: ast.expr, names: Mapping[str, Array]) -> Array:
         """The value of a part of the formula: known names, functions and operators, finite numbers, nothing else."""

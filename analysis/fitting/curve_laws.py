@@ -85,7 +85,7 @@ class M4(Law):
         Parameter("e0", 0.0, 1e3, unit={LOSS: 1.0}, grid=(1.003, 1.01, 1.03, 1.1, 1.3, 2.0)),
     )
 
-    def _solve(self, p: Values, x: Columns) -> Array:
+    def predict(self, p: Values, x: Columns) -> Array:
         """L by safeguarded Halley steps in t = logit((L - e)/(e0 - e)): log(s) - k log(1 - s) = f rises with t."""
         width = np.maximum(p["e0"] - p["e"], 1e-12)
         k = p["k"]
@@ -111,11 +111,8 @@ class M4(Law):
         t = np.clip(t, -700.0, 700.0)
         return p["e"] + width / (1.0 + np.exp(-t))
 
-    def predict(self, p: Values, x: Columns) -> Array:
-        return self._solve(p, x)
-
     def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
-        value = self._solve(p, x)
+        value = self.predict(p, x)
         above = np.maximum(value - p["e"], 1e-300)
         below = np.maximum(p["e0"] - value, 1e-300)
         slope = above * below / (below + p["k"] * above)  # 1 / d(log lhs)/dL
@@ -143,16 +140,11 @@ class M4(Law):
         return {**p, "a": np.exp(np.clip(log_a, -600.0, 600.0)), "k": k * times, "e0": p["e"] + width * times}
 
 
-def _softplus(t: Array) -> tuple[Array, Array]:
-    """log(1 + e^t) and e^-|t|."""
-    small = np.exp(-np.abs(t))
-    return np.maximum(t, 0.0) + np.log1p(small), small
-
-
 class Bnsl(SeparableLaw):
     """L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i): Caballero et al. 2023 (arXiv 2210.14891), eq. 1."""
 
     name = "bnsl"
+    formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
     floor_parameter = "a"
     source = "Caballero et al. 2023, arXiv 2210.14891, equation 1"
     columns = ("x",)
@@ -162,12 +154,7 @@ class Bnsl(SeparableLaw):
             raise UsageError(f"law bnsl: breaks={breaks!r} is not 1, 2 or 3")
         self.breaks = breaks
         self.screening = 120 * breaks**2
-        self.formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
-        parameters = [
-            floor_of("a"),
-            scale_of("b", "c0"),
-            Parameter("c0", -MAX_EXPONENT, MAX_EXPONENT, grid=SLOPES),
-        ]
+        parameters = [floor_of("a"), scale_of("b", "c0"), Parameter("c0", -MAX_EXPONENT, MAX_EXPONENT, grid=SLOPES)]
         for i in range(1, breaks + 1):
             parameters += [
                 Parameter(f"c{i}", -MAX_EXPONENT, MAX_EXPONENT, grid=CHANGES, plain=0.0),
@@ -179,29 +166,17 @@ class Bnsl(SeparableLaw):
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
         log = x.log("x")
         exponent = -p["c0"] * log
-        by_break = []
+        relative = {"c0": -log}  # slopes, divided by the value
         for i in range(1, self.breaks + 1):
-            f, c = p[f"f{i}"], p[f"c{i}"]
-            scaled = (log - np.log(p[f"d{i}"])) / f
-            soft, small = _softplus(scaled)
-            exponent = exponent - c * f * soft
+            c, d, f = p[f"c{i}"], p[f"d{i}"], p[f"f{i}"]
+            scaled = (log - np.log(d)) / f
+            small = np.exp(-np.abs(scaled))
+            soft = np.maximum(scaled, 0.0) + np.log1p(small)
             sigmoid = np.where(scaled > 0, 1.0, small) / (1.0 + small)
-            by_break.append((i, c, f, scaled, soft, sigmoid))
+            exponent = exponent - c * f * soft
+            relative |= {f"c{i}": -f * soft, f"d{i}": c * sigmoid / d, f"f{i}": -c * (soft - sigmoid * scaled)}
         value = np.exp(np.clip(exponent, -600.0, 600.0))
-        slopes: dict[str, Array] = {"c0": value * -log}
-        for i, c, f, scaled, soft, sigmoid in by_break:
-            slopes[f"c{i}"] = value * (-f * soft)
-            slopes[f"d{i}"] = value * (c * sigmoid / p[f"d{i}"])
-            slopes[f"f{i}"] = value * (-c * (soft - sigmoid * scaled))
-        return [Term("a", 1.0), Term("b", value, slopes)]
-
-    def predict(self, p: Values, x: Columns) -> Array:
-        log = x.log("x")
-        exponent = -p["c0"] * log
-        for i in range(1, self.breaks + 1):
-            f = p[f"f{i}"]
-            exponent = exponent - p[f"c{i}"] * f * _softplus((log - np.log(p[f"d{i}"])) / f)[0]
-        return np.asarray(p["a"] + p["b"] * np.exp(np.clip(exponent, -600.0, 600.0)))
+        return [Term("a", 1.0), Term("b", value, {name: value * slope for name, slope in relative.items()})]
 
     def further(self, p: Values, x: Columns, times: Array) -> dict[str, Array]:
         # a break outside the data bends them by c f (x/d)^(+-1/f): c grows with d^(1/f), after the data, or with

@@ -1,4 +1,4 @@
-"""Fit a law to points: variable projection for the starts, batched Levenberg-Marquardt, an honest status."""
+"""Fit a law to points: the best of its minima, an honest status, and which parameters the data leave open."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
 from .costs import PowerCost, fit_cost
-from .identification import not_identified, plainest
 from .known_laws import law_named
 from .law import Array, Law
-from .losses import Loss
-from .points import Flag, Points, make_points
-from .problem import Problem, bounds_of, residuals
+from .minimiser import Minimum, minimise
+from .points import POSITIVE_METRIC, Flag, Points, make_points, require
+from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
-from .scales import Scales, weighted_median
-from .search import MANY_ROWS, Ended, search
-from .starts import starts_of
+from .search import MANY_ROWS, MAX_ROWS, search, starts_of
 
 AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
+SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
+DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it moves no prediction
+PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
+TIE = 1e-6
+"""Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""
+PROFILE = np.geomspace(1e-2, 1.0, 40)
+MOVED = 0.01  # a parameter that changes by less, relatively above 1, is not what the ridge is about
+Name = TypeVar("Name", str, None)
 
 
 def as_points(law: Law | str, data: Points | Mapping[str, Any], residual: str) -> Points:
@@ -42,12 +47,9 @@ def as_points(law: Law | str, data: Points | Mapping[str, Any], residual: str) -
 
 def check_points(law: Law, points: Points, residual: str) -> None:
     """Raise DataError where no fit makes sense: logarithms of what is not positive, one row, or all rows equal."""
-    if residual == "log" and not np.all(points.metric > 0):
-        bad = int(np.flatnonzero(points.metric <= 0)[0])
-        raise DataError(
-            f"row {int(points.rows[bad])}, column {points.names.get('metric', 'metric')!r}: {points.metric[bad]:g} "
-            "is not a positive number (residuals are logarithmic; try residual raw)"
-        )
+    if residual == "log":
+        name = points.names.get("metric", "metric")
+        require(points.metric > 0, points.metric, points.rows, name, POSITIVE_METRIC)
     missing = [name for name in law.columns if name not in points.columns and name not in law.constant_columns]
     if missing:
         raise DataError(f"law {law.name}: column {missing[0]!r} is missing; needed: {', '.join(law.columns)}")
@@ -66,25 +68,6 @@ def check_points(law: Law, points: Points, residual: str) -> None:
             f"column {points.names.get(name, name)!r}: {value:g} in every one of {int(used.sum())} rows; "
             "a law needs at least 2 different values"
         )
-
-
-def make_problem(
-    law: Law, points: Points, scales: Scales, residual: str, loss: Loss, fixed: Mapping[str, float] | None = None
-) -> Problem:
-    """The minimisation problem of these points in scaled units; `fixed` coordinates do not move."""
-    y = points.metric / scales.metric
-    lower, upper = bounds_of(law)
-    return Problem(
-        law=law,
-        columns=scales.apply(law.filled(points.columns, len(points))),
-        target=np.log(y) if residual == "log" else y,
-        weights=points.weights,
-        residual=residual,
-        loss=loss if residual == "log" else loss.scaled(scales.metric),
-        lower=lower,
-        upper=upper,
-        free=np.array([q.name not in (fixed or {}) for q in law.parameters]),
-    )
 
 
 def fit(
@@ -108,41 +91,28 @@ def fit(
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
-    return _fit_all(law, {None: points}, residual, loss, delta, fixed, starts, max_iterations)[0]
+    return fit_groups(
+        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, starts=starts,
+        max_iterations=max_iterations,
+    )[None]  # fmt: skip
 
 
 def fit_groups(
-    law: Law | str, groups: Mapping[str, Points | Mapping[str, Any]], **options: Any
-) -> dict[str, FitResult]:
-    """Fit `law` to each group of points, side by side: many small groups take a fraction of the time of as many `fit`.
-
-    Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
-    `fit` raises, naming the group, before any group is fitted where its points are unusable.
-    """
-    return dict(zip(groups, _fit_all(law, groups, **options), strict=True))
-
-
-@contextmanager
-def _of_group(name: str | None) -> Iterator[None]:
-    """Let errors say which group they are about, where it has a name."""
-    try:
-        yield
-    except TokenlawError as problem:
-        if name is None:
-            raise
-        raise type(problem)(f"group {name!r}: {problem}") from None
-
-
-def _fit_all(
     law: Law | str,
-    groups: Mapping[Any, Points | Mapping[str, Any]],
+    groups: Mapping[Name, Points | Mapping[str, Any]],
+    *,
     residual: str = "log",
     loss: Loss | str = "huber",
     delta: float = 1e-3,
     fixed: Mapping[str, float] | None = None,
     starts: int = 8,
     max_iterations: int = 400,
-) -> list[FitResult]:
+) -> dict[Name, FitResult]:
+    """Fit `law` to each group of points, side by side: many small groups take a fraction of the time of as many `fit`.
+
+    Options and results are those of `fit`, up to rounding; `seconds` of a result is its share of the time. Raises what
+    `fit` raises, naming the group, before any group is fitted where its points are unusable.
+    """
     began = time.perf_counter()
     law = law_named(law)
     if residual not in ("log", "raw"):
@@ -157,7 +127,7 @@ def _fit_all(
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
     for name, data in groups.items():
-        with _of_group(name):
+        with of_group(name):
             points = as_points(law, data, residual)
             check_points(law, points, residual)
             scales = Scales.of(law, points)
@@ -167,15 +137,25 @@ def _fit_all(
             if not len(start):
                 raise FitError(f"law {law.name}: no start gives a finite prediction")
             prepared.append((points, scales, problem, start))
-    minima = search(
-        [problem for _, _, problem, _ in prepared], [start for *_, start in prepared], starts, max_iterations
-    )
+    problems = [problem for _, _, problem, _ in prepared]
+    minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
-        with _of_group(name):
+        with of_group(name):
             results.append(_result(points, scales, problem, ended, loss))
     share = (time.perf_counter() - began) / max(len(results), 1)
-    return [replace(result, seconds=share) for result in results]
+    return {name: replace(result, seconds=share) for name, result in zip(groups, results, strict=True)}
+
+
+@contextmanager
+def of_group(name: str | None) -> Iterator[None]:
+    """Let errors say which group they are about, where it has a name."""
+    try:
+        yield
+    except TokenlawError as problem:
+        if name is None:
+            raise
+        raise type(problem)(f"group {name!r}: {problem}") from None
 
 
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:
@@ -191,24 +171,24 @@ def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[
     return held
 
 
-def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss: Loss) -> FitResult:
-    law, minimum, starts = problem.law, ended.minimum, int(ended.stands_for.sum())
-    objective = np.where(np.isfinite(minimum.objective), minimum.objective, np.inf)
+def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, loss: Loss) -> FitResult:
+    law, starts = problem.law, int(ended.stands_for.sum())
+    objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
     if not np.isfinite(objective).any():
         raise FitError(f"law {law.name}: no start gives a finite objective on these {len(points)} rows")
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
-    best = int(np.argmin(np.where(equal, minimum.gradient_norm, np.inf)))
+    best = int(np.argmin(np.where(equal, ended.gradient_norm, np.inf)))
     agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
-    theta = minimum.coordinates[best]
-    lost = not_identified(law, problem, theta, scales)
-    theta, on_ridge = plainest(problem, theta, float(objective[best]), lost)
-    lost = [name for name in law.names if name in lost or name in on_ridge]
-    interior = [q.name for k, q in enumerate(law.parameters) if minimum.at_bound[best, k] and q.name not in on_ridge]
+    theta = ended.coordinates[best]
+    null = not_identified(law, problem, theta, scales)
+    theta, on_ridge = plainest(problem, theta, float(objective[best]), null)
+    lost = [name for name in law.names if name in null or name in on_ridge]
+    interior = [q.name for k, q in enumerate(law.parameters) if ended.at_bound[best, k] and q.name not in on_ridge]
     exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
     if lost:
         status = Status.NOT_IDENTIFIABLE
-    elif not (minimum.converged[best] or exact):
+    elif not (ended.converged[best] or exact):
         status = Status.MAX_ITERATIONS
     elif interior:
         status = Status.BOUNDARY
@@ -223,14 +203,14 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
     natural = scales.natural_at(law, theta)
     derived = {name: float(value[0]) for name, value in law.derived(natural).items()}
     derived_lost = _derived_lost(law, derived, natural, lost)
-    unit = 1.0 if problem.residual == "log" else loss.objective_unit(scales.metric)
+    unit = 1.0 if problem.residual == "log" else scales.metric ** (1 if loss.kind == "lad" else 2)
     return FitResult(
         law=law,
         status=status,
         parameters={name: ParameterEstimate(None if name in lost else float(v[0])) for name, v in natural.items()},
         derived={name: ParameterEstimate(None if name in derived_lost else v) for name, v in derived.items()},
         objective=float(objective[best] * unit),
-        gradient_norm=0.0 if exact else float(minimum.gradient_norm[best]),
+        gradient_norm=0.0 if exact else float(ended.gradient_norm[best]),
         starts=starts,
         starts_agreeing=agreeing,
         rows=len(points),
@@ -247,7 +227,7 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Ended, loss
         cost=_cost(points),
         ranges={name: (float(column.min()), float(column.max())) for name, column in points.columns.items()},
         points=points,
-        minimum=minimum,
+        minimum=ended,
         free=problem.free,
     )
 
@@ -289,3 +269,64 @@ def outliers(problem: Problem, theta: Array, points: Points, times: float = 6.0)
         Flag(int(points.rows[i]), f"residual {r[0][i]:+.3g} is {abs(r[0][i]) / spread:.1f} robust deviations out", True)
         for i in far
     )
+
+
+def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> set[str]:
+    """Names of the parameters that the data leave open to first order: those that move along a null direction of the
+    slopes without changing any prediction."""
+    n = problem.target.shape[-1]
+    sample = problem if n <= MANY_ROWS else problem.rows(slice(0, n, n // MAX_ROWS))
+    _, jacobian = residuals(sample, theta[None, :])
+    slopes = jacobian[0] * np.sqrt(sample.weights > 0)
+    moving = np.flatnonzero(problem.free)
+    edge = ((theta <= problem.lower) | (theta >= problem.upper))[moving]
+    if not len(moving):
+        return set()
+    chosen = slopes[moving].T
+    size = np.sqrt(np.mean(chosen**2, axis=0))
+    dead = size < DEAD
+    normal = chosen / np.where(dead, 1.0, size) / np.sqrt(len(chosen))
+    normal[:, dead] = 0.0
+    _, singular, right = np.linalg.svd(np.linalg.qr(normal, mode="r"), full_matrices=True)
+    padded = np.zeros(len(moving))
+    padded[: len(singular)] = singular
+    null = right[padded < SINGULAR]
+    lost: set[str] = set()
+    values = scales.natural_at(law, theta)
+    for direction in np.where(edge & (np.abs(null) < PART), 0.0, null):
+        step = np.zeros_like(theta)
+        step[moving] = direction / np.where(dead, 1.0, size)
+        step *= 1e-4 / np.max(np.abs(step))
+        moved = scales.natural_at(law, theta + step)
+        lost |= {
+            name for name, [value] in values.items() if abs(moved[name][0] - value) > 1e-9 * max(abs(value), 1e-300)
+        }
+    return lost
+
+
+def plainest(problem: Problem, coordinates: Array, objective: float, lost: set[str]) -> tuple[Array, list[str]]:
+    """Coordinates (p,) that fit as well as the given ones and are less extreme, and the parameters that are open.
+
+    A parameter with a `plain` value that is `lost` (not identified) or at a bound may lie on a ridge, along which the
+    objective changes by nothing that the data could tell: a break between the last two points bends the curve after
+    it to any slope. Its profile says so; of the values that fit as well, the one nearest to the plain value is taken,
+    because predictions beyond the data follow from it.
+    """
+    open_names: list[str] = []
+    for k, q in enumerate(problem.law.parameters):
+        at_bound = coordinates[k] <= problem.lower[k] or coordinates[k] >= problem.upper[k]
+        if q.plain is None or not problem.free[k] or not (at_bound or q.name in lost):
+            continue
+        start = np.repeat(coordinates[None, :], len(PROFILE), axis=0)
+        start[:, k] = q.plain + PROFILE * (coordinates[k] - q.plain)
+        free = problem.free.copy()
+        free[k] = False
+        profile = minimise(replace(problem, free=free), start, max_iterations=40, bend=True)
+        equal = np.flatnonzero(profile.objective <= objective * (1 + TIE))
+        if not equal.size or equal[0] == len(PROFILE) - 1:
+            continue
+        plain = profile.coordinates[equal[0]]
+        change = np.abs(plain - coordinates) > MOVED * np.maximum(1.0, np.abs(coordinates))
+        open_names += [r.name for r, changed in zip(problem.law.parameters, change, strict=True) if changed]
+        coordinates = plain
+    return coordinates, open_names

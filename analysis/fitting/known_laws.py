@@ -1,8 +1,10 @@
-"""The laws that ship with tokenlaw, each a value with its formula, slopes, bounds, units and source."""
+"""The laws that ship with tokenlaw, each a value with its formula, slopes, bounds, units and source; laws by name."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from types import MappingProxyType
 
@@ -13,7 +15,15 @@ from results.errors import UsageError
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
 from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
-from .law_terms import COARSE_EXPONENTS, EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_of, power_of, share
+from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
+
+COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
+
+
+def share(first: Array, second: Array) -> Array:
+    """first / (first + second), nan where both are 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(first / (first + second))
 
 
 class PowerLaw(SeparableLaw):
@@ -24,25 +34,23 @@ class PowerLaw(SeparableLaw):
 
     name = "power"
     source = "Hestness et al. 2017, arXiv 1712.00409; Alabdulmohsin et al. 2022 (M1, M2), arXiv 2209.06640"
+    formula = "L = E + A x^-alpha"
+    columns: tuple[str, ...] = ("x",)
+    parameters: tuple[Parameter, ...] = (amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
 
     def __init__(self, floor: float | str = "free") -> None:
         self.floor = floor
-        self.formula = "L = E + A x^-alpha"
-        self.columns = ("x",)
-        free: tuple[Parameter, ...] = (floor_of(),) if floor == "free" else ()
-        if floor == "column":
-            self.formula = "L = floor + A x^-alpha"
+        if floor == "free":
+            self.floor_parameter, self.parameters = "E", (floor_of(), *self.parameters)
+            return
+        if floor != "column" and (isinstance(floor, str) or not np.isfinite(floor)):
+            raise UsageError(f"law power: floor={floor!r} is neither 'free', 'column' nor a finite number")
+        shown = "floor" if isinstance(floor, str) else f"{floor:g}"
+        self.formula = f"L = {shown} + A x^-alpha" if floor else "L = A x^-alpha"
+        if floor:
+            # a number is a column too, so that it is scaled with the metric like any other quantity in its unit
             self.columns, self.metric_columns = ("x", "floor"), ("floor",)
-        elif floor != "free":
-            if isinstance(floor, str) or not np.isfinite(floor):
-                raise UsageError(f"law power: floor={floor!r} is neither 'free', 'column' nor a finite number")
-            self.formula = f"L = {floor:g} + A x^-alpha" if floor else "L = A x^-alpha"
-            if floor:
-                # a column, so that the number is scaled with the metric like any other quantity in its unit
-                self.columns, self.metric_columns = ("x", "floor"), ("floor",)
-                self.constant_columns = {"floor": float(floor)}
-        self.floor_parameter = "E" if floor == "free" else None
-        self.parameters = (*free, amplitude_of("A", "x", "alpha"), exponent_of("alpha"))
+            self.constant_columns = {} if isinstance(floor, str) else {"floor": float(floor)}
 
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
         term = power_of(p, x, "A", "x", "alpha")
@@ -69,16 +77,11 @@ class Chinchilla(SeparableLaw):
     source = "Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; Besiroglu et al. 2024, arXiv 2404.10102"
     columns = ("params", "tokens")
     floor_parameter = "E"
-    parameters = (
-        floor_of(),
-        amplitude_of("A", "params", "alpha"),
-        amplitude_of("B", "tokens", "beta"),
-        exponent_of("alpha"),
-        exponent_of("beta"),
-    )
+    powers = ("A", "params", "alpha"), ("B", "tokens", "beta")
+    parameters = floor_and_powers(*powers)
 
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
-        return [Term("E", 1.0), power_of(p, x, "A", "params", "alpha"), power_of(p, x, "B", "tokens", "beta")]
+        return [Term("E", 1.0), *(power_of(p, x, *power) for power in self.powers)]
 
     def derived(self, p: Values) -> dict[str, Array]:
         return {"a": share(p["beta"], p["alpha"])}
@@ -96,23 +99,15 @@ class Vocabulary(SeparableLaw):
     source = "Tao et al. 2024, arXiv 2407.13623, section 4.3 (their E has the opposite sign)"
     columns = ("params_non_vocabulary", "params_vocabulary", "tokens")
     floor_parameter = "E"
-    parameters = (
-        floor_of(lower=-np.inf),
-        amplitude_of("A1", "params_non_vocabulary", "alpha1"),
-        amplitude_of("A2", "params_vocabulary", "alpha2"),
-        amplitude_of("B", "tokens", "beta"),
-        exponent_of("alpha1", COARSE_EXPONENTS),
-        exponent_of("alpha2", COARSE_EXPONENTS),
-        exponent_of("beta", COARSE_EXPONENTS),
+    powers = (
+        ("A1", "params_non_vocabulary", "alpha1"),
+        ("A2", "params_vocabulary", "alpha2"),
+        ("B", "tokens", "beta"),
     )
+    parameters = floor_and_powers(*powers, grid=COARSE_EXPONENTS, lower=-np.inf)
 
     def terms(self, p: Values, x: Columns) -> Sequence[Term]:
-        return [
-            Term("E", 1.0),
-            power_of(p, x, "A1", "params_non_vocabulary", "alpha1"),
-            power_of(p, x, "A2", "params_vocabulary", "alpha2"),
-            power_of(p, x, "B", "tokens", "beta"),
-        ]
+        return [Term("E", 1.0), *(power_of(p, x, *power) for power in self.powers)]
 
 
 class Kaplan(Law):
@@ -129,23 +124,20 @@ class Kaplan(Law):
         Parameter("alpha_D", 1e-3, MAX_EXPONENT, log=True, grid=EXPONENTS),
     )
 
-    def _parts(self, p: Values, x: Columns) -> tuple[Array, Array, Array, Array]:
+    def predict(self, p: Values, x: Columns) -> Array:
+        return self.evaluate(p, x)[0]
+
+    def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
         from_params = np.log(p["Nc"]) - x.log("params")
         u = np.exp(p["alpha_N"] / p["alpha_D"] * from_params)
         v = np.exp(np.log(p["Dc"]) - x.log("tokens"))
-        return from_params, u, v, u + v
-
-    def predict(self, p: Values, x: Columns) -> Array:
-        return np.exp(p["alpha_D"] * np.log(self._parts(p, x)[3]))
-
-    def evaluate(self, p: Values, x: Columns) -> tuple[Array, list[Array]]:
-        from_params, u, v, total = self._parts(p, x)
+        total = u + v
         log_total = np.log(total)
         value = np.exp(p["alpha_D"] * log_total)
-        share = value * u / total
-        by_exponent = share * from_params
+        by_params = value * u / total
+        by_exponent = by_params * from_params
         return value, [
-            share * p["alpha_N"] / p["Nc"],
+            by_params * p["alpha_N"] / p["Nc"],
             value * v / total * p["alpha_D"] / p["Dc"],
             by_exponent,
             value * log_total - by_exponent * p["alpha_N"] / p["alpha_D"],
@@ -180,11 +172,7 @@ class DataConstrained(Law):
     scaled_with: Mapping[str, str] = MappingProxyType({"unique_tokens": "tokens"})
     floor_parameter = "E"
     parameters = (
-        floor_of(),
-        amplitude_of("A", "params", "alpha"),
-        amplitude_of("B", "tokens", "beta"),
-        exponent_of("alpha", COARSE_EXPONENTS),
-        exponent_of("beta", COARSE_EXPONENTS),
+        *floor_and_powers(*Chinchilla.powers, grid=COARSE_EXPONENTS),
         Parameter("R_N", 1e-3, 1e6, log=True, grid=(1.0, 5.0, 25.0)),
         Parameter("R_D", 1e-3, 1e6, log=True, grid=(3.0, 15.0, 75.0)),
     )
@@ -283,3 +271,33 @@ def register(name: str, law: Callable[..., Law]) -> None:
     if name in LAWS:
         raise UsageError(f"law {name!r} exists already; choose another name")
     LAWS[name] = law
+
+
+def known_name(text: str) -> str:
+    """The name of a law: `text` itself, or that of the class in FILE.py:CLASS. That file is run, the class registered.
+
+    Raises UsageError where there is no such file or class, the file fails, or the name is one of another law.
+    """
+    path, sign, class_name = text.rpartition(":")
+    if not sign or not path.endswith(".py"):
+        return text
+    if not Path(path).is_file():
+        raise UsageError(f"law {text!r}: file {path!r} does not exist")
+    spec = importlib.util.spec_from_file_location("tokenlaw_user_law", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        user_class = getattr(module, class_name, None)
+        law = user_class() if isinstance(user_class, type) and issubclass(user_class, Law) else None
+    except Exception as problem:  # whatever a user's file raises, the answer is one line
+        reason = (str(problem).splitlines() or [""])[0]
+        raise UsageError(f"law {text!r}: {type(problem).__name__}: {reason}") from problem
+    if law is None or user_class is None:
+        raise UsageError(f"law {text!r}: {path!r} has no law {class_name!r}, a subclass of analysis.fitting.law.Law")
+    name = str(getattr(law, "name", ""))
+    if not name or name != name.lower().replace("_", "-") or "," in name:
+        raise UsageError(f"law {text!r}: its name {name!r} is not lower-case letters, digits and hyphens")
+    if LAWS.get(name) is not user_class:  # the file may have registered it itself
+        register(name, user_class)
+    return name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,30 +68,27 @@ class Columns:
         return self._derived[key]
 
     def rows(self, chosen: slice | NDArray[np.int64]) -> Columns:
-        """The same columns for some of the rows."""
+        """The same columns for some of the rows: (m,), or (S, m), other ones for each resample."""
         return self._each(lambda column: column[..., chosen])
-
-    def gather(self, rows: NDArray[np.int64]) -> Columns:
-        """Rows (S, m) of these columns (n,): shape (S, m)."""
-        return self._each(lambda column: column[rows])
 
     def select(self, starts: NDArray[np.int64]) -> Columns:
         """The columns of some of the resamples, where each has its own."""
         return self._each(lambda column: column[starts] if column.ndim == 2 else column)
 
     @staticmethod
-    def stacked(parts: Sequence[Columns], rows: int) -> Columns:
-        """The columns of K parts, (K, rows): shorter ones repeat their last row."""
-
-        def beside(name: str) -> Array:
-            return np.stack([np.pad(p._values[name], (0, rows - len(p._values[name])), mode="edge") for p in parts])
-
-        return Columns({name: beside(name) for name in parts[0]._values})
+    def stacked(tables: Sequence[Columns], rows: int) -> Columns:
+        """The columns of K tables, (K, rows): shorter ones repeat their last row."""
+        return Columns({name: padded([table.value(name) for table in tables], rows) for name in tables[0]._values})
 
     def _each(self, change: Callable[[Array], Array]) -> Columns:
         cut = Columns({name: change(column) for name, column in self._values.items()})
         cut._derived = {key: change(column) for key, column in self._derived.items()}
         return cut
+
+
+def padded(arrays: Sequence[Array], rows: int, mode: Literal["edge", "constant"] = "edge") -> Array:
+    """K arrays of different lengths side by side, (K, rows): shorter ones repeat their last value, or 0."""
+    return np.stack([np.pad(array, (0, rows - len(array)), mode=mode) for array in arrays])
 
 
 class Law(ABC):

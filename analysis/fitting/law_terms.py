@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .law import LOSS, Array, Columns, Parameter, Term, UnitPower, Values
+from .law import LOSS, Columns, Parameter, Term, UnitPower, Values
 
 EXPONENTS = tuple(float(v) for v in np.geomspace(0.03, 2.0, 12))
-COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
 MAX_EXPONENT = 10.0
 
 
@@ -30,14 +29,16 @@ def scale_of(name: str, exponent: str, loss: UnitPower = 1.0) -> Parameter:
     return Parameter(name, 1e-30, 1e30, log=True, linear=True, unit={LOSS: loss, "x": lambda p: p[exponent]})
 
 
+def floor_and_powers(
+    *powers: tuple[str, str, str], grid: tuple[float, ...] = EXPONENTS, lower: float = 0.0
+) -> tuple[Parameter, ...]:
+    """The parameters of a floor E and of powers (coefficient, column, exponent): coefficients first, then exponents."""
+    amplitudes = (amplitude_of(*power) for power in powers)
+    return floor_of(lower=lower), *amplitudes, *(exponent_of(exponent, grid) for *_, exponent in powers)
+
+
 def power_of(p: Values, x: Columns, coefficient: str, column: str, exponent: str) -> Term:
     """coefficient * column^-exponent"""
     log = x.log(column)
     value = np.exp(-p[exponent] * log)
     return Term(coefficient, value, {exponent: value * -log})
-
-
-def share(part: Array, other: Array) -> Array:
-    """part / (part + other), nan where both are 0."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(part / (part + other))

@@ -1,10 +1,12 @@
-"""Points to fit: explaining columns, the metric, weights, groups and clusters, validated with typed errors."""
+"""Points to fit: tables from files, and their columns, metric, weights, groups and clusters, with typed errors."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from results.errors import DataError, UsageError
 
 from .law import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POSITIVE_METRIC = "a positive number (residuals are logarithmic; try residual raw)"
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,11 @@ class Points:
         return replace(self, columns={name: column[chosen] for name, column in self.columns.items()}, **cut)
 
 
-def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Array:
+def numbers(values: Any, name: str, rows: NDArray[np.int64]) -> Array:
     """A fresh float64 array of the column, or a DataError naming the first row that is not a finite number."""
     raw = np.asarray(values)
     if raw.ndim != 1:
         raise DataError(f"column {name!r}: shape {raw.shape} is not a column of numbers")
-    rows = np.arange(len(raw)) if rows is None else rows
     if raw.dtype.kind in "biuf":
         column = raw.astype(np.float64)
     else:
@@ -73,7 +79,7 @@ def numbers(values: Any, name: str, rows: Sequence[int] | NDArray[np.int64] | No
                 column[i] = np.nan if item is None else float(item)
             except (TypeError, ValueError):
                 raise DataError(f"row {rows[i]}, column {name!r}: {item!r} is not a number") from None
-    _require(np.isfinite(column), raw, rows, name, "a finite number")
+    require(np.isfinite(column), raw, rows, name, "a finite number")
     return column
 
 
@@ -81,7 +87,6 @@ def make_points(
     data: Mapping[str, Any],
     *,
     roles: Sequence[str],
-    metric: str = "metric",
     signed_roles: Sequence[str] = (),
     positive_metric: bool = True,
     names: Mapping[str, str] | None = None,
@@ -93,28 +98,31 @@ def make_points(
     Raises DataError naming row (0-based) and column for: a missing column, unequal lengths, no rows, text, NaN, inf,
     a value <= 0 where a logarithm is taken, a negative weight, a cluster or group without a name.
     """
-    called = {role: (names or {}).get(role, role) for role in (*roles, metric, "weights", "clusters", "groups")}
-    for key in (*roles, metric):
+    called = {role: (names or {}).get(role, role) for role in (*roles, "metric", "weights", "clusters", "groups")}
+    for key in (*roles, "metric"):
         if key not in data:
             raise DataError(f"column {called[key]!r} is missing; the data have: {', '.join(map(str, data))}")
-    at = np.arange(np.size(data[metric])) if rows is None else np.asarray(rows, dtype=np.int64)
-    y = numbers(data[metric], called[metric], at)
-    n = len(y)
+    n = np.size(data["metric"])
     if n == 0:
-        raise DataError(f"column {called[metric]!r}: the data have no rows")
+        raise DataError(f"column {called['metric']!r}: the data have no rows")
+    at = np.arange(n) if rows is None else np.asarray(rows, dtype=np.int64)
+    if len(at) != n:
+        raise DataError(f"column {called['metric']!r}: {n} rows, but {len(at)} row numbers")
+    for key, name in called.items():
+        if key in data and np.ndim(data[key]) == 1 and len(data[key]) != n:
+            raise DataError(f"column {name!r}: {len(data[key])} rows, but {called['metric']!r} has {n}")
+    y = numbers(data["metric"], called["metric"], at)
     if positive_metric:
-        _require(y > 0, y, at, called[metric], "a positive number (residuals are logarithmic; try residual raw)")
+        require(y > 0, y, at, called["metric"], POSITIVE_METRIC)
     columns: dict[str, Array] = {}
     for role in roles:
         column = columns[role] = numbers(data[role], called[role], at)
-        if len(column) != n:
-            raise DataError(f"column {called[role]!r}: {len(column)} rows, but {called[metric]!r} has {n}")
         if role not in signed_roles:
-            _require(column > 0, column, at, called[role], "a positive number")
+            require(column > 0, column, at, called[role], "a positive number")
     w: Array = np.ones(n)
     if "weights" in data:
         w = numbers(data["weights"], called["weights"], at)
-        _require(w >= 0, w, at, called["weights"], "a weight of 0 or more")
+        require(w >= 0, w, at, called["weights"], "a weight of 0 or more")
         if not np.any(w > 0):
             raise DataError(f"column {called['weights']!r}: every weight is 0")
     labels: dict[str, Any] = {key: np.asarray(data[key]) for key in ("clusters", "groups") if key in data}
@@ -122,12 +130,11 @@ def make_points(
         empty = np.flatnonzero([value is None or value != value for value in label.tolist()])
         if empty.size:
             raise DataError(f"row {int(at[empty[0]])}, column {called[key]!r}: empty, but it names a cluster or group")
-    return Points(columns, y, w, at, names={role: called[role] for role in (*roles, metric)}, notes=notes, **labels)
+    return Points(columns, y, w, at, names={role: called[role] for role in (*roles, "metric")}, notes=notes, **labels)
 
 
-def _require(
-    good: NDArray[np.bool_], column: Array, rows: Sequence[int] | NDArray[np.int64], name: str, allowed: str
-) -> None:
+def require(good: NDArray[np.bool_], column: Array, rows: NDArray[np.int64], name: str, allowed: str) -> None:
+    """Raise DataError for the first row that is not `good`, by its number in `rows`, unless all of them are."""
     bad = np.flatnonzero(~good)
     if bad.size:
         more = f" (and {bad.size - 1} more rows)" if bad.size > 1 else ""
@@ -153,3 +160,61 @@ def drop_worst(points: Points, count: int) -> Points:
         raise UsageError(f"drop-worst={count} leaves nothing: all rows have the metric {cut:g}")
     dropped = tuple(Flag(int(row), f"among the {count} largest values, dropped", False) for row in points.rows[~keep])
     return replace(points.select(keep), flags=points.flags + dropped)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A CSV, TSV or Parquet file as a data frame.
+
+    Raises DataError where the file is missing, empty, or cannot be parsed.
+    """
+    import pandas as pd
+    from pandas.errors import EmptyDataError, ParserError
+    from pyarrow import ArrowException
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"file {str(path)!r} does not exist")
+    if path.stat().st_size == 0:
+        raise DataError(f"file {str(path)!r} is empty")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
+    except EmptyDataError:
+        raise DataError(f"file {str(path)!r} is empty") from None
+    except (ParserError, UnicodeDecodeError, ArrowException, OSError, ValueError) as problem:
+        lines = str(problem).strip().splitlines()
+        reason = lines[0] if lines else type(problem).__name__
+        raise DataError(f"file {str(path)!r} cannot be read as {path.suffix or 'CSV'}: {reason}") from None
+    if len(table) == 0:
+        raise DataError(f"file {str(path)!r} has a header but no rows")
+    return table.reset_index(drop=True)
+
+
+def filter_rows(table: pd.DataFrame, expression: str) -> pd.DataFrame:
+    """The rows where an expression over the columns holds, such as "outlier == False and budget > 1e19".
+
+    A column whose name is not an identifier stands in backquotes: "`Model Size` > 1e9". Calls and attributes are not
+    allowed.
+
+    Raises UsageError where the expression is wrong, DataError where nothing is left.
+    """
+    import pandas as pd
+
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", " ", expression)  # what remains beside texts and quoted column names
+    if re.search(r"@|__|(?<![0-9])\.\s*[A-Za-z_]|\b(?!and\b|or\b|not\b|in\b)[A-Za-z_]\w*\s*\(", bare):
+        raise UsageError(f"where={expression!r}: only columns, numbers, text and comparisons are allowed")
+    try:
+        chosen = table.eval(expression, engine="python")
+    except Exception as problem:  # noqa: BLE001 - pandas raises a dozen types for a wrong expression; all mean the same
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
+        raise UsageError(f"where={expression!r} is not a condition on the columns: {reason}") from None
+    if not isinstance(chosen, pd.Series) or chosen.dtype.kind != "b" or len(chosen) != len(table):
+        raise UsageError(
+            f"where={expression!r} is not a condition: not true or false in each row; compare a column, as 'N > 1e9'"
+        )
+    kept = table[chosen.fillna(False).to_numpy(dtype=bool)]
+    if len(kept) == 0:
+        raise DataError(f"where={expression!r} leaves no rows of {len(table)}")
+    return kept

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from results.errors import DataError, TokenlawError, UsageError
+from results.errors import DataError, UsageError
 
-from .fit import fit, fit_groups
-from .known_laws import law_named
+from .costs import FLOPS_PER_PARAM_TOKEN
+from .fit import fit, fit_groups, of_group
+from .known_laws import known_name, law_named
 from .law import Law
-from .points import Points
-from .reading import Roles, filter_rows, points_from_table, read_table
+from .points import Points, drop_worst, filter_rows, make_points, read_table
 from .result import FitResult
-from .user_law import known_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FREE = "FREE"
+MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 
 
 class RequestedLaw(NamedTuple):
@@ -77,9 +77,11 @@ class FitRequest:
 
     @staticmethod
     def column(table: pd.DataFrame, name: str) -> pd.Series:
-        """A column of the table; raises DataError where it is missing."""
+        """A column of the table; raises DataError where it is missing or there are two of that name."""
         if name not in table.columns:
-            raise DataError(f"column {name!r} is missing; the data have: {', '.join(map(str, table.columns))}")
+            raise DataError(f"column {name!r} is missing; {_present(table)}")
+        if table[name].ndim != 1:
+            raise DataError(f"column {name!r} occurs more than once")
         return table[name]
 
     @property
@@ -94,6 +96,10 @@ class FitRequest:
     def floor_is_free(self) -> bool:
         """Whether the floor is left to the fit."""
         return str(self.floor).upper() == FREE
+
+    @property
+    def _floor_column(self) -> str | None:
+        return None if self.floor_is_free or self.floor_value is not None else str(self.floor)
 
     @property
     def fit_options(self) -> dict[str, str | float]:
@@ -138,17 +144,20 @@ class FitRequest:
             raise UsageError(f"floor={self.floor!r}: {problem}") from None
 
     def points(self, law: Law, table: pd.DataFrame | None = None) -> Points:
-        """The points of a law. Raises DataError where every row lies at or below the floor asked for."""
+        """The points of a law. The index of `table` gives the row numbers in messages (0-based data rows).
+
+        Of params, tokens and flops two are enough: C = 6 N D gives the third, and a note says so. A law of one
+        variable takes x, or flops, tokens or params where that alone is named. An unnamed role takes the column of
+        that name.
+
+        Raises DataError naming row and column, and where every row lies at or below the floor asked for; UsageError
+        where a role is missing.
+        """
         table = self.table if table is None else table
-        floor_column = None if self.floor_is_free or self.floor_value is not None else str(self.floor)
-        roles = Roles(
-            self.metric, self.params, self.tokens, self.flops, self.x, floor_column, self.weights, self.cluster,
-            self.group, self.columns,
-        )  # fmt: skip
-        points = points_from_table(table, law, roles, residual=self.residual, drop=self.drop_worst)
+        points = drop_worst(_with_repeats_noted(self._all_points(law, table), law), self.drop_worst)
         if self.floor_is_free:
             return points
-        floor = points.columns["floor"] if floor_column else np.float64(str(self.floor))
+        floor = points.columns["floor"] if self._floor_column else np.float64(str(self.floor))
         under = (points.metric <= floor).nonzero()[0]
         if not len(under):
             return points
@@ -157,6 +166,64 @@ class FitRequest:
             raise DataError(f"{first} is not above the floor {self.floor}, nor is any other row")
         note = f"{len(under)} of {len(points)} rows are not above the floor, which no law reaches ({first})"
         return replace(points, notes=(*points.notes, note))
+
+    def _all_points(self, law: Law, table: pd.DataFrame) -> Points:
+        """The columns of the table in their roles, as points."""
+        data: dict[str, object] = {}
+        names: dict[str, str] = {}
+        notes: list[str] = []
+
+        def take(role: str, column: str) -> None:
+            data[role] = self.column(table, column).to_numpy()
+            names[role] = column
+
+        metric = self.metric or next((c for c in ("metric", "loss") if c in table.columns), None)
+        if metric is None:
+            raise UsageError(f"metric is not named; {_present(table)}")
+        take("metric", metric)
+        named = {role: getattr(self, role) for role in ("params", "tokens", "flops", "x")}
+        named |= {"floor": self._floor_column, **self.columns}
+        for role in law.columns:
+            if role in law.constant_columns:
+                continue
+            column = named.get(role)
+            if column is None and role == "x":
+                given = [r for r in ("flops", "tokens", "params") if named[r]]
+                column = named[given[0]] if given else None
+                if len(given) > 1:
+                    notes.append(f"x = {column} ({given[0]}, the first named of {', '.join(given)})")
+            if column is None and role in ("params", "tokens") and self.flops:
+                continue  # derived below
+            if column is None and role in table.columns:
+                column = role
+            if column is None:
+                raise UsageError(f"law {law.name} needs the column {role!r}: name it; {_present(table)}")
+            take(role, column)
+        missing = [role for role in ("params", "tokens") if role in law.columns and role not in data]
+        if len(missing) == 2:
+            raise UsageError(f"law {law.name} needs params or tokens beside flops={self.flops!r}")
+        rows = table.index.to_numpy().astype(np.int64)
+        if self.flops and "flops" not in data and (missing or set(law.columns) != {"x"}):
+            take("flops", self.flops)
+        for derived in missing:
+            other = "params" if derived == "tokens" else "tokens"
+            checked = make_points(data, roles=[other, "flops"], names=names, rows=rows, positive_metric=False)
+            data[derived] = checked.columns["flops"] / (FLOPS_PER_PARAM_TOKEN * checked.columns[other])
+            names[derived] = f"{self.flops} / (6 {names[other]})"
+            letter = {"params": "N", "tokens": "D"}
+            notes.append(f"{letter[derived]} = C / (6 {letter[other]}): {derived} from {self.flops} and {names[other]}")
+        for role, column in (("weights", self.weights), ("clusters", self.cluster), ("groups", self.group)):
+            if column is not None:
+                take(role, column)
+        return make_points(
+            law.filled(data, len(table)),
+            roles=[*law.columns, *(["flops"] if "flops" in data else [])],
+            signed_roles=law.metric_columns,
+            positive_metric=self.residual == "log",
+            names=names,
+            rows=rows,
+            notes=tuple(notes),
+        )
 
     def fit(self) -> FitResult:
         """The law fitted to all rows."""
@@ -168,8 +235,28 @@ class FitRequest:
         _, law, fixed = self.one_law
         groups = {}
         for label, table in self.table.groupby(self.group, sort=False, observed=True):
-            try:
+            with of_group(str(label)):
                 groups[str(label)] = self.points(law, table)
-            except TokenlawError as problem:
-                raise type(problem)(f"group {str(label)!r}: {problem}") from None
         return fit_groups(law, groups, fixed=fixed, **self.fit_options)  # type: ignore[arg-type]
+
+
+def _present(table: pd.DataFrame) -> str:
+    return f"the data have: {', '.join(map(str, table.columns))}"
+
+
+def _with_repeats_noted(points: Points, law: Law) -> Points:
+    """The points with a note where rows repeat earlier ones exactly: a file joined twice, or a run logged twice."""
+    if len(points) > MOST_TO_COMPARE:
+        return points
+    import pandas as pd
+
+    labels = {} if points.groups is None else {"group": points.groups}
+    seen = {**{name: points.columns[name] for name in law.columns}, **labels, "the metric": points.metric}
+    again = np.flatnonzero(pd.DataFrame(seen).duplicated().to_numpy())
+    if not len(again):
+        return points
+    note = (
+        f"{len(again)} of {len(points)} rows repeat an earlier one exactly (first: row {int(points.rows[again[0]])}); "
+        "if they are copies, intervals are too narrow"
+    )
+    return replace(points, notes=(*points.notes, note))

@@ -1,25 +1,25 @@
-"""What a fit returns: parameters with intervals, an honest status, predictions, JSON both ways."""
+"""What a fit returns: parameters with intervals, an honest status, predictions, JSON both ways, files of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from results.errors import DataError
+from results.errors import DataError, UsageError
 
 from .costs import PowerCost
-from .known_laws import law_named
+from .known_laws import LAWS, known_name, law_named
 from .law import Array, Law
-from .losses import Loss
 from .minimiser import Minimum
 from .points import Flag, Points
-from .problem import parameters_of
-from .scales import Scales
+from .problem import Loss, Scales, parameters_of
 
 
 class Status(StrEnum):
@@ -118,37 +118,21 @@ class FitResult:
             "law": self.law.name,
             "law_options": dict(self.law.options()),
             "formula": self.law.formula,
-            "status": self.status.value,
+            **self._plain("status"),
             "status_words": STATUS_WORDS[self.status],
-            "objective": self.objective,
-            "objective_mean": self.objective_mean,
-            "gradient_norm": self.gradient_norm,
-            "starts": self.starts,
-            "starts_agreeing": self.starts_agreeing,
-            "rows": self.rows,
+            **self._plain("objective", "objective_mean", "gradient_norm", "starts", "starts_agreeing", "rows"),
             "flagged": len(self.flagged),
-            "flagged_rows": [{"row": f.row, "reason": f.reason, "used": f.used} for f in self.flagged],
-            "parameters": {name: e.to_json() for name, e in self.parameters.items()},
-            "derived": {name: e.to_json() for name, e in self.derived.items()},
-            "not_identified": list(self.not_identified),
-            "at_bound": list(self.at_bound),
-            "residual": self.residual,
-            "loss": {"kind": self.loss.kind, "delta": self.loss.delta, "quantile": self.loss.quantile},
-            "interval": self.interval,
-            "interval_method": self.interval_method,
-            "warnings": list(self.warnings),
-            "notes": list(self.notes),
-            "coordinates": [float(v) for v in self.coordinates],
-            "scales": {"columns": dict(self.scales.columns), "metric": self.scales.metric},
-            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
-            "cost": None if self.cost is None else asdict(self.cost),
-            "seconds": self.seconds,
+            "flagged_rows": _plain(self.flagged),
+            **self._plain("parameters", "derived", "not_identified", "at_bound", "residual", "loss", "interval"),
+            **self._plain("interval_method", "warnings", "notes", "coordinates", "scales", "ranges", "cost", "seconds"),
         }
         if keep_draws and self.draws is not None:
             chosen = np.linspace(0, len(self.draws) - 1, min(keep_draws, len(self.draws))).astype(np.int64)
-            out["noise"] = None if self.noise is None else [float(v) for v in self.noise]
-            out["draws"] = [[float(v) for v in row] for row in self.draws[chosen]]
+            out |= {**self._plain("noise"), "draws": _plain(self.draws[chosen])}
         return out
+
+    def _plain(self, *names: str) -> dict[str, Any]:
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> FitResult:
@@ -157,13 +141,11 @@ class FitResult:
             law, loss = law_named(data["law"], **data.get("law_options", {})), data["loss"]
             return FitResult(
                 **{name: read(data[name]) for name, read in _READERS.items()},
+                **{name: data[name] for name in ("residual", "interval_method", "interval")},
                 law=law,
                 loss=Loss(loss["kind"], loss["delta"], loss["quantile"]),
                 flagged=tuple(Flag(f["row"], f["reason"], f["used"]) for f in data["flagged_rows"]),
                 scales=Scales(data["scales"]["columns"], float(data["scales"]["metric"])),
-                residual=data["residual"],
-                interval_method=data["interval_method"],
-                interval=data["interval"],
                 cost=PowerCost(**data["cost"]) if data.get("cost") else None,
                 draws=_floats(data["draws"]) if "draws" in data else None,
                 noise=_floats(data["noise"]) if data.get("noise") else None,
@@ -172,6 +154,19 @@ class FitResult:
             raise DataError(f"fit file: key {missing} is missing") from None
         except (TypeError, ValueError, AttributeError) as problem:
             raise DataError(f"fit file: {problem}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, texts, lists and dictionaries in the place of arrays, tuples and dataclasses."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def _floats(values: Any) -> Array:
@@ -186,21 +181,52 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "status": Status, "parameters": _estimates, "derived": _estimates, "objective": float, "gradient_norm": float,
     "starts": int, "starts_agreeing": int, "rows": int, "seconds": float, "coordinates": _floats,
     "not_identified": tuple, "at_bound": tuple, "warnings": tuple, "notes": tuple,
-    "ranges": lambda data: {name: (float(ends[0]), float(ends[1])) for name, ends in data.items()},
+    "ranges": lambda data: {name: (float(low), float(high)) for name, (low, high) in data.items()},
 }  # fmt: skip
 
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
-    """Predictions (S, n) for coordinates (S, p) at columns in natural units; raises DataError for a bad column."""
+    """Predictions (S, n) for coordinates (S, p) at columns (n,) or (S, n), natural units; DataError for a bad one."""
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
-    n = max((len(column) for column in given.values()), default=1)
-    given = law.filled(given, n)
+    shape = np.broadcast_shapes((1,), *(column.shape for column in given.values()))
+    given = law.filled(given, shape[-1])
     for name in law.columns:
         if name not in given:
             raise DataError(f"law {law.name}: column {name!r} is missing; needed: {', '.join(law.columns)}")
-        given[name] = column = np.broadcast_to(given[name], (n,))
+        given[name] = column = np.broadcast_to(given[name], shape)
         bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
         if name not in law.metric_columns and bad.size:
-            raise DataError(f"row {bad[0]}, column {name!r}: {column[bad[0]]:g} is not a positive number")
+            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not a positive number")
     p = parameters_of(law, np.atleast_2d(coordinates))
-    return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, n))
+    return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, shape[-1]))
+
+
+def read_fit(path: str | Path, group: str | None = None, law: str | None = None) -> FitResult:
+    """The fit in a file, or that of one group of it; `law` is FILE.py:CLASS of a law of the user's own.
+
+    Raises DataError for a damaged file, UsageError for a group or law that is not there.
+    """
+    file = repr(str(path))
+    if not Path(path).is_file():
+        raise DataError(f"file {file} does not exist")
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise DataError(f"file {file} is not JSON: {problem}") from None
+    if not isinstance(document, dict):
+        raise DataError(f"file {file} is not a fit: its JSON is not an object")
+    groups = document.get("groups")
+    if groups is not None:
+        if group is None:
+            raise UsageError(f"{file} holds a fit a group: choose one with --group, of {', '.join(groups)}")
+        if group not in groups:
+            raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(groups)}")
+        document = groups[group]
+    elif group is not None:
+        raise UsageError(f"--group {group!r}: the file {file} holds one fit without groups")
+    name = document.get("law")
+    if law is not None and name != known_name(law):
+        raise UsageError(f"--law {law!r}: the file {file} holds a fit of law {name}")
+    if isinstance(name, str) and name not in LAWS:
+        raise UsageError(f"{file} holds a fit of law {name!r}, which is not tokenlaw's: add --law FILE.py:CLASS")
+    return FitResult.from_json(document)

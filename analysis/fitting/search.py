@@ -1,21 +1,19 @@
-"""Which of many minima: try starts briefly, polish the distinct leaders, problems of one law side by side."""
+"""Which of many minima: starts by variable projection, tried briefly; the leaders polished, problems side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array, Columns
-from .least_absolute import typical_residual
+from .law import Array, Columns, padded
 from .minimiser import Minimum, minimise
-from .polishing import polish, polish_leaders
-from .problem import Problem
-from .starts import MAX_ROWS
+from .polishing import polish, polish_leaders, typical_residual
+from .problem import Problem, coordinates_of, parameters_of
 
+MAX_ROWS = 4000  # more rows than these do not make a better start
 TRIAL = 50  # iterations of a start that is only tried
 FIRST = 6  # times as many leaders as go on to the end are kept after a third of the trial
 SAME = 0.01  # tried starts whose objectives are this close, relatively,
@@ -25,49 +23,111 @@ ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processo
 LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: the rest is padding
 
 
-class Starts(NamedTuple):
-    """Where to go on from: coordinates (S, p), how many of all starts each stands for (S,), and whose each is (S,).
+def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
+    """Minimise c'Gc/2 - m'c with c_k >= 0 where not signed, exactly, for a batch of small problems.
 
-    `owner` numbers the problems that are searched side by side.
+    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m of the m without a sign) and keeps the best feasible one.
     """
+    count, m = moment.shape
+    best = np.zeros((count, m))
+    best_value = np.zeros(count)
+    scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
+    correlation = gram / (scale[:, :, None] * scale[:, None, :])
+    scaled = moment / scale
+    bounded = [k for k in range(m) if not signed[k]]
+    for mask in range(0 if any(signed) else 1, 2 ** len(bounded)):
+        off = {k for i, k in enumerate(bounded) if not mask >> i & 1}
+        active = [k for k in range(m) if k not in off]
+        matrix = correlation[:, active][:, :, active] + 1e-12 * np.eye(len(active))
+        right = scaled[:, active]
+        solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+        feasible = np.all([signed[k] | (solution[:, i] >= 0) for i, k in enumerate(active)], axis=0)
+        value = -0.5 * np.einsum("sk,sk->s", solution, right)
+        better = feasible & (value < best_value)
+        best_value = np.where(better, value, best_value)
+        best[better] = 0.0
+        best[np.ix_(better, active)] = solution[better]
+    return best / scale
 
-    coordinates: Array
-    stands_for: NDArray[np.int64]
-    owner: NDArray[np.int64]
+
+def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: int) -> Array:
+    """The best `count` starts, (count, p) coordinates, best first.
+
+    metric (n,), scaled. The residual "raw" weights rows equally, "log" relatively.
+    """
+    if len(metric) > MAX_ROWS:
+        chosen = np.linspace(0, len(metric) - 1, MAX_ROWS).astype(np.int64)
+        problem, metric = problem.rows(chosen), metric[chosen]
+    law, columns, weights, residual = problem.law, problem.columns, problem.weights, problem.residual
+    n = len(metric)
+    grid = law.starting_grid(fixed)
+    size = next(iter(grid.values())).shape[0] if grid else 1
+    starts, values = [], []
+    chunk = max(1, 2_000_000 // n)
+    linear = [q for q in law.parameters if q.linear]
+    with np.errstate(all="ignore"):
+        for begin in range(0, size, chunk):
+            p = law.start_values({k: axis[begin : begin + chunk, None] for k, axis in grid.items()}, columns, metric)
+            rows = next(iter(p.values())).shape[0] if p else 1
+            held = {name: np.full((rows, 1), value) for name, value in fixed.items()}
+            p = {**p, **held}
+            system = law.linear_system(p, columns, metric) if linear else None
+            if system is not None:
+                basis, target, precision = system
+                if residual == "raw":
+                    precision = np.where(metric != 0, precision * metric**2, 1.0)
+                precision = np.broadcast_to(precision * weights, (rows, n))
+                target = np.broadcast_to(target, (rows, n))
+                stack = np.stack([np.broadcast_to(column, (rows, n)) for column in basis], axis=1)
+                weighted = stack * precision[:, None, :]
+                gram = np.matmul(weighted, stack.transpose(0, 2, 1))
+                moment = np.matmul(weighted, target[:, :, None])[:, :, 0]
+                bad = ~(np.isfinite(gram).all(axis=(1, 2)) & np.isfinite(moment).all(axis=1))
+                gram[bad], moment[bad] = np.eye(len(linear)), 0.0
+                signed = [q.lower < 0 or q.name in law.free_coefficients for q in linear]
+                solved = nonnegative_least_squares(gram, moment, signed)
+                p = law.complete(p, {q.name: solved[:, k : k + 1] for k, q in enumerate(linear)})
+            p = {**p, **held}
+            theta = coordinates_of(law, {name: np.broadcast_to(value, (rows, 1)) for name, value in p.items()})
+            # a term that the projection switched off starts small, not absent: at a bound its slopes are dead
+            theta = np.where(np.isfinite(theta), theta, 0.0)
+            soft_lower = np.where([q.log and q.linear for q in law.parameters], problem.lower + 8.0, problem.lower)
+            theta = np.clip(theta, soft_lower, problem.upper)
+            value = law.predict(parameters_of(law, theta), columns)
+            miss = np.log(np.maximum(value, 1e-300) / metric) if residual == "log" else value - metric
+            starts.append(theta)
+            values.append(np.sum(np.abs(miss) * weights, axis=1))
+    theta, value = np.concatenate(starts), np.concatenate(values)
+    order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
+    labels = law.basins(grid)
+    if labels:  # the best of each cell of equal labels first, then the others
+        _, first = np.unique(np.stack(labels, axis=1)[order], axis=0, return_index=True)
+        leads = np.isin(np.arange(len(order)), first)
+        order = np.concatenate([order[leads], order[~leads]])
+    return theta[order[:count]]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """Where starts ended, how many of all starts each stands for (S,), and whose each is (S,)."""
-
-    minimum: Minimum
-    stands_for: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-    def select(self, chosen: NDArray[np.int64]) -> Ended:
-        """Some of the starts."""
-        return Ended(self.minimum.select(chosen), self.stands_for[chosen], self.owner[chosen])
-
-
-def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Ended]:
+def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
     """Minimise every problem from its starts (S_k, p), best starts first; at most `leaders` of them to the end.
 
     Problems of one law are searched side by side, which changes their results by rounding alone. A law with
     `screening` has many minima, joined by curved valleys: all its starts make TRIAL steps that follow the valleys'
     bends, and the best that differ go on. Of many rows a part chooses the basin.
     """
-    begun = [(start, np.ones(len(start), dtype=np.int64)) for start in starts]
-    ended: dict[int, Ended] = {}
+    begun = list(starts)
+    ended: dict[int, Minimum] = {}
     crowded = [k for k, problem in enumerate(problems) if len(starts[k]) > (1 if _many_rows(problem) else leaders)]
     for stage, which in ((_tried, crowded), (_polished, range(len(problems)))):
-        counts = [len(coordinates) for coordinates, _ in begun]  # 0 where the law is a number nowhere
+        counts = [len(start) for start in begun]  # 0 where the law is a number nowhere
         for batch in batches(problems, counts, [k for k in which if counts[k]]):
-            coordinates, stands_for = (np.concatenate(side) for side in zip(*(begun[k] for k in batch), strict=True))
-            beside = Starts(coordinates, stands_for, np.repeat(np.arange(len(batch)), [counts[k] for k in batch]))
-            together = stage(stacked([problems[k] for k in batch]), beside, leaders, max_iterations)
+            owner = np.repeat(np.arange(len(batch)), [counts[k] for k in batch])
+            start = np.concatenate([begun[k] for k in batch])
+            together, owner = stage(stacked([problems[k] for k in batch]), start, owner, leaders, max_iterations)
             for number, k in enumerate(batch):
-                ended[k] = together.select(np.flatnonzero(together.owner == number))
-                begun[k] = ended[k].minimum.coordinates, ended[k].stands_for
+                minimum = together.select(np.flatnonzero(owner == number))
+                if stage is _polished and k in ended:
+                    minimum = replace(minimum, stands_for=ended[k].stands_for)
+                ended[k], begun[k] = minimum, minimum.coordinates
     return [ended[k] for k in range(len(problems))]
 
 
@@ -75,46 +135,50 @@ def _many_rows(problem: Problem) -> bool:
     return problem.target.shape[-1] > MANY_ROWS
 
 
-def _tried(problem: Problem, starts: Starts, leaders: int, max_iterations: int) -> Ended:
-    """The starts that are worth polishing; `problem` has the rows of each owner, or one problem's alone."""
+def _tried(
+    problem: Problem, start: Array, owner: NDArray[np.int64], leaders: int, max_iterations: int
+) -> tuple[Minimum, NDArray[np.int64]]:
+    """Of the starts those that are worth polishing, and their owners: the problems, by number in the batch."""
     if _many_rows(problem):
         # choose the basin on a part of the rows, then polish its winners on all
         sample = problem.rows(np.linspace(0, problem.target.shape[-1] - 1, MAX_ROWS).astype(np.int64))
-        [rough] = search([sample], [starts.coordinates], leaders, max_iterations)
-        return rough.select(np.argsort(rough.minimum.objective)[:2])
+        [rough] = search([sample], [start], leaders, max_iterations)
+        best = np.argsort(rough.objective)[:2]
+        return rough.select(best), owner[best]
     if problem.loss.kind == "lad":
-        problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, starts.coordinates)))
+        problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
     brief = TRIAL // 3
-    minimum = minimise(problem.select(starts.owner), starts.coordinates, max_iterations=brief, bend=True)
-    tried = _distinct(Ended(minimum, starts.stands_for, starts.owner), FIRST * leaders)
-    crowded = np.flatnonzero(np.bincount(tried.owner)[tried.owner] > leaders)
+    minimum = minimise(problem.select(owner), start, max_iterations=brief, bend=True)
+    tried, owner = _distinct(minimum, owner, FIRST * leaders)
+    crowded = np.flatnonzero(np.bincount(owner)[owner] > leaders)
     if crowded.size:
-        start = tried.minimum.coordinates[crowded]
-        again = minimise(problem.select(tried.owner[crowded]), start, max_iterations=TRIAL - brief, bend=True)
-        tried = _distinct(replace(tried, minimum=tried.minimum.replaced(crowded, again)), leaders)
-    return tried
+        again = minimise(
+            problem.select(owner[crowded]), tried.coordinates[crowded], max_iterations=TRIAL - brief, bend=True
+        )
+        tried, owner = _distinct(tried.replaced(crowded, again), owner, leaders)
+    return tried, owner
 
 
-def _polished(problem: Problem, starts: Starts, _leaders: int, max_iterations: int) -> Ended:
+def _polished(
+    problem: Problem, start: Array, owner: NDArray[np.int64], _leaders: int, max_iterations: int
+) -> tuple[Minimum, NDArray[np.int64]]:
     """The starts to the end."""
     if problem.law.screening and not _many_rows(problem):
-        minimum = polish_leaders(problem, starts.coordinates, starts.owner, max_iterations)
-    else:
-        minimum = polish(problem.select(starts.owner), starts.coordinates, max_iterations)
-    return Ended(minimum, starts.stands_for, starts.owner)
+        return polish_leaders(problem, start, owner, max_iterations), owner
+    return polish(problem.select(owner), start, max_iterations), owner
 
 
-def _distinct(tried: Ended, most: int) -> Ended:
+def _distinct(tried: Minimum, owner: NDArray[np.int64], most: int) -> tuple[Minimum, NDArray[np.int64]]:
     """Of each problem the best starts that are on the way to different minima, at most `most`, best first.
 
     Each stands for those that it is the first to be close to.
     """
     chosen: list[int] = []
     count: list[int] = []
-    for number in np.unique(tried.owner):
-        ranked = np.flatnonzero((tried.owner == number) & np.isfinite(tried.minimum.objective))
-        ranked = ranked[np.argsort(tried.minimum.objective[ranked], kind="stable")]
-        objective, theta = tried.minimum.objective[ranked], tried.minimum.coordinates[ranked]
+    for number in np.unique(owner):
+        ranked = np.flatnonzero((owner == number) & np.isfinite(tried.objective))
+        ranked = ranked[np.argsort(tried.objective[ranked], kind="stable")]
+        objective, theta = tried.objective[ranked], tried.coordinates[ranked]
         left = np.ones(len(ranked), dtype=bool)
         for _ in range(most):
             if not left.any():
@@ -126,8 +190,8 @@ def _distinct(tried: Ended, most: int) -> Ended:
             chosen.append(int(ranked[leader]))
             count.append(int(tried.stands_for[ranked[close]].sum()))
             left &= ~close
-    distinct = tried.select(np.array(chosen, dtype=np.int64))
-    return replace(distinct, stands_for=np.array(count, dtype=np.int64))
+    index = np.array(chosen, dtype=np.int64)
+    return replace(tried.select(index), stands_for=np.array(count, dtype=np.int64)), owner[index]
 
 
 def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
@@ -159,10 +223,9 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     if len(problems) == 1:
         return first
     rows = max(problem.target.shape[-1] for problem in problems)
-    missing = [(0, rows - problem.target.shape[-1]) for problem in problems]
     return replace(
         first,
         columns=Columns.stacked([problem.columns for problem in problems], rows),
-        target=np.stack([np.pad(q.target, pad, mode="edge") for q, pad in zip(problems, missing, strict=True)]),
-        weights=np.stack([np.pad(q.weights, pad) for q, pad in zip(problems, missing, strict=True)]),
+        target=padded([problem.target for problem in problems], rows),
+        weights=padded([problem.weights for problem in problems], rows, mode="constant"),
     )

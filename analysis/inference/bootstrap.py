@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.fitting.law import Array, Law
+from analysis.fitting.minimiser import Minimum
 from analysis.fitting.polishing import refit
 from analysis.fitting.problem import BLOCK, Problem, bounds_of, residuals
 from analysis.fitting.result import FitResult, ParameterEstimate, predict_with
@@ -49,8 +50,8 @@ class Bootstrap:
 
     def estimate(self, values: Array, at: float | None, interval: float = 0.95) -> ParameterEstimate:
         """Standard deviation and percentile interval of a quantity's replicates (R,), around its estimate `at`."""
-        low, high = percentiles(values, interval)
-        return ParameterEstimate(at, float(np.std(values[np.isfinite(values)])), low, high)
+        finite = values[np.isfinite(values)]
+        return ParameterEstimate(at, float(np.std(finite)), *percentiles(finite, interval).tolist())
 
     def derive(self, quantity: Callable[[Mapping[str, Array]], Array], interval: float = 0.95) -> ParameterEstimate:
         """Estimate and interval of any function of the natural parameters, given as arrays by name."""
@@ -62,23 +63,12 @@ class Bootstrap:
         return predict_with(self.result.law, self.result.scales, self.coordinates, columns)
 
 
-def percentiles(values: Array, interval: float) -> tuple[float, float]:
-    """The central `interval` of finite values."""
+def percentiles(values: Array, interval: float, axis: int | None = None) -> Array:
+    """Both ends (2, ...) of the central `interval` of values; raises UsageError where that is no share."""
     if not 0 < interval < 1:
         raise UsageError(f"interval={interval!r} is not between 0 and 1")
     tail = 50 * (1 - interval)
-    low, high = np.percentile(values[np.isfinite(values)], [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def resampled_weights(weights: Array, unit: NDArray[np.int64] | None, count: int, rng: np.random.Generator) -> Array:
-    """Weights (count, n) of rows drawn with replacement, or of whole clusters, `unit` (n,) saying whose each row is."""
-    if unit is not None:
-        return _times_drawn(int(unit.max()) + 1, count, rng)[:, unit] * weights
-    used = np.flatnonzero(weights > 0)
-    out = np.zeros((count, len(weights)))
-    out[:, used] = _times_drawn(len(used), count, rng) * weights[used]
-    return out
+    return np.percentile(values, [tail, 100 - tail], axis=axis)
 
 
 def _times_drawn(units: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -104,17 +94,6 @@ def random_signs(unit: NDArray[np.int64], count: int, rng: np.random.Generator) 
     return rng.choice([-1.0, 1.0], size=(count, int(unit.max()) + 1))[:, unit]
 
 
-def default_kind(result: FitResult) -> str:
-    """Clusters where they are named; rows with KERNEL_ROWS of them a parameter, else wild.
-
-    Resampling few rows under a nearly absolute loss gives intervals that are too wide (97.5 % for nominal 95 % at 60
-    rows and 5 parameters, where the wild bootstrap has 95 %: docs/validation.md).
-    """
-    if points_of(result).clusters is not None:
-        return "clusters"
-    return "rows" if result.rows >= KERNEL_ROWS * int(problem_of(result).free.sum()) else "wild"
-
-
 def bootstrap(
     result: FitResult,
     *,
@@ -127,7 +106,9 @@ def bootstrap(
 
     kind: "rows" draws rows with replacement, "clusters" whole clusters (default where the points name them), "wild"
     flips the sign of each residual (of a whole cluster's) at random after giving it its leverage back. Default without
-    clusters: see `default_kind`.
+    clusters: rows with 30 of them a parameter, else wild, because resampling few rows under a nearly absolute
+    loss gives intervals that are too wide (97.5 % for nominal 95 % at 60 rows and 5 parameters, where the wild
+    bootstrap has 95 %: docs/validation.md).
     resamples: (R, n) row indices drawn elsewhere, instead. Every replicate starts at the fit.
 
     Raises UsageError for an unknown kind, too few replicates, or clusters that are not named; FitError where fewer
@@ -136,7 +117,9 @@ def bootstrap(
     began = time.perf_counter()
     problem, points = problem_of(result), points_of(result)
     n, weights, unit = len(points), points.weights, points.units
-    kind = kind or default_kind(result)
+    if kind is None:
+        many = n >= KERNEL_ROWS * int(problem.free.sum())
+        kind = "clusters" if points.clusters is not None else "rows" if many else "wild"
     if kind not in KINDS:
         raise UsageError(f"bootstrap kind={kind!r} is not one of {', '.join(KINDS)}")
     if kind == "clusters" and points.clusters is None:
@@ -153,10 +136,11 @@ def bootstrap(
         problem = replace(problem, loss=problem.loss.smoothed(float(max(np.median(r) * 1e-2, 1e-10))))
     rng = np.random.default_rng(seed)
     chunk = int(np.clip(BLOCK // 8 // n, 8, 400))  # a block and its Jacobian stay within a few megabytes
+    # the number of the unit that each row belongs to, of those that are drawn: rows without weight are not
+    drawn = unit if kind == "clusters" else np.maximum(np.cumsum(weights > 0) - 1, 0)
     if kind == "wild":
         fitted, spread, noise = _wild_parts(problem, result.coordinates)
-    coordinates = np.empty((replicates, len(result.coordinates)))
-    converged = np.zeros(replicates, dtype=bool)
+    refits: list[Minimum] = []
     for begin in range(0, replicates, chunk):
         size = min(chunk, replicates - begin)
         if resamples is not None:
@@ -167,12 +151,11 @@ def bootstrap(
                 moved = moved + noise * rng.standard_normal((size, n))
             sample = replace(problem, target=fitted + moved)
         else:
-            drawn = resampled_weights(weights, unit if kind == "clusters" else None, size, rng)
-            sample = replace(problem, weights=drawn)
+            sample = replace(problem, weights=_times_drawn(int(drawn.max()) + 1, size, rng)[:, drawn] * weights)
         start = np.repeat(result.coordinates[None, :], size, axis=0)
-        refitted = refit(sample.without_idle_rows(), [start], TOLERANCE)
-        coordinates[begin : begin + size] = refitted.coordinates
-        converged[begin : begin + size] = refitted.converged | (refitted.gradient_norm <= 1e-4)
+        refits.append(refit(sample.without_idle_rows(), [start], TOLERANCE))
+    coordinates = np.concatenate([minimum.coordinates for minimum in refits])
+    converged = np.concatenate([minimum.converged | (minimum.gradient_norm <= 1e-4) for minimum in refits])
     share = float(converged.mean())
     if share < 0.5:
         raise FitError(
@@ -323,15 +306,15 @@ def observation_interval(result: FitResult, curves: Array, interval: float = 0.9
     """
     if result.noise is None:
         raise UsageError("this fit carries no noise: fit the data again, with a bootstrap")
-    tail = 50 * (1 - interval)
     ends = np.empty((2, curves.shape[1]))
     for i, curve in enumerate(curves.T):
-        if result.residual == "log":
-            seen = np.multiply.outer(curve, np.exp(result.noise))
-        else:
-            seen = np.add.outer(curve, result.noise * result.scales.metric)
-        ends[:, i] = np.percentile(seen, [tail, 100 - tail])
+        ends[:, i] = percentiles(_observed(result, curve[:, None], result.noise), interval)
     return ends[0], ends[1]
+
+
+def _observed(result: FitResult, curves: Array, noise: Array) -> Array:
+    """New observations around predicted curves."""
+    return curves * np.exp(noise) if result.residual == "log" else curves + noise * result.scales.metric
 
 
 @dataclass(frozen=True)
@@ -350,13 +333,9 @@ def predict(drawn: Bootstrap, columns: Mapping[str, ArrayLike], interval: float 
 
     The observation's interval adds residuals of the fit, drawn at random and scaled by n/(n-p), to the curve's.
     """
-    tail = 50 * (1 - interval)
     curves = drawn.predict(columns)
     noise, w = noise_of(drawn.result)
-    rng = np.random.default_rng(seed)
-    extra = rng.choice(noise, size=curves.shape, p=w / w.sum())
-    logarithmic = drawn.result.residual == "log"
-    seen = curves * np.exp(extra) if logarithmic else curves + extra * drawn.result.scales.metric
-    low, high = np.percentile(curves, [tail, 100 - tail], axis=0)
-    seen_low, seen_high = np.percentile(seen, [tail, 100 - tail], axis=0)
-    return Prediction(drawn.result.predict(columns), low, high, seen_low, seen_high)
+    extra = np.random.default_rng(seed).choice(noise, size=curves.shape, p=w / w.sum())
+    seen = _observed(drawn.result, curves, extra)
+    ends = *percentiles(curves, interval, axis=0), *percentiles(seen, interval, axis=0)
+    return Prediction(drawn.result.predict(columns), *ends)

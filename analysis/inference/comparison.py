@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import as_points, fit, fit_groups, make_problem
+from analysis.fitting.fit import as_points, fit, fit_groups
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Columns, Law, Parameter, Values
-from analysis.fitting.losses import Loss
 from analysis.fitting.minimiser import minimise
 from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
-from analysis.fitting.problem import Problem, coordinates_of, residuals
+from analysis.fitting.problem import Loss, Problem, Scales, coordinates_of, make_problem, parameters_of, residuals
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
-from analysis.fitting.scales import Scales
 from results.errors import DataError, FitError, UsageError
 
 from .bootstrap import left_out, random_signs
@@ -47,10 +45,20 @@ class Likelihood:
     scale: float
 
 
-def log_likelihood(r: Array, weights: Array, noise: str) -> tuple[float, float]:
-    """(log-likelihood, scale) of residuals (n,) at the scale that maximises it; noise "laplace" or "gaussian"."""
+def _aicc(of: Likelihood) -> float:
+    return np.inf if of.aicc is None else of.aicc
+
+
+def _loss_of(noise: str) -> str:
+    """The loss whose minimum is the maximum of the likelihood; raises UsageError for an unknown noise model."""
     if noise not in NOISES:
         raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
+    return NOISES[noise]
+
+
+def log_likelihood(r: Array, weights: Array, noise: str) -> tuple[float, float]:
+    """(log-likelihood, scale) of residuals (n,) at the scale that maximises it; noise "laplace" or "gaussian"."""
+    _loss_of(noise)
     n = float(weights.sum())
     if noise == "laplace":
         scale = max(float(np.sum(weights * np.abs(r)) / n), 1e-300)
@@ -87,14 +95,12 @@ def compare_laws(
     fixed: parameters held at a value in every law that has them.
     Laws whose AICc is undefined come last: prefer the held-out error (`validation`) where that happens, and anyway.
     """
-    if noise not in NOISES:
-        raise UsageError(f"noise={noise!r} is not one of {', '.join(NOISES)}")
-    out = []
+    loss, out = _loss_of(noise), []
     for law in map(law_named, laws):
         held = {name: value for name, value in (fixed or {}).items() if name in law.names}
-        result = fit(law, as_points(law, data, residual), residual=residual, loss=Loss(NOISES[noise]), fixed=held)
+        result = fit(law, data, residual=residual, loss=loss, fixed=held)
         out.append((result, likelihood(result, noise)))
-    return sorted(out, key=lambda pair: np.inf if pair[1].aicc is None else pair[1].aicc)
+    return sorted(out, key=lambda pair: _aicc(pair[1]))
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def rank_laws(request: FitRequest, noise: str = "laplace") -> tuple[list[Ranked]
                 options: dict[str, Any] = {"residual": request.residual, "loss": NOISES[noise], "fixed": fixed}
                 error = holdout(law, points, largest, **options).rmsle
         ranked.append(Ranked(name, result, likelihood, error))
-    return sorted(ranked, key=lambda row: np.inf if row.likelihood.aicc is None else row.likelihood.aicc), missing
+    return sorted(ranked, key=lambda row: _aicc(row.likelihood)), missing
 
 
 class GroupedLaw(Law):
@@ -161,13 +167,13 @@ class GroupedLaw(Law):
 
     def _expanded(self, p: Values, x: Columns) -> tuple[dict[str, Array], NDArray[np.int64]]:
         index = x.value("group").astype(np.int64) - 1
-        expanded = {}
-        for name in self.base.names:
+
+        def of_rows(name: str) -> Array:
             if name in self.shared:
-                expanded[name] = p[name]
-            else:
-                expanded[name] = np.concatenate([p[f"{name}[{group}]"] for group in self.groups], axis=1)[:, index]
-        return expanded, index
+                return p[name]
+            return np.concatenate([p[f"{name}[{group}]"] for group in self.groups], axis=1)[:, index]
+
+        return {name: of_rows(name) for name in self.base.names}, index
 
     def predict(self, p: Values, x: Columns) -> Array:
         return self.base.predict(self._expanded(p, x)[0], x)
@@ -270,11 +276,7 @@ def compare_groups(
         warnings.append("rows count as independent: name the runs' column as clusters if several rows share a run")
     if units < 6 * len(names):
         warnings.append(f"{units} units in {len(names)} groups: the test has little power and rough p-values")
-    tied_values = {
-        q.name: float(np.exp(theta_tied[k]) if q.log else theta_tied[k])
-        for k, q in enumerate(grouped.parameters)
-        if q.name in common
-    }
+    tied_values = {k: float(v[0, 0]) for k, v in parameters_of(grouped, theta_tied[None, :]).items() if k in common}
     return GroupTest(
         common,
         statistic,

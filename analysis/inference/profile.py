@@ -7,15 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
+from analysis.fitting.minimiser import system_of
 from analysis.fitting.polishing import refit
-from analysis.fitting.problem import Problem, coordinates_of, evaluate
+from analysis.fitting.problem import Problem, Scales, coordinates_of, evaluate, make_problem
 from analysis.fitting.result import FitResult, ParameterEstimate
-from analysis.fitting.scales import Scales
-from analysis.fitting.steps import system_of
 
-from .sandwich import curvature, moving_of, points_of, problem_of, sandwich, spread_of
+from .sandwich import curvature, points_of, problem_of, sandwich, spread_of
 
 FARTHEST = 25.0  # in logarithms, or in units of the estimate: an interval that reaches this far is open
 ROUNDS = 24
@@ -77,16 +75,14 @@ def natural_problem(result: FitResult) -> tuple[Problem, Array]:
 def _natural_variances(result: FitResult, start: Array) -> tuple[Array, Array]:
     """Variances (p,) of the natural coordinates: the sandwich's, and the inverse curvature's alone."""
     problem, law, theta = problem_of(result), result.law, result.coordinates
-    bread = np.linalg.pinv(curvature(problem, theta))
-    moving = moving_of(problem, theta)
+    moving = np.flatnonzero(problem.inside(theta))
     whole = np.zeros((len(theta), len(theta)))
-    whole[np.ix_(moving, moving)] = bread
+    whole[np.ix_(moving, moving)] = np.linalg.pinv(curvature(problem, theta))
     step = 1e-5
     natural = result.scales.natural_at(law, theta + step * np.eye(len(theta)))
     moved = coordinates_of(law, {name: values[:, None] for name, values in natural.items()})
     change = ((moved - start) / step).T
-    covariance = sandwich(result, bread)
-    return np.diag(change @ covariance @ change.T), np.diag(change @ whole @ change.T)
+    return np.diag(change @ sandwich(result) @ change.T), np.diag(change @ whole @ change.T)
 
 
 def _tangent(problem: Problem, coordinates: Array, index: NDArray[np.int64]) -> Array:
@@ -97,8 +93,7 @@ def _tangent(problem: Problem, coordinates: Array, index: NDArray[np.int64]) -> 
     each = np.arange(len(index))
     at = evaluate(problem, coordinates)
     flat = replace(at, newton=at.reweighted)
-    held = ~problem.free | (coordinates <= problem.lower) | (coordinates >= problem.upper)
-    system = system_of(flat, np.full(len(index), 1e-9), held)
+    system = system_of(flat, np.full(len(index), 1e-9), ~problem.inside(coordinates))
     tangent = system.solve(at.reweighted[each, :, index])
     tangent[each, index] = 1.0
     return tangent

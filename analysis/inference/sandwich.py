@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.fit import make_problem
 from analysis.fitting.law import Array
 from analysis.fitting.points import Points
-from analysis.fitting.problem import Problem, residuals
+from analysis.fitting.problem import Problem, make_problem, residuals
 from analysis.fitting.result import FitResult
 from results.errors import UsageError
 
@@ -31,15 +30,10 @@ def problem_of(result: FitResult) -> Problem:
     return problem if result.free is None else replace(problem, free=result.free)
 
 
-def moving_of(problem: Problem, theta: Array) -> NDArray[np.int64]:
-    """The coordinates that are neither fixed nor at a bound."""
-    return np.flatnonzero(problem.free & (theta > problem.lower) & (theta < problem.upper))
-
-
 def moving_slopes(problem: Problem, theta: Array) -> tuple[Array, Array, NDArray[np.int64]]:
     """Residuals (n,), their slopes (m, n) in the m coordinates that move, and which these are (m,)."""
     r, jacobian = residuals(problem, theta[None, :])
-    moving = moving_of(problem, theta)
+    moving = np.flatnonzero(problem.inside(theta))
     return r[0], jacobian[0][moving], moving
 
 
@@ -92,15 +86,11 @@ def curvature(problem: Problem, theta: Array) -> Array:
     return (slopes * near) @ slopes.T * (count / max(count - len(moving), 1.0))
 
 
-def sandwich(result: FitResult, bread: Array | None = None) -> Array:
-    """Asymptotic covariance (p, p) of the coordinates, robust to unequal variances and to clusters; zero where held.
-
-    bread: the inverse of `curvature`, where the caller has it.
-    """
+def sandwich(result: FitResult) -> Array:
+    """Asymptotic covariance (p, p) of the coordinates, robust to unequal variances and to clusters; zero where held."""
     problem, theta, unit = problem_of(result), result.coordinates, points_of(result).units
     r, slopes, moving = moving_slopes(problem, theta)
-    if bread is None:
-        bread = np.linalg.pinv(curvature(problem, theta))
+    bread = np.linalg.pinv(curvature(problem, theta))
     score = np.zeros((len(moving), int(unit.max()) + 1))
     for k, row in enumerate(slopes * (problem.weights * problem.loss.terms(r)[1])):
         score[k] = np.bincount(unit, weights=row)

@@ -200,7 +200,7 @@ def validate(
     """
     if sum(v is not None for v in (above, column, request.group)) > 1:
         raise UsageError("validate takes one of --holdout-above, --holdout-column and --group")
-    parts = []
+    judged = []
     for name, law, fixed in request.laws:
         points = request.points(law)
         options: dict[str, Any] = {
@@ -216,5 +216,5 @@ def validate(
             held = leave_one_group_out(law, points, **options)
         else:
             held = expanding_window(law, points, windows=windows, **options)
-        parts += [replace(part, law=name) for part in held]
-    return parts
+        judged += [replace(hidden, law=name) for hidden in held]
+    return judged

@@ -13,15 +13,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from analysis.tokenizers.compression import Compression
-from analysis.tokenizers.compute_law import ComputeLaw, LawCrossover, compute_law, law_crossover
-from analysis.tokenizers.contrasts import Contrast, contrast, regulariser_contrasts, tokenizer_effects
+from analysis.tokenizers.compute_law import Compression, ComputeLaw, FloorKind, LawCrossover, compute_law, law_crossover
+from analysis.tokenizers.contrasts import (
+    Contrast,
+    Multiplier,
+    contrast,
+    multiplier,
+    regulariser_contrasts,
+    tokenizer_effects,
+)
 from analysis.tokenizers.crossover import Crossover, crossover
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
-from analysis.tokenizers.multiplier import Multiplier, multiplier
 from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets, expected_crossover
-from analysis.tokenizers.rows import Record, records
+from analysis.tokenizers.rows import Record
 from results.errors import FitError
 
 from .sentences import (
@@ -68,7 +73,9 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     if points.empty:
         return Answer(without_gfid(frames), tuple(own_metrics), (), (), (), (), (), ())
     notes: list[str] = []
-    laws = _laws(frames)
+    present = set(points["family"])
+    floors: tuple[FloorKind, ...] = ("free", "rfid_floor") if frames.floor_is_comparable else ("free",)
+    laws = [compute_law(points, f, floor) for floor in floors for f in frames.families["family"] if f in present]
     compressions = _compressions(frames, laws, notes)
     contrasts = [contrast(frames, a, b) for a, b in regulariser_contrasts(frames) if designs(points, a, b)]
     multipliers = [multiplier(points, c.base, c.treatment, noise=frames.noise) for c in contrasts]
@@ -96,48 +103,37 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     )
 
 
-def _laws(frames: StudyFrames) -> list[ComputeLaw]:
-    """Compute laws of every family that has gFID, with a free floor and, where comparable, with rfid_floor."""
-    points = frames.ranked
-    families = [f for f in frames.families["family"] if f in set(points["family"])]
-    laws = [compute_law(points, family, "free") for family in families]
-    if frames.floor_is_comparable:
-        laws += [compute_law(points, family, "rfid_floor") for family in families]
-    return laws
-
-
 def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str]) -> list[Compression]:
     """Every two plain tokenizers of different rate, the comparison resting on most seeds and sizes first.
 
     Where every paired seed has all sizes, the fronts are compared seed by seed. Otherwise the hierarchical model joins
     the sizes with several seeds and those with one, and the balanced comparisons follow it.
     """
-    table = frames.families[frames.families["regulariser"].isna()]
-    points = frames.ranked
-    rows = records(table.loc[table["family"].isin(set(points["family"])), ["family", "bits_per_image"]])
+    points, table = frames.ranked, frames.families
+    plain = table[table["regulariser"].isna() & table["family"].isin(set(points["family"]))]
+    bits = dict(zip(plain["family"], plain["bits_per_image"], strict=True))
     compressions = []
-    for a, b in combinations(rows, 2):
-        if a["bits_per_image"] == b["bits_per_image"]:
+    for first, second in combinations(bits, 2):
+        if bits[first] == bits[second]:
             continue
-        first, second = str(a["family"]), str(b["family"])
         effects = tokenizer_effects(frames.tokenizers, second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
-        joined = expected_crossover(points, first, second) if len(balanced) > 1 else None
-        crossings = [] if joined is None else [joined]
+        crossings = [expected_crossover(points, first, second)] if len(balanced) > 1 else []
         for design in balanced:
             try:
                 crossings.append(crossover(points, first, second, design=design, noise=frames.noise))
             except FitError as error:
                 notes.append(str(error))
-        compressions += [Compression(first, second, rfid, c, tuple(_law_crossings(laws, c))) for c in crossings]
+        compressions += [
+            Compression(first, second, rfid, c, tuple(_law_crossings(laws, c))) for c in crossings if c is not None
+        ]
     return sorted(compressions, key=lambda c: (-len(c.crossover.seeds), -len(c.crossover.design.sizes)))
 
 
 def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> Iterator[LawCrossover]:
-    by_name = {(law.family, law.floor): law for law in laws}
-    for floor in ("free", "rfid_floor"):
-        first, second = by_name.get((cross.first, floor)), by_name.get((cross.second, floor))
-        crossing = law_crossover(first, second, cross.low, cross.high) if first and second else None
+    firsts, seconds = ([law for law in laws if law.family == family] for family in (cross.first, cross.second))
+    for first, second in zip(firsts, seconds, strict=True):
+        crossing = law_crossover(first, second, cross.low, cross.high)
         if crossing is not None:
             yield crossing

@@ -40,14 +40,12 @@ class Table:
             return None
         rows = [tuple(show(f) if callable(show) else text_of(f[show]) for show in columns.values()) for f in facts]
         estimates = {key for f in facts for key, value in f.items() if isinstance(value, SeedEstimate)}
-        data = []
+        data: list[dict[str, Any]] = []
         for f in facts:
-            numbers = {key: value for key, value in f.items() if not key.startswith("_")}
-            data.append({
-                name: number
-                for key, value in numbers.items()
-                for name, number in (flat(key, value) if key in estimates else {key: value}).items()
-            })  # fmt: skip
+            data.append({})
+            for key, value in f.items():
+                if not key.startswith("_"):
+                    data[-1] |= _flat(key, value) if key in estimates else {key: value}
         return Table(name, title, tuple(columns), tuple(rows), pd.DataFrame(data), note)
 
     def to_csv(self) -> str:
@@ -56,25 +54,21 @@ class Table:
 
     def to_latex(self) -> str:
         """A booktabs table environment, text escaped."""
-        head = " & ".join(_latex(c) for c in self.columns)
-        body = "".join(" & ".join(_latex(cell) for cell in row) + " \\\\\n" for row in self.rows)
+        head = " & ".join(column.translate(_LATEX) for column in self.columns)
+        body = "".join(" & ".join(text.translate(_LATEX) for text in row) + " \\\\\n" for row in self.rows)
         return (
             "\\begin{table}\n\\centering\n"
-            f"\\caption{{{_latex(self.title)}}}\n\\label{{tab:{self.name}}}\n"
+            f"\\caption{{{self.title.translate(_LATEX)}}}\n\\label{{tab:{self.name}}}\n"
             f"\\begin{{tabular}}{{{'l' * len(self.columns)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}"
             "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
         )
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "×": r"$\times$", "–": "--", "<": "$<$",
     ">": "$>$",
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+})  # fmt: skip
 
 
 def text_of(value: Any) -> str:
@@ -104,13 +98,11 @@ def cell(estimate: SeedEstimate) -> str:
     return write(estimate.value) + wording.span(estimate)
 
 
-def flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
+def _flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
     """value, low, high and seeds of an estimate as flat columns."""
-    low, high, seeds = (None, None, ()) if estimate is None else (estimate.low, estimate.high, estimate.seeds)
-    return {
-        name: None if estimate is None else estimate.value,
-        f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": len(seeds),
-    }  # fmt: skip
+    value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    seeds = 0 if estimate is None else len(estimate.seeds)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
 
 
 def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate | None:

@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -23,9 +24,6 @@ from . import wording
 from .answer import Answer
 from .answer import answer as answer_of
 from .tables import all_tables
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 README_FIGURE = "worse-is-better"
 """The figure that is also written as a PNG, for a README or a slide."""
@@ -72,6 +70,8 @@ def write_report(
     file is replaced atomically and index.html last, so a reader never sees half of a report. A study without gFID is
     shown with what it has. Raises StoreError if the folder cannot be written.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     from analysis.reporting.figures import style
     from analysis.reporting.figures.gallery import drawn
 
@@ -80,15 +80,15 @@ def write_report(
     answer = answer_of(frames)
     tables = all_tables(frames, answer)
     report = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
-    drawings: dict[str, dict[str, str]] = {}
-    for number, (entry, figure) in enumerate(drawn(frames, answer), start=1):
+    drawings = {}
+    for number, (name, figure) in enumerate(drawn(frames, answer), start=1):
         picture = style.svg(figure)
-        report.figures[entry.name] = out / "figures" / f"{entry.name}.svg"
-        atomic.write(report.figures[entry.name], style.XML + picture, durable=False)
-        svg = inline_svg(picture, f"f{number}", entry.title)
-        drawings[entry.name] = {"svg": svg, "title": entry.title, "caption": entry.caption}
-        if entry.name == README_FIGURE:
-            report = replace(report, readme_figure=style.save(figure, out / "figures" / f"{entry.name}.png"))
+        report.figures[name] = out / "figures" / f"{name}.svg"
+        atomic.write(report.figures[name], style.XML + picture, durable=False)
+        # The page gives each its title.
+        drawings[name] = partial(inline_svg, picture, f"f{number}")
+        if name == README_FIGURE:
+            report = replace(report, readme_figure=style.save(figure, out / "figures" / f"{name}.png"))
     for table in tables:
         report.tables[table.name] = out / "tables" / f"{table.name}.csv"
         atomic.write(report.tables[table.name], table.to_csv(), durable=False)
@@ -96,7 +96,10 @@ def write_report(
     atomic.write(report.answer_json, answer.to_json(), durable=False)
     pictures, missing = _pictures(frames, previews or {})
     statements = {topic: [s for s in answer.statements if s.topic == topic] for topic in _TOPICS}
-    page = _template().render(
+    loader = PackageLoader("analysis.reporting", "templates")
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters["scientific"] = scientific
+    page = jinja.get_template("report.html.jinja").render(
         title=title,
         answer=answer,
         glossary=_glossary(frames),
@@ -114,15 +117,8 @@ def write_report(
     return report
 
 
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("analysis.reporting", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["scientific"] = scientific
-    return environment.get_template("report.html.jinja")
+report = write_report
+"""Its name among those of the package."""
 
 
 _TOPICS = {
@@ -146,14 +142,13 @@ def _glossary(frames: StudyFrames) -> list[tuple[str, str]]:
         words.append((str(first["family"]), text))
         words.append(("family", "tokenizers that differ in their seed alone; it is named after what they share"))
     points = frames.points
-    sizes = in_order(points, set(points["size"]))
+    sizes = in_order(points)
     if sizes:
-        medians = points.groupby("size")["parameters_other"].median()
-        listed = [f"{wording.images(medians[size])} parameters" for size in sizes if not pd.isna(medians[size])]
-        counts = f" ({wording.listing(listed)} outside the vocabulary)" if listed else ""
-        words.append(
-            (wording.listing(sizes), f"sizes of the generator, the transformer that predicts the tokens{counts}")
-        )
+        medians = points.groupby("size")["parameters_other"].median().loc[sizes].dropna()
+        listed = wording.listing([f"{wording.images(median)} parameters" for median in medians])
+        counts = f" ({listed} outside the vocabulary)" if listed else ""
+        text = f"sizes of the generator, the transformer that predicts the tokens{counts}"
+        words.append((wording.listing(sizes), text))
     metrics = set(frames.used["metric"])
     meanings = {
         "gfid": ("gFID", "Fréchet distance of generated images to training images; lower is better"),
@@ -208,14 +203,14 @@ def _pictures(frames: StudyFrames, previews: Mapping[str, Path]) -> tuple[list[_
             place = NEIGHBOURS if what == NEIGHBOURS else str(row["stage"]) if staged else "other"
             group = (place, str(row["family"] if staged else row["label"]), str(row["size"]), what)
             rank = (int(row["tokenizer_seed"]) if staged else 0, int(row["seed"]))
-            caption = _caption(frames, row, "" if what == NEIGHBOURS else what)
+            caption = _caption(frames, row) + (f", {what}" if what not in ("", NEIGHBOURS) else "")
         else:
             group, rank, caption = ("other", key, "", ""), (0, 0), key
         if group not in chosen or rank < chosen[group][0]:
             chosen[group] = (rank, caption, group[0], Path(path))
     stages = ["tokenizer", "generator", NEIGHBOURS, "other"]
     families = {f: i for i, f in enumerate(frames.families["family"])}
-    sizes = {size: i for i, size in enumerate(in_order(frames.points, set(frames.points["size"])))}
+    sizes = {size: i for i, size in enumerate(in_order(frames.points))}
     pictures, missing = [], []
     for group in sorted(chosen, key=lambda g: (stages.index(g[0]), families.get(g[1], 0), sizes.get(g[2], 0), g[3])):
         _, caption, stage, path = chosen[group]
@@ -231,20 +226,19 @@ def _pictures(frames: StudyFrames, previews: Mapping[str, Path]) -> tuple[list[_
     return pictures, missing
 
 
-def _caption(frames: StudyFrames, row: Mapping[str, Any], what: str) -> str:
-    suffix = f", {what}" if what else ""
+def _caption(frames: StudyFrames, row: Mapping[str, Any]) -> str:
     if row["stage"] == "run":
-        return f"{row['label']}{suffix}"
+        return str(row["label"])
     if row["stage"] == "tokenizer":
         rows = frames.tokenizers[frames.tokenizers["run_id"] == row["run_id"]]
         score = f", rFID {wording.number(float(rows['rfid'].iloc[0]))}" if len(rows) and "rfid" in rows else ""
-        return f"{row['family']}, seed {row['seed']}{score}{suffix}"
+        return f"{row['family']}, seed {row['seed']}{score}"
     points = frames.points[frames.points["run_id"] == row["run_id"]].sort_values("images")
     score = ""
     if len(points):
         last = points.iloc[-1]
         score = f", {wording.images(last['images'])} images, gFID {wording.number(float(last['gfid']))}"
-    return f"{row['family']} + {row['size']}, seed {row['tokenizer_seed']}.{row['seed']}{score}{suffix}"
+    return f"{row['family']} + {row['size']}, seed {row['tokenizer_seed']}.{row['seed']}{score}"
 
 
 def _summary(frames: StudyFrames) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.tokenizers.compression import Compression
-from analysis.tokenizers.contrasts import Contrast, Effect
+from analysis.tokenizers.compute_law import Compression
+from analysis.tokenizers.contrasts import Contrast, Multiplier
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
-from analysis.tokenizers.multiplier import Multiplier
 from analysis.tokenizers.pairs import BestPairs
 from analysis.tokenizers.rows import Record, groups
 from analysis.tokenizers.seed_intervals import SeedEstimate
@@ -73,8 +72,13 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
     statements = []
     for i, c in enumerate(compressions):
         cross = c.crossover
-        sentences = [_rfid_sentence(frames, cross.first, cross.second, c.rfid_ratio), _ratio_sentence(cross)]
-        sentences += [_crossing_sentence(cross), _basis(cross), seeds_sentence(cross) if i else ""]
+        ends = ((cross.low, cross.at_low), (cross.high, cross.at_high))
+        low, high = (
+            f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
+        )
+        sentences = [_rfid_sentence(frames, cross.first, cross.second, c.rfid_ratio)]
+        sentences += [f"Its gFID is {low} that of {cross.second}, and {high}.", _crossing_sentence(cross)]
+        sentences += [_basis(cross), seeds_sentence(cross) if i else ""]
         text = " ".join(filter(None, sentences))
         statements.append(Statement("compression", text, main=i == 0, conditional=cross.conditional))
     return statements
@@ -92,14 +96,6 @@ def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEsti
     return f"{first}, the more compressed, reconstructs {verb} than {second}: {shown}."
 
 
-def _ratio_sentence(cross: Crossover) -> str:
-    ends = ((cross.low, cross.at_low), (cross.high, cross.at_high))
-    low, high = (
-        f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
-    )
-    return f"Its gFID is {low} that of {cross.second}, and {high}."
-
-
 def _crossing_sentence(cross: Crossover) -> str:
     if cross.flops is not None:
         sides = "" if cross.expected_direction else f" the other way round ({cross.lower_before} leads first)"
@@ -111,10 +107,10 @@ def _crossing_sentence(cross: Crossover) -> str:
     if cross.excluded:
         return text + ", beyond the noise at every compute."
     text += " on average, but not beyond the noise everywhere"
-    if cross.interval_low is not None and cross.interval_high is None:
-        text += f": a crossover above {wording.flops(cross.interval_low)} FLOPs is not excluded"
-    elif cross.interval_high is not None and cross.interval_low is None:
-        text += f": a crossover below {wording.flops(cross.interval_high)} FLOPs is not excluded"
+    low, high = cross.interval_low, cross.interval_high
+    if (low is None) != (high is None):
+        side = f"above {wording.flops(low)}" if high is None else f"below {wording.flops(high)}"
+        text += f": a crossover {side} FLOPs is not excluded"
     return text + "."
 
 
@@ -122,12 +118,12 @@ def _zone(cross: Crossover) -> str:
     """The confidence set of a crossover, in brackets with its lead."""
     if cross.band is None:
         return ""
-    low, high = cross.interval_low, cross.interval_high
-    if low is None and high is None:
+    if cross.interval_low is None and cross.interval_high is None:
         return " (95 % interval: the whole measured range and beyond)"
-    start = f"from below {wording.flops(cross.low)}, the smallest measured," if low is None else wording.flops(low)
-    end = f"beyond {wording.flops(cross.high)}, the largest measured" if high is None else wording.flops(high)
-    return f" (95 % interval {start} to {end})"
+    low, high = wording.crossover_ends(
+        cross, "from below {}, the smallest measured,", "beyond {}, the largest measured"
+    )
+    return f" (95 % interval {low} to {high})"
 
 
 def _basis(cross: Crossover) -> str:
@@ -168,12 +164,10 @@ def seeds_sentence(cross: Crossover) -> str:
     return f"Crossings seed by seed: {', '.join(seeds)}{tail}."
 
 
-_NAMES = {"gfid": "gFID", "rfid": "rFID", "nats_per_image": "nats per image"}
+_NAMES = {"nats_per_image": "nats per image", "gfid": "gFID", "rfid": "rFID"}
 
 
-def _effect_phrase(effect: Effect) -> str:
-    estimate = effect.estimate
-    name = _NAMES[effect.metric]
+def _effect_phrase(name: str, estimate: SeedEstimate) -> str:
     spread = wording.span(estimate, "" if estimate.decided else "; no change shown")
     if estimate.scale == "difference":
         return f"{name} by {wording.signed(estimate.value)}{spread}"
@@ -183,15 +177,14 @@ def _effect_phrase(effect: Effect) -> str:
 def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[Multiplier]) -> list[Statement]:
     """What the regulariser changes at equal compute, or that nothing was compared."""
     if not contrasts:
-        return [
-            Statement("regulariser", "The causal regulariser was not compared: no two tokenizers differ in it alone.")
-        ]
+        text = "The causal regulariser was not compared: no two tokenizers differ in it alone."
+        return [Statement("regulariser", text)]
     statements = []
     for c, m in zip(contrasts, multipliers, strict=True):
-        effects = [e for e in (c.effect(name) for name in ("nats_per_image", "gfid", "rfid")) if e is not None]
+        effects = [e for e in map(c.effect, _NAMES) if e is not None]
         gfid = c.effect("gfid")
         text = f"At equal compute the causal regulariser ({c.treatment} against {c.base}) changes "
-        text += wording.listing([_effect_phrase(e) for e in effects]) + "."
+        text += wording.listing([_effect_phrase(_NAMES[e.metric], e.estimate) for e in effects]) + "."
         if m.estimate is not None:
             saved = f"{wording.number(m.estimate.value)}{wording.span(m.estimate)}"
             text += f" Compute multiplier at equal gFID: {saved}, above 1 a saving."
@@ -202,8 +195,7 @@ def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[
             text += f" Its stage 1 takes {ratio} times the FLOPs, not counted in this."
         if gfid is not None:
             text += f" [{wording.seeds(gfid.estimate)}; {_generators(gfid.sizes)}]"
-        conditional = gfid is not None and gfid.estimate.conditional
-        statements.append(Statement("regulariser", text, conditional=conditional))
+        statements.append(Statement("regulariser", text, conditional=gfid is not None and gfid.estimate.conditional))
     return statements
 
 
@@ -245,11 +237,10 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
                 f"{metric} ranges from {wording.number(float(means[low]))} ({low}) to "
                 f"{wording.number(float(means[high]))} ({high}) over {len(means)} configurations"
             )
-        few, many = int(seeds.min()), int(seeds.max())
-        count = f"{few}" if few == many else f"{few} to {many}"
-        statements.append(
-            Statement("own", f"{text}, mean over {count} seed{'s' * (many > 1)} each.", conditional=many == 1)
-        )
+        many = int(seeds.max())
+        count = " to ".join(map(str, sorted({int(seeds.min()), many})))
+        text += f", mean over {count} seed{'s' * (many > 1)} each."
+        statements.append(Statement("own", text, conditional=many == 1))
     return statements
 
 

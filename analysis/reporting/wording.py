@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from analysis.tokenizers.crossover import Crossover
 from analysis.tokenizers.seed_intervals import SeedEstimate
 
 
@@ -75,6 +76,13 @@ def span(estimate: SeedEstimate, verdict: str = "") -> str:
         return ""
     write = signed if estimate.scale == "difference" else number
     return f" ({write(estimate.low)} to {write(estimate.high)}{verdict})"
+
+
+def crossover_ends(cross: Crossover, below: str, beyond: str) -> tuple[str, str]:
+    """Both ends of a crossover's interval; of one that reaches an end of the range, that end in `below` or `beyond`."""
+    low = below.format(flops(cross.low)) if cross.interval_low is None else flops(cross.interval_low)
+    high = beyond.format(flops(cross.high)) if cross.interval_high is None else flops(cross.interval_high)
+    return low, high
 
 
 def listing(items: Sequence[str], last: str = "and") -> str:

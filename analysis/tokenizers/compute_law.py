@@ -16,8 +16,9 @@ import pandas as pd
 
 from results.errors import DataError, FitError
 
+from .crossover import Crossover
 from .fronts import pareto_points
-from .rows import Record
+from .rows import Record, by_seed
 from .seed_intervals import SeedEstimate, over_seeds
 
 Array = np.ndarray
@@ -72,11 +73,15 @@ class ComputeLaw(Record):
     skipped: tuple[Skipped, ...]
 
 
-def _fit(flops: Array, gfid: Array, floor: float | None) -> tuple[float, float, float, float, str]:
-    """(floor, amplitude at the pivot, alpha, pivot, status) of a law through points. Raises FitError, DataError."""
+def _seed_law(seed: int, flops: Array, gfid: Array, kind: FloorKind, floor: float | None) -> SeedLaw:
+    """The law through one tokenizer's front. Raises FitError or DataError if that is too short or determines none."""
     from analysis.fitting.fit import fit
     from analysis.fitting.known_laws import PowerLaw
 
+    if kind == "rfid_floor" and floor is None:
+        raise FitError("its tokenizer has no rfid_floor")
+    if len(flops) < MIN_POINTS[kind]:
+        raise FitError(f"its front has {len(flops)} points, {MIN_POINTS[kind]} are needed")
     pivot = math.exp(float(np.log(flops).mean()))
     law = PowerLaw("free" if floor is None else floor)
     result = fit(law, {"x": flops / pivot, "metric": gfid}, loss="huber", delta=HUBER_DELTA)
@@ -84,37 +89,26 @@ def _fit(flops: Array, gfid: Array, floor: float | None) -> tuple[float, float, 
     unknown = [name for name in ("A", "alpha") if not math.isfinite(values[name])]
     if unknown:
         raise FitError(f"the front does not determine {' and '.join(unknown)}")
-    return values["E"] if floor is None else floor, values["A"], values["alpha"], pivot, str(result.status)
+    floor = values["E"] if floor is None else floor
+    fitted = SeedLaw(seed, floor, values["A"], values["alpha"], pivot, str(result.status), len(flops), math.nan)
+    logs = np.log(gfid)
+    spread = float(((logs - logs.mean()) ** 2).sum())
+    missed = float(((logs - np.log(fitted.gfid(flops))) ** 2).sum())
+    return replace(fitted, r_squared=1 - missed / spread if spread > 0 else math.nan)
 
 
 def compute_law(points: pd.DataFrame, family: str, floor_kind: FloorKind = "free") -> ComputeLaw:
     """Fit the law to each seed's front. Seeds whose front is too short or determines no law are listed, not dropped."""
     laws: list[SeedLaw] = []
     skipped: list[Skipped] = []
-    rows = points[points["family"] == family]
+    floors: dict[int, float] = {}
+    if floor_kind == "rfid_floor" and "rfid_floor" in points:
+        floors = by_seed(points[points["family"] == family].groupby("tokenizer_seed")["rfid_floor"].first())
     for seed, (flops, gfid) in pareto_points(points, family).items():
-        floor = None
-        if floor_kind == "rfid_floor":
-            of_seed = rows[rows["tokenizer_seed"] == seed]
-            measured = of_seed["rfid_floor"].dropna().tolist() if "rfid_floor" in rows else []
-            if not measured:
-                skipped.append(Skipped(seed, "its tokenizer has no rfid_floor"))
-                continue
-            floor = float(measured[0])
-        if len(flops) < MIN_POINTS[floor_kind]:
-            reason = f"its front has {len(flops)} points, {MIN_POINTS[floor_kind]} are needed"
-            skipped.append(Skipped(seed, reason))
-            continue
         try:
-            fitted_floor, amplitude, alpha, pivot, status = _fit(flops, gfid, floor)
+            laws.append(_seed_law(seed, flops, gfid, floor_kind, floors.get(seed)))
         except (FitError, DataError) as error:
             skipped.append(Skipped(seed, str(error)))
-            continue
-        law = SeedLaw(seed, fitted_floor, amplitude, alpha, pivot, status, len(flops), math.nan)
-        logs = np.log(gfid)
-        spread = float(((logs - logs.mean()) ** 2).sum())
-        missed = float(((logs - np.log(law.gfid(flops))) ** 2).sum())
-        laws.append(replace(law, r_squared=1 - missed / spread if spread > 0 else math.nan))
     exponents = {law.seed: law.alpha for law in laws if law.alpha > 0}
     alpha_over_seeds = over_seeds(exponents, scale="level", paired=False) if exponents else None
     return ComputeLaw(family, floor_kind, tuple(laws), alpha_over_seeds, tuple(skipped))
@@ -156,3 +150,14 @@ def law_crossover(first: ComputeLaw, second: ComputeLaw, low: float, high: float
     crossings = {seed: flops for seed, flops in per_seed if flops is not None}
     estimate = over_seeds(crossings, scale="level") if len(crossings) == len(per_seed) else None
     return LawCrossover(first.family, second.family, first.floor, tuple(per_seed), estimate)
+
+
+@dataclass(frozen=True)
+class Compression(Record):
+    """Comparison of two tokenizers of different rate: ratio of rFID (None: not measured of both), fronts, laws."""
+
+    more_compressed: str
+    less_compressed: str
+    rfid_ratio: SeedEstimate | None
+    crossover: Crossover
+    fitted_laws: tuple[LawCrossover, ...]

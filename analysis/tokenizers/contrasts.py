@@ -2,13 +2,15 @@
 
 Two families are contrasted at the same generator size, generator seed, tokenizer seed and budget, hence at the same
 stage-2 FLOPs; what differs is the tokenizer alone. Pooling averages over budgets within a seed first, then over seeds:
-the seed is the statistical unit.
+the seed is the statistical unit. The compute multiplier says the same the other way round: how much less compute one
+needs than the other for the same gFID.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from results.errors import FitError
 from results.settings import differing
 
 from .frames import StudyFrames
-from .fronts import in_order, measured
+from .fronts import Array, Design, first_design, fronts, in_order, measured
 from .names import configurations
 from .rows import Record, by_seed, groups
 from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
@@ -81,9 +83,8 @@ def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
     return [(a, b) for a in plain for b in treated if facets(frames, a, b) == ("regulariser",)]
 
 
-def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | None = None) -> Contrast:
+def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
     """The effect of `treatment` over `base` at equal compute. Raises FitError if no run of one has a partner."""
-    noise = noise or frames.noise
     cell = ["tokenizer_seed", "seed", "size", "images"]
     points = frames.points
     sides = []
@@ -104,10 +105,11 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
         usable = pairs.assign(effect=effect)[np.isfinite(effect)]
         if usable.empty:
             continue
-        known = noise if metric == "gfid" else None
+        noise = frames.noise if metric == "gfid" else None
         for budget, group in groups(usable, "images"):
-            per_budget.append(mean_effect(group, metric, scale, int(budget), known))
-        pooled.append(mean_effect(_balanced(usable), metric, scale, None, known))
+            per_budget.append(mean_effect(group, metric, scale, int(budget), noise))
+        pooled.append(mean_effect(usable, metric, scale, None, noise))
+    spent = points.groupby("family")["tokenizer_flops"].median()
     return Contrast(
         base=base,
         treatment=treatment,
@@ -115,7 +117,7 @@ def contrast(frames: StudyFrames, base: str, treatment: str, *, noise: Noise | N
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
         stage1=tuple(tokenizer_effects(frames.tokenizers, base, treatment)),
-        tokenizer_flops_ratio=_stage1_flops(points, base, treatment),
+        tokenizer_flops_ratio=float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan,
         stage2_flops_difference=float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max()),
         unpaired_runs=len(sides[0]) + len(sides[1]) - 2 * len(pairs),
     )
@@ -127,9 +129,9 @@ def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> li
     for metric, scale in TOKENIZER_METRICS.items():
         if metric not in tokenizers:
             continue
-        means = tokenizers.groupby(["family", "tokenizer_seed"])[metric].mean().dropna()
-        a, b = (means[means.index.get_level_values(0) == family].droplevel(0) for family in (base, treatment))
-        values = by_seed(_change(a, b, scale))
+        means = tokenizers.groupby(["tokenizer_seed", "family"])[metric].mean().unstack()
+        means = means.reindex(columns=[base, treatment])
+        values = by_seed(_change(means[base], means[treatment], scale))
         if values:
             effects.append(Effect(metric, None, (), over_seeds(values, scale=scale)))
     return effects
@@ -161,14 +163,67 @@ def mean_effect(rows: pd.DataFrame, metric: str, scale: Scale, budget: int | Non
     `rows`: one row a pair of runs and budget, with columns effect, tokenizer_seed, size, images, parameters_other.
     """
     balanced = _balanced(rows)
-    values = balanced["effect"].to_numpy(dtype=float)
-    inner = np.log(values) if scale == "ratio" else values
-    means = pd.Series(inner).groupby(balanced["tokenizer_seed"].to_numpy()).mean()
-    per_seed = {s: math.exp(v) if scale == "ratio" else v for s, v in by_seed(means).items()}
+    by_tokenizer = balanced.groupby("tokenizer_seed")["effect"]
+    per_seed = by_seed(by_tokenizer.agg(_center) if scale == "ratio" else by_tokenizer.mean())
     estimate = over_seeds(per_seed, scale=scale, noise=noise)
-    return Effect(metric, budget, tuple(in_order(balanced, set(balanced["size"]))), estimate)
+    return Effect(metric, budget, tuple(in_order(balanced)), estimate)
 
 
-def _stage1_flops(points: pd.DataFrame, base: str, treatment: str) -> float:
-    spent = points.groupby("family")["tokenizer_flops"].median()
-    return float(spent[treatment] / spent[base]) if spent[base] > 0 else float("nan")
+class NoOverlap(NamedTuple):
+    """A seed on which the fronts share no gFID range, and which family is lower there."""
+
+    seed: int
+    lower: str
+
+
+@dataclass(frozen=True)
+class Multiplier(Record):
+    """Compute multiplier of `treatment` over `base` at equal gFID: base FLOPs / treatment FLOPs, above 1 a saving.
+
+    The horizontal gap of the fronts, averaged in log over the gFID range both reach, per seed. `curve_gfid` (k,) and
+    `curve` (seeds, k): the multiplier by gFID level. `without_overlap`: seeds left out.
+    """
+
+    base: str
+    treatment: str
+    sizes: tuple[str, ...]
+    estimate: SeedEstimate | None
+    without_overlap: tuple[NoOverlap, ...]
+    curve_gfid: Array
+    curve: Array
+
+
+def multiplier(
+    points: pd.DataFrame, base: str, treatment: str, *, design: Design | None = None, noise: Noise | None = None
+) -> Multiplier:
+    """The compute multiplier of `treatment` over `base`. Raises FitError as `crossover` does.
+
+    For one seed the noise of log gFID is turned into noise of log FLOPs by the fronts' mean slope in the overlap.
+    """
+    design = design or first_design(points, base, treatment)
+    sides = {family: fronts(points, family, design) for family in (base, treatment)}
+    values, without, spans, steepness = {}, [], {}, math.nan
+    for seed in design.seeds:
+        a, b = sides[base][seed], sides[treatment][seed]
+        span = (math.log(max(a.gfid[-1], b.gfid[-1])), math.log(min(a.gfid[0], b.gfid[0])))
+        if not span[0] < span[1]:
+            without.append(NoOverlap(seed, base if a.gfid[0] < b.gfid[0] else treatment))
+            continue
+        levels = np.concatenate([np.log(a.gfid), np.log(b.gfid), span])
+        # A flat piece of a front is a step of its inverse: a level just below its own has the step behind it.
+        levels = np.concatenate([levels, levels - 1e-9])
+        levels = np.unique(levels[(levels >= span[0]) & (levels <= span[1])])
+        gap = a.log_flops_at(levels) - b.log_flops_at(levels)
+        area = float(((gap[1:] + gap[:-1]) / 2 * np.diff(levels)).sum())
+        values[seed] = math.exp(area / (span[1] - span[0]))
+        spans[seed] = span
+        reach = [f.log_flops_at(np.array(span)) for f in (a, b)]
+        steepness = float(np.mean([(r[0] - r[1]) / (span[1] - span[0]) for r in reach]))
+    estimate, levels, curve = None, np.empty(0), np.empty((0, 0))
+    if values:
+        # It counts with one seed alone, whose steepness is the last one.
+        scaled = None if noise is None else Noise(noise.sd * steepness, noise.df, noise.source)
+        estimate = over_seeds(values, scale="ratio", noise=scaled)
+        levels = np.linspace(min(s[0] for s in spans.values()), max(s[1] for s in spans.values()), 61)
+        curve = np.exp([sides[base][s].log_flops_at(levels) - sides[treatment][s].log_flops_at(levels) for s in spans])
+    return Multiplier(base, treatment, design.sizes, estimate, tuple(without), np.exp(levels), curve)

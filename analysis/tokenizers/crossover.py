@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,20 +13,14 @@ import pandas as pd
 
 from results.errors import FitError
 
-from .fronts import Array, Design, Front, compared_fronts, first_design
+from .fronts import Array, Design, Front, compared_fronts, first_design, sign_changes
 from .rows import Record, plain
-from .seed_intervals import (
-    BOOTSTRAP_CLUSTERS,
-    CONFIDENCE,
-    Noise,
-    SeedEstimate,
-    cluster_bootstrap_weights,
-    half_width,
-    over_seeds,
-)
+from .seed_intervals import CONFIDENCE, Noise, SeedEstimate, half_width, over_seeds
 
 SCAN_POINTS = 801
 """Compute values, log-spaced, at which the test behind a confidence set is evaluated."""
+BOOTSTRAP_CLUSTERS = 6
+"""A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
 BOOTSTRAP_DRAWS = 1000
 
 
@@ -39,10 +34,7 @@ def split_point(x: Array, d: Array) -> tuple[float | None, int]:
     x, d = np.asarray(x, dtype=float), np.asarray(d, dtype=float)
     if len(x) < 2:
         return None, int(np.sign(d[0])) if len(d) else 0
-    left, right = d[:-1], d[1:]
-    crossing = np.flatnonzero(left * right < 0)
-    zeros = x[crossing] + (x[crossing + 1] - x[crossing]) * left[crossing] / (left[crossing] - right[crossing])
-    zeros = np.sort(np.concatenate([zeros, x[1:-1][d[1:-1] == 0]]))
+    zeros = np.sort(np.concatenate([sign_changes(x, d), x[1:-1][d[1:-1] == 0]]))
     knots = np.concatenate([x, zeros])
     order = np.argsort(knots, kind="stable")
     values = np.concatenate([d, np.zeros(len(zeros))])[order]
@@ -78,12 +70,9 @@ class SeedCrossing(Record):
 class Crossover(Record):
     """Where two tokenizers' fronts cross. `first` is the one expected to have the lower gFID at small compute.
 
-    `flops` is where the mean over seeds of the log ratio changes sign; None without a crossing in [low, high], the
-    compute range common to all fronts. `interval_low` and `interval_high` bound the 95 % confidence set: all compute
-    values at which the paired t-test over seeds cannot tell the two apart. A bound of None means that the set reaches
-    that end of the range, so the crossover may lie beyond; `excluded` means that the set is empty: no crossover in the
-    range at this confidence. `lower_before` and `lower_after` name the better family on either side of the crossing (of
-    the whole range without one). `bootstrap` is the percentile interval over seeds, from six seeds on.
+    It follows from the mean over seeds of the log ratio of the fronts, `log_ratio`, and its `band` (None: no interval),
+    at ln FLOPs `log_flops`, all (k,), over [low, high], the compute range common to all fronts; `at_low` and `at_high`
+    are the ratios at its ends. `bootstrap` is the percentile interval over seeds, from six seeds on.
     """
 
     first: str
@@ -91,20 +80,53 @@ class Crossover(Record):
     design: Design
     low: float
     high: float
-    flops: float | None
-    interval_low: float | None
-    interval_high: float | None
-    excluded: bool
-    lower_before: str
-    lower_after: str
-    per_seed: tuple[SeedCrossing, ...]
-    method: str
-    at_low: SeedEstimate
-    at_high: SeedEstimate
-    grid: Array
+    log_flops: Array
     log_ratio: Array
     band: tuple[Array, Array] | None
+    at_low: SeedEstimate
+    at_high: SeedEstimate
+    method: str
+    per_seed: tuple[SeedCrossing, ...] = ()
     bootstrap: tuple[float | None, float | None] | None = None
+
+    @cached_property
+    def _split(self) -> tuple[float | None, int]:
+        return split_point(self.log_flops, self.log_ratio)
+
+    @cached_property
+    def _zone(self) -> tuple[float | None, float | None] | None:
+        return (None, None) if self.band is None else confidence_set(self.log_flops, self.log_ratio, *self.band)
+
+    @property
+    def flops(self) -> float | None:
+        """Where the mean log ratio changes sign; None without a crossing in the range."""
+        return None if self._split[0] is None else math.exp(self._split[0])
+
+    @property
+    def interval_low(self) -> float | None:
+        """Lower bound of the 95 % confidence set: all compute values at which the paired t-test over seeds cannot tell
+        the two apart. None: the set reaches that end of the range, so the crossover may lie beyond."""
+        return self._zone[0] if self._zone else None
+
+    @property
+    def interval_high(self) -> float | None:
+        """Upper bound of the confidence set, as `interval_low`."""
+        return self._zone[1] if self._zone else None
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the confidence set is empty: no crossover in the range at this confidence."""
+        return self._zone is None
+
+    @property
+    def lower_before(self) -> str:
+        """The better family below the crossing (in the whole range without one)."""
+        return self.first if self._split[1] < 0 else self.second
+
+    @property
+    def lower_after(self) -> str:
+        """The better family above the crossing (in the whole range without one)."""
+        return self.first if (self._split[1] < 0) == (self.flops is None) else self.second
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -171,62 +193,25 @@ def crossover_of(
     d = np.stack([sides[0][s].log_gfid(grid) - sides[1][s].log_gfid(grid) for s in design.seeds])
     half, _, method = half_width(d, noise)
     mean = d.mean(axis=0)
-    return crossing_of(
-        first,
-        second,
-        design,
-        (low, high),
-        grid,
-        mean,
-        None if half is None else (mean - half, mean + half),
-        (_ratio(design.seeds, d[:, 0], noise), _ratio(design.seeds, d[:, -1], noise)),
-        method,
-        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
-        bootstrap=_bootstrap(grid, d) if len(d) >= BOOTSTRAP_CLUSTERS else None,
-    )
 
+    def ratio_at(i: int) -> SeedEstimate:
+        values = dict(zip(design.seeds, np.exp(d[:, i]).tolist(), strict=True))
+        return over_seeds(values, scale="ratio", noise=noise)
 
-def crossing_of(
-    first: str,
-    second: str,
-    design: Design,
-    span: tuple[float, float],
-    grid: Array,
-    mean: Array,
-    band: tuple[Array, Array] | None,
-    ratios: tuple[SeedEstimate, SeedEstimate],
-    method: str,
-    *,
-    per_seed: tuple[SeedCrossing, ...] = (),
-    bootstrap: tuple[float | None, float | None] | None = None,
-) -> Crossover:
-    """The crossover that follows from the `mean` log ratio of two fronts and its `band` at ln FLOPs `grid`, all (k,).
-
-    `ratios` are the estimates at both ends of the compute range `span`.
-    """
-    at, sign = split_point(grid, mean)
-    zone = (None, None) if band is None else confidence_set(grid, mean, *band)
-    names = (first, second) if sign < 0 else (second, first)
     return Crossover(
         first=first,
         second=second,
         design=design,
-        low=span[0],
-        high=span[1],
-        flops=None if at is None else math.exp(at),
-        interval_low=zone[0] if zone else None,
-        interval_high=zone[1] if zone else None,
-        excluded=zone is None,
-        lower_before=names[0],
-        lower_after=names[1] if at is not None else names[0],
-        per_seed=per_seed,
-        method=method,
-        at_low=ratios[0],
-        at_high=ratios[1],
-        grid=np.exp(grid),
+        low=low,
+        high=high,
+        log_flops=grid,
         log_ratio=mean,
-        band=band,
-        bootstrap=bootstrap,
+        band=None if half is None else (mean - half, mean + half),
+        at_low=ratio_at(0),
+        at_high=ratio_at(-1),
+        method=method,
+        per_seed=tuple(_seed_crossing(s, grid, row) for s, row in zip(design.seeds, d, strict=True)),
+        bootstrap=_bootstrap(grid, d),
     )
 
 
@@ -250,16 +235,22 @@ def confidence_set(log_flops: Array, mean: Array, low: Array, high: Array) -> tu
     return (None if i == 0 else edge(i - 1, i)), (None if j == len(inside) - 1 else edge(j + 1, j))
 
 
-def _bootstrap(grid: Array, d: Array) -> tuple[float | None, float | None]:
-    """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range."""
-    weights = cluster_bootstrap_weights(len(d), BOOTSTRAP_DRAWS, seed=0) / len(d)
+def _bootstrap(grid: Array, d: Array) -> tuple[float | None, float | None] | None:
+    """Percentile interval of the crossing over resampled seeds (whole clusters); None for an end out of the range.
+
+    None instead of the pair for fewer than BOOTSTRAP_CLUSTERS seeds.
+    """
+    n = len(d)
+    if n < BOOTSTRAP_CLUSTERS:
+        return None
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_DRAWS) / n
     places = []
     for row in weights @ d:
         at, sign = split_point(grid, row)
         places.append(at if at is not None else -math.inf if sign > 0 else math.inf)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(places, [tail, 1 - tail], method="nearest")
-    return (float(np.exp(low)) if np.isfinite(low) else None), (float(np.exp(high)) if np.isfinite(high) else None)
+    low, high = (float(np.exp(end)) for end in np.quantile(places, [tail, 1 - tail], method="nearest"))
+    return (low if 0 < low < math.inf else None), (high if 0 < high < math.inf else None)
 
 
 def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
@@ -267,11 +258,6 @@ def _seed_crossing(seed: int, grid: Array, d: Array) -> SeedCrossing:
     if at is not None:
         return SeedCrossing(seed, "within" if sign < 0 else "reversed", math.exp(at))
     return SeedCrossing(seed, "above" if sign < 0 else "below", math.exp(grid[-1] if sign < 0 else grid[0]))
-
-
-def _ratio(seeds: Sequence[int], log_ratio: Array, noise: Noise | None) -> SeedEstimate:
-    values = dict(zip(seeds, np.exp(log_ratio).tolist(), strict=True))
-    return over_seeds(values, scale="ratio", noise=noise)
 
 
 def crossing_over_seeds(result: Crossover) -> SeedEstimate | None:

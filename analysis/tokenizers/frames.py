@@ -7,7 +7,7 @@ size, parameters, FLOPs) are joined to every evaluation, so nothing below ever p
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,10 +106,8 @@ class StudyFrames:
         points = where[[*facts, "images", "step", "path_flops"]].merge(wide, on=["run_id", "branch"], how="left")
         tokenizers = self.tokenizers
         known = [m for m in ("rfid", "rfid_floor") if m in tokenizers and m not in points]
-        if known:
-            points = points.merge(
-                tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"}), on="parent", how="left"
-            )
+        scores = tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"})
+        points = points.merge(scores, on="parent", how="left")
         if "gfid" not in points:
             points["gfid"] = np.nan
         order = ["family", "size", "tokenizer_seed", "seed", "images", "run_id"]
@@ -193,12 +191,12 @@ class StudyFrames:
     @cached_property
     def floor_is_comparable(self) -> bool:
         """Whether rfid_floor was measured against the same reference, n and network as gfid."""
-        facts: dict[str, set[tuple[Any, ...]]] = {"gfid": set(), "rfid_floor": set()}
-        for metric, text in zip(self.protocols["metric"], self.protocols["protocol_json"], strict=True):
-            if metric in facts:
-                fields = json.loads(text)
-                facts[metric].add(tuple(fields.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")))
-        return bool(facts["rfid_floor"]) and facts["rfid_floor"] == facts["gfid"]
+
+        def facts(metric: str) -> set[tuple[Any, ...]]:
+            protocols = map(json.loads, self.protocols.loc[self.protocols["metric"] == metric, "protocol_json"])
+            return {tuple(p.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")) for p in protocols}
+
+        return bool(facts("rfid_floor")) and facts("rfid_floor") == facts("gfid")
 
 
 def load(
@@ -215,28 +213,24 @@ def load(
         path = Path(source)
         source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
     tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
-    return from_tables(tables["runs"], tables["curves"], tables["evaluations"], run_ids, protocols=protocols)
+    return from_tables(tables, run_ids, protocols=protocols)
 
 
 def from_tables(
-    runs: pd.DataFrame,
-    curves: pd.DataFrame,
-    evaluations: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     run_ids: Collection[str] | None = None,
     *,
     protocols: Collection[str] | None = None,
 ) -> StudyFrames:
-    """StudyFrames of three frames with the columns of results.schema; see `load` for arguments and errors."""
-    tables = {"runs": runs, "curves": curves, "evaluations": evaluations}
+    """StudyFrames of the three tables of results.schema by name; see `load` for arguments and errors."""
     for name, frame in tables.items():
         missing = [column.name for column in COLUMNS[name] if column.name not in frame.columns]
         if missing:
             raise DataError(
                 f"table {name} has no column {', '.join(missing)}; it is not a tokenlaw table of this schema"
             )
-        if run_ids is not None:
-            tables[name] = frame[frame["run_id"].isin(list(run_ids))]
-    runs, curves, evaluations = tables["runs"], tables["curves"], tables["evaluations"]
+    # What the runs lack is left out of the other two where they are joined.
+    runs = tables["runs"] if run_ids is None else tables["runs"][tables["runs"]["run_id"].isin(list(run_ids))]
     if runs.empty:
         asked = "" if run_ids is None else f" among the {len(run_ids)} runs asked for"
         raise DataError(f"the study has no finished run{asked}: nothing to analyse yet; `tokenlaw status` shows why")
@@ -250,11 +244,11 @@ def from_tables(
 
     key = ["run_id", "attempt"]
     facts = winners[[*key, *FACTS, *DERIVED, "status"]]
-    joined = evaluations.merge(facts, on=key, how="inner")
+    joined = tables["evaluations"].merge(facts, on=key, how="inner")
     joined["excluded"] = _exclusion(joined)
     return StudyFrames(
         runs=winners.reset_index(drop=True),
-        curves=curves.merge(facts[key], on=key, how="inner").reset_index(drop=True),
+        curves=tables["curves"].merge(facts[key], on=key, how="inner").reset_index(drop=True),
         evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
         failed=failed.reset_index(drop=True),
     )

@@ -152,6 +152,12 @@ def _on(curves: Sequence[Curve], values: Sequence[Array], x: Array) -> Array:
     return np.stack([np.interp(x, curve.x, y, left=np.inf) for curve, y in zip(curves, values, strict=True)])
 
 
+def sign_changes(x: Array, d: Array) -> Array:
+    """Where a piecewise-linear curve d (k,) over x (k,) goes from one sign to the other; exact for each piece."""
+    i = np.flatnonzero(d[:-1] * d[1:] < 0)
+    return x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])
+
+
 def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
     """ln FLOPs (k,) where the envelope of the judged curves may bend: budgets, crossings, returns below the best."""
     x = np.unique(np.concatenate([curve.x for curve in curves]))
@@ -160,9 +166,7 @@ def _corners(curves: Sequence[Curve], judged: Sequence[Array]) -> Array:
     for i, j in combinations(range(len(curves)), 2):
         # A curve that begins inside an interval begins at one of its ends, so differences are straight in between.
         begun = np.isfinite(values[i]) & np.isfinite(values[j])
-        d = np.where(begun, values[i], 0.0) - np.where(begun, values[j], 0.0)
-        flips = np.flatnonzero(begun[:-1] & begun[1:] & (d[:-1] * d[1:] < 0))
-        crossings.append(x[flips] + (x[flips + 1] - x[flips]) * d[flips] / (d[flips] - d[flips + 1]))
+        crossings.append(sign_changes(x, np.where(begun, values[i], 0.0) - np.where(begun, values[j], 0.0)))
     x = np.unique(np.concatenate(crossings))
     values = _on(curves, judged, x)
     lowest = values.min(axis=0)
@@ -207,10 +211,10 @@ def designs(points: pd.DataFrame, a: str, b: str) -> list[Design]:
     return [most_seeds] if most_sizes == most_seeds else [most_seeds, most_sizes]
 
 
-def in_order(points: pd.DataFrame, sizes: Collection[str]) -> list[str]:
-    """Generator sizes from the smallest to the largest, by parameters outside the vocabulary."""
-    order = points.groupby("size")["parameters_other"].median()
-    return sorted(sizes, key=lambda size: (float(order[size]), size))
+def in_order(points: pd.DataFrame, sizes: Collection[str] | None = None) -> list[str]:
+    """All generator sizes, or those named, from the smallest to the largest, by parameters outside the vocabulary."""
+    order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
+    return [str(size) for size in order.index if sizes is None or size in sizes]
 
 
 def first_design(points: pd.DataFrame, a: str, b: str) -> Design:
@@ -274,19 +278,13 @@ def compared_fronts(points: pd.DataFrame, family: str, design: Design) -> dict[i
         return fronts(points, family, design)
     rows = measured(points, family, design)
     # Closed forms give one cell the same FLOPs on every seed; rounding guards against a last digit.
-    cells = pd.DataFrame(
-        {
-            "size": rows["size"].astype(str),
-            "log_flops": np.log(rows["path_flops"].to_numpy(dtype=float)).round(9),
-            "seed": rows["tokenizer_seed"],
-            "log_gfid": np.log(rows["gfid"].to_numpy(dtype=float)),
-        }
-    )
-    table = cells.pivot_table(index=["size", "log_flops"], columns="seed", values="log_gfid", aggfunc="mean").dropna()
+    x, y = (np.log(rows[column].to_numpy(dtype=float)) for column in ("path_flops", "gfid"))
+    logs = rows.assign(x=x.round(9), y=y)
+    table = logs.pivot_table(index=["size", "x"], columns="tokenizer_seed", values="y", aggfunc="mean").dropna()
     if table.empty:
         return fronts(points, family, design)
     curves = [
-        Curve(str(size), cells.index.get_level_values("log_flops").to_numpy(dtype=float), cells.to_numpy(dtype=float).T)
+        Curve(str(size), cells.index.get_level_values("x").to_numpy(dtype=float), cells.to_numpy(dtype=float).T)
         for size, cells in groups(table, "size")
     ]
     seeds = [int(s) for s in table.columns.tolist()]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from results.settings import differing, parts
+from results.settings import parts, told_apart
 
 from .rows import groups, records
 
@@ -25,8 +24,6 @@ NO_SIZE = (
     "transformer.layers.", "optimiser.learning_rate.", "batch_size.",
 )  # fmt: skip
 """Fields of a generator that SIZES tells, or that make it no other generator."""
-
-SHORT = {"learning_rate": "lr", "batch_size": "batch", "train_images": "images", "code_dim": "dim"}
 
 
 def configurations(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -69,34 +66,3 @@ def size_names(runs: pd.DataFrame) -> pd.Series:
         words = dict(zip(kinds["generator_family"], map(" ".join, told_apart(fields)), strict=True))
         names.loc[group.index] += group["generator_family"].map(lambda f, words=words: f" {words[f]}".rstrip())
     return names
-
-
-def told_apart(fields: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """For each of several configurations a word for every field in which they differ, such as perceptual0, lr0.0003.
-
-    Fields that are lists (of blocks a level, say) are left out where the others tell the configurations apart.
-    """
-    names = differing(fields)
-    brief = [name for name in names if not any(isinstance(each.get(name), list) for each in fields)]
-    for chosen in (brief, names):
-        ends = [_short(name) for name in chosen]
-        short = {name: end if ends.count(end) == 1 else name for name, end in zip(chosen, ends, strict=True)}
-        words = [[_word(short[n], n, each[n]) for n in chosen if each.get(n) is not None] for each in fields]
-        if len(set(map(tuple, words))) == len(fields):
-            break
-    return words
-
-
-def _short(name: str) -> str:
-    last = name.rsplit(".", 1)[-1]
-    return SHORT.get(last) or last.removesuffix("_weight").removesuffix("_size").replace("_", "")
-
-
-def _word(short: str, name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return short if value else f"no-{short}"
-    if isinstance(value, str):
-        return value if name.endswith(".kind") else f"{short}.{value[:12]}"
-    if isinstance(value, list):
-        return f"{short}{'.'.join(map(str, value))}"
-    return f"{short}{value:g}" if isinstance(value, float) else f"{short}{value}"

@@ -22,13 +22,14 @@ import pandas as pd
 
 from results.errors import FitError
 
-from .crossover import Crossover, crossing_of
+from .crossover import Crossover
 from .fronts import Design, in_order
 from .rows import Record, groups
 from .seed_intervals import CONFIDENCE, SeedEstimate
 
 Array = np.ndarray
 
+PAIR = ["family", "size"]
 DRAWS = 20_000
 RHO = np.linspace(0.0, 0.95, 20)
 """Share of the variance that belongs to the tokenizer seed."""
@@ -113,17 +114,6 @@ def default_budgets(points: pd.DataFrame, count: int = 3) -> tuple[float, ...]:
     return tuple(dict.fromkeys(float(f"{c:.1e}") for c in spaced))
 
 
-@dataclass(frozen=True)
-class _Design:
-    """Runs at one compute: y (n,), pair index (n,), cluster index (n,), and the names behind the indices."""
-
-    y: Array
-    pair: Array
-    cluster: Array
-    pairs: tuple[tuple[str, str], ...]
-    rows: pd.DataFrame
-
-
 def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: int = 0) -> BestPairs:
     """Expected gFID of every pair at compute `flops` and the probability of each being best.
 
@@ -131,25 +121,21 @@ def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: 
     gFID (it is affordable, so this is an upper bound); one whose runs begin above is left out. Raises FitError if no
     pair was measured at this compute.
     """
-    design = _design(points, flops)
-    posterior = _posterior(design, draws, seed)
-    k = len(design.pairs)
-    low: Sequence[float | None] = [None] * k
-    high, probability = low, low
+    runs = _runs_at(points, flops)
+    mean = runs.groupby(PAIR)["y"].mean().to_numpy()
+    low: Sequence[float | None] = [None] * len(mean)
+    high, probability, sd, df = low, low, None, 0
+    posterior = _posterior(runs, draws, seed)
     if posterior is not None:
         mean, draws_of_mu, sd, df = posterior
-        probability = (np.bincount(draws_of_mu.argmin(axis=1), minlength=k) / len(draws_of_mu)).tolist()
+        probability = (np.bincount(draws_of_mu.argmin(axis=1), minlength=len(mean)) / len(draws_of_mu)).tolist()
         low, high = np.exp(np.quantile(draws_of_mu, [0.025, 0.975], axis=0)).tolist()
-    else:
-        mean = np.array([design.y[design.pair == i].mean() for i in range(k)])
-        sd, df = None, 0
     pairs = []
-    for i, (family, size) in enumerate(design.pairs):
-        rows = design.rows[design.pair == i]
+    for i, ((family, size), rows) in enumerate(groups(runs, PAIR)):
         pairs.append(
             Pair(
-                family=family,
-                size=size,
+                family=str(family),
+                size=str(size),
                 gfid=float(np.exp(mean[i])),
                 low=low[i],
                 high=high[i],
@@ -162,7 +148,7 @@ def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: 
         )
     sums = [
         FamilyChance(f, None if posterior is None else sum(p.probability or 0.0 for p in pairs if p.family == f))
-        for f in dict.fromkeys(family for family, _ in design.pairs)
+        for f in dict.fromkeys(p.family for p in pairs)
     ]
     return BestPairs(
         flops=float(flops),
@@ -175,7 +161,8 @@ def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: 
     )
 
 
-def _design(points: pd.DataFrame, flops: float) -> _Design:
+def _runs_at(points: pd.DataFrame, flops: float) -> pd.DataFrame:
+    """Runs interpolated to one compute: family, size, tokenizer_seed, y (ln gFID), images, held."""
     if not (math.isfinite(flops) and flops > 0):
         raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
     points = points[points["gfid"].notna()]
@@ -185,50 +172,37 @@ def _design(points: pd.DataFrame, flops: float) -> _Design:
         beyond = target > x[-1] + 1e-9
         if target < x[0] - 1e-9:
             continue
-        first = run.iloc[0]
-        log_images = np.log(run["images"].to_numpy(dtype=float))
-        rows.append(
-            {
-                "family": first["family"],
-                "size": first["size"],
-                "tokenizer_seed": first["tokenizer_seed"],
-                "y": float(np.interp(target, x, np.log(run["gfid"].to_numpy(dtype=float)))),
-                "images": math.exp(float(np.interp(target, x, log_images))),
-                "held": beyond,
-            }
-        )
+        log_gfid, log_images = (np.interp(target, x, np.log(run[c].to_numpy(float))) for c in ("gfid", "images"))
+        labels = run[["family", "size", "tokenizer_seed"]].iloc[0].to_dict()
+        rows.append(labels | {"y": float(log_gfid), "images": math.exp(log_images), "held": beyond})
     if not rows:
         raise FitError(f"no run was measured at {flops:.3g} FLOPs")
     table = pd.DataFrame(rows)
     # A run that ends below the budget adds nothing where the same pair has runs that reach it.
-    reach = table.groupby(["family", "size"])["held"].transform("all")
-    table = table[~table["held"] | reach].reset_index(drop=True)
-    pair = pd.MultiIndex.from_frame(table[["family", "size"]])
-    cluster = pd.MultiIndex.from_frame(table[["family", "tokenizer_seed"]])
-    pair_codes, pair_names = pair.factorize(sort=True)
-    cluster_codes, _ = cluster.factorize(sort=True)
-    names = tuple((str(f), str(z)) for f, z in pair_names)
-    return _Design(table["y"].to_numpy(), np.asarray(pair_codes), np.asarray(cluster_codes), names, table)
+    reach = table.groupby(PAIR)["held"].transform("all")
+    return table[~table["held"] | reach].reset_index(drop=True)
 
 
-def _posterior(design: _Design, draws: int, seed: int) -> tuple[Array, Array, float, int] | None:
+def _posterior(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Array, Array, float, int] | None:
     """Posterior mean of mu (k,), draws of mu (draws, k), posterior-mean sd, df; None without repeated pairs.
 
     Batched over the grid of rho: with V = (1 - rho) I + rho J (J: same cluster), mu_hat = (X' V^-1 X)^-1 X' V^-1 y, the
     weight of rho is |V|^-1/2 |X' V^-1 X|^-1/2 (residual sum)^(-df/2), its prior being uniform.
     """
-    n, k = len(design.y), len(design.pairs)
+    y = runs["y"].to_numpy()
+    pair, cluster = (runs.groupby(by).ngroup().to_numpy() for by in (PAIR, ["family", "tokenizer_seed"]))
+    n, k = len(runs), pair.max() + 1
     df = n - k
     if df < 1:
         return None
-    x = (design.pair[:, None] == np.arange(k)).astype(float)
-    same = (design.cluster[:, None] == design.cluster[None, :]).astype(float)
+    x = (pair[:, None] == np.arange(k)).astype(float)
+    same = (cluster[:, None] == cluster).astype(float)
     v = (1 - RHO)[:, None, None] * np.eye(n) + RHO[:, None, None] * same
-    solved = np.linalg.solve(v, np.broadcast_to(np.column_stack([x, design.y]), (len(RHO), n, k + 1)))
+    solved = np.linalg.solve(v, np.broadcast_to(np.column_stack([x, y]), (len(RHO), n, k + 1)))
     information = np.einsum("nk,rnm->rkm", x, solved[:, :, :k])
     covariance = np.linalg.inv(information)
     mu = np.einsum("rkm,rm->rk", covariance, np.einsum("nk,rn->rk", x, solved[:, :, k]))
-    residual = design.y - mu @ x.T
+    residual = y - mu @ x.T
     weighted = np.linalg.solve(v, residual[:, :, None])[:, :, 0]
     squares = np.maximum(np.einsum("rn,rn->r", residual, weighted), 1e-300)
     log_weight = -0.5 * (np.linalg.slogdet(v)[1] + np.linalg.slogdet(information)[1] + df * np.log(squares))
@@ -244,27 +218,19 @@ def _posterior(design: _Design, draws: int, seed: int) -> tuple[Array, Array, fl
     return weight @ mu, drawn, sd, df
 
 
-@dataclass(frozen=True)
-class ProbabilityCurve:
-    """Probability of each family to hold the best pair against compute: `flops` (k,), `probability` (k, families)."""
-
-    families: tuple[str, ...]
-    flops: Array
-    probability: Array
-
-
 def probability_curve(
     points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0
-) -> ProbabilityCurve | None:
-    """P(the best pair uses this family) over the compute range of `default_budgets`; None without repeated pairs."""
+) -> pd.DataFrame | None:
+    """P(the best pair uses this family), a column each, by compute in FLOPs over the range of `default_budgets`.
+
+    None without repeated pairs.
+    """
     ends = default_budgets(points, 2)
     grid = np.exp(np.linspace(math.log(ends[0]), math.log(ends[-1]), count))
     results = [best_pairs(points, float(c), draws=draws, seed=seed) for c in grid]
     if any(r.df == 0 for r in results):
         return None
-    names = sorted({family for r in results for family, _ in r.families})
-    table = np.array([[dict(r.families).get(name) or 0.0 for name in names] for r in results])
-    return ProbabilityCurve(tuple(names), grid, table)
+    return pd.DataFrame([dict(r.families) for r in results], index=grid).fillna(0.0)
 
 
 def expected_crossover(
@@ -288,19 +254,19 @@ def expected_crossover(
     mean, bounds = np.empty(count), np.empty((2, count))
     tail = (1 - CONFIDENCE) / 2
     for i, x in enumerate(grid):
-        design = _design(rows, math.exp(x))
-        posterior = _posterior(design, draws, seed)
+        runs = _runs_at(rows, math.exp(x))
+        posterior = _posterior(runs, draws, seed)
         if posterior is None:
             return None
         drawn = posterior[1]
-        of_first = np.array([family == first for family, _ in design.pairs])
+        of_first = np.array([family == first for (family, _), _ in groups(runs, PAIR)])
         ratio = drawn[:, of_first].min(axis=1) - drawn[:, ~of_first].min(axis=1)
         mean[i] = np.median(ratio)
         bounds[:, i] = np.quantile(ratio, [tail, 1 - tail])
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
-    sizes = tuple(in_order(rows, {str(s) for s in rows["size"]}))
+    sizes = tuple(in_order(rows))
     method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
     ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
     at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
-    span, band = (low, high), (bounds[0], bounds[1])
-    return crossing_of(first, second, Design(seeds, sizes), span, grid, mean, band, (at_low, at_high), method)
+    design, band = Design(seeds, sizes), (bounds[0], bounds[1])
+    return Crossover(first, second, design, low, high, grid, mean, band, at_low, at_high, method)

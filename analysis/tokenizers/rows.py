@@ -61,6 +61,4 @@ def by_seed(values: pd.Series) -> dict[int, float]:
 
 def geometric_means(table: pd.DataFrame, columns: list[str], by: str) -> pd.DataFrame:
     """Geometric mean of positive columns for every value of `by`, which becomes the index."""
-    logs = pd.DataFrame({c: np.log(table[c].to_numpy(dtype=float)) for c in columns}, index=table.index)
-    means = logs.groupby(table[by]).mean()
-    return pd.DataFrame({c: np.exp(means[c].to_numpy()) for c in columns}, index=means.index)
+    return table[columns].astype(float).apply(np.log).groupby(table[by]).mean().apply(np.exp)

@@ -23,8 +23,6 @@ Scale = Literal["ratio", "level", "difference"]
 """ratio and level: averaged as logarithms (geometric mean); difference: averaged as they are."""
 
 CONFIDENCE = 0.95
-BOOTSTRAP_CLUSTERS = 6
-"""A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,10 @@ class SeedEstimate(Record):
         return len(self.seeds) == 1
 
     @property
-    def neutral(self) -> float:
-        """The value that means no effect: 1 for ratios, 0 for differences."""
-        return 0.0 if self.scale == "difference" else 1.0
-
-    @property
     def decided(self) -> bool:
-        """Whether the interval excludes no effect."""
-        return (self.low is not None and self.low > self.neutral) or (
-            self.high is not None and self.high < self.neutral
-        )
+        """Whether the interval excludes no effect: 1 for ratios, 0 for differences."""
+        neutral = 0.0 if self.scale == "difference" else 1.0
+        return (self.low is not None and self.low > neutral) or (self.high is not None and self.high < neutral)
 
 
 def t_factor(df: int) -> float:
@@ -133,16 +125,3 @@ def over_seeds(
         per_seed=tuple(float(v) for v in raw),
         df=df,
     )
-
-
-def cluster_bootstrap_weights(clusters: int, draws: int, seed: int) -> np.ndarray:
-    """Multiplicities (draws, clusters) of a bootstrap that resamples whole clusters.
-
-    Raises FitError for fewer than BOOTSTRAP_CLUSTERS clusters: its percentiles would be far too narrow.
-    """
-    if clusters < BOOTSTRAP_CLUSTERS:
-        raise FitError(
-            f"{clusters} tokenizer seeds are too few for a percentile bootstrap; allowed: {BOOTSTRAP_CLUSTERS} or more"
-        )
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)

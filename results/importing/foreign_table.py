@@ -8,26 +8,37 @@ from __future__ import annotations
 import csv
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from results.errors import DataError, UsageError
-from results.schema import COLUMNS, METRICS, OWN_METRIC, STAGES, Column
+from results.schema import COLUMNS, METRICS, OWN_METRIC, SPLITS, STAGES, metric_name
 
 RUN = "run"
 """Column that names a run, so that several rows are of one run, and its id does not depend on its other columns."""
 _OURS = ("run_id", "attempt", "status", "cause", "message", "spec", "provenance", "source", "started_at", "finished_at")
-FACTS: dict[str, Column] = {column.name: column for column in COLUMNS["runs"] if column.name not in _OURS}
+FACTS = {column.name: column.type for column in COLUMNS["runs"] if column.name not in _OURS}
 """Columns of `runs` that a file may have."""
 POSITION = {
-    column.name: column
+    column.name: column.type
     for column in COLUMNS["evaluations"]
     if column.name in ("branch", "step", "images", "path_flops", "standard_error", "n", "guidance", "split", "flag")
 }
 """Columns of `evaluations` that a file may have beside metric and value."""
 PROTOCOL = ("reference", "reference_hash", "crop", "extractor", "extractor_hash", "microbatch")
+_NAMES: dict[str, tuple[str, str]] = {
+    RUN: ("facts", "string"),
+    **{name: ("facts", kind) for name, kind in FACTS.items()},
+    **{name: ("position", kind) for name, kind in POSITION.items()},
+    **{name: ("protocol", "int64" if name == "microbatch" else "string") for name in PROTOCOL},
+    "metric": ("long", "string"),
+    "value": ("long", "float64"),
+    **dict.fromkeys(METRICS, ("values", "float64")),
+}
+"""All that a column can be here: the field of Row that its values go to, and their type."""
 _ROUNDED_FROM = 1000.0
 """Counts that were read off a figure are no whole numbers; from here on they are rounded, smaller ones are refused."""
 
@@ -71,17 +82,28 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
         hint = "".join(f" Is {name} {known}? --map {name}={known}." for name, known in near.items())
         raise UsageError(
             f"{path.name} has columns without a meaning here: {', '.join(others)}; --map COLUMN=NAME says what one is "
-            f"({', '.join(_allowed())}), --keep-others stores them with the runs as they are.{hint}"
+            f"({', '.join(_NAMES)}), --keep-others stores them with the runs as they are.{hint}"
         )
-    rounded: dict[str, int] = {}
+    rounded: Counter[str] = Counter()
     rows = []
     for number, record in enumerate(records, 1):
         row = Row(number)
         for name, value in record.items():
-            text = value.strip() if isinstance(value, str) else value
-            if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
+            plain = value.strip() if isinstance(value, str) else value
+            if plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain)):
                 continue
-            _place(path, row, name, targets[name], text, rounded)
+            target = targets[name]
+            if target is None:
+                row.others[name] = plain if isinstance(plain, str | int | float | bool) else str(plain)
+                continue
+            field_name, kind = _NAMES.get(target, ("values", "float64"))
+            try:
+                typed, exact = _typed(target, kind, plain)
+            except ValueError as error:
+                raise DataError(f"{path.name} row {number}, column {name}: {error}") from None
+            getattr(row, field_name)[target] = typed
+            if not exact:
+                rounded[name] += 1
         _finish(path, row, "metric" in targets.values())
         rows.append(row)
     if not any(row.values for row in rows):
@@ -91,9 +113,8 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
 
 def suggestion(name: str) -> str | None:
     """The name of ours that a column's name resembles; None if there is none."""
-    known = _allowed()
     plain = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
-    return next(iter(difflib.get_close_matches(plain, known, n=1, cutoff=0.75) if len(plain) > 2 else ()), None)
+    return next(iter(difflib.get_close_matches(plain, _NAMES, n=1, cutoff=0.75) if len(plain) > 2 else ()), None)
 
 
 def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, Any]]]:
@@ -116,10 +137,10 @@ def _records(path: Path, content: bytes) -> tuple[list[str], Iterable[dict[str, 
                 f"{path.name} is not UTF-8 text: byte {error.start} is {content[error.start]:#x}"
             ) from error
         try:
-            lines = list(csv.reader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ","))
+            reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ",")
+            lines = [line for line in reader if line]
         except csv.Error as error:
             raise DataError(f"{path.name} is no CSV file: {error}") from error
-        lines = [line for line in lines if line]
         names = [name.strip() for name in lines[0]] if lines else []
         records = []
         for number, line in enumerate(lines[1:], 1):
@@ -147,7 +168,7 @@ def _targets(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[s
             near = suggestion(target)
             hint = f" (did you mean {near}?)" if near else ""
             raise UsageError(
-                f"--map {name}={target}: {target} is no name here{hint}; allowed: {', '.join(_allowed())}, "
+                f"--map {name}={target}: {target} is no name here{hint}; allowed: {', '.join(_NAMES)}, "
                 "or a metric of your own such as own_clip_score"
             )
     targets: dict[str, str | None] = {name: columns.get(name) or _meaning(name) for name in names}
@@ -170,10 +191,6 @@ def _targets(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[s
     return targets
 
 
-def _allowed() -> list[str]:
-    return list(dict.fromkeys([RUN, *FACTS, *POSITION, *PROTOCOL, "metric", "value", *METRICS]))
-
-
 def _meaning(name: str) -> str | None:
     if _known(name):
         return name
@@ -181,31 +198,7 @@ def _meaning(name: str) -> str | None:
 
 
 def _known(name: str) -> bool:
-    return name in _allowed() or OWN_METRIC.fullmatch(name) is not None
-
-
-def _place(path: Path, row: Row, name: str, target: str | None, value: Any, rounded: dict[str, int]) -> None:
-    """Put one value where it belongs."""
-
-    def number() -> float:
-        return _number(path, row.number, name, value)
-
-    if target is None:
-        row.others[name] = value if isinstance(value, str | int | float | bool) else str(value)
-    elif target == RUN:
-        row.facts[RUN] = str(value)
-    elif target == "metric":
-        row.long[target] = str(value)
-    elif target == "value":
-        row.long[target] = number()
-    elif target in POSITION or target in FACTS:
-        column = POSITION.get(target) or FACTS[target]
-        place = row.position if target in POSITION else row.facts
-        place[target] = _typed(path, row.number, name, column, value, rounded)
-    elif target in PROTOCOL:
-        row.protocol[target] = int(number()) if target == "microbatch" else str(value)
-    else:
-        row.values[target] = number()
+    return name in _NAMES or OWN_METRIC.fullmatch(name) is not None
 
 
 def _finish(path: Path, row: Row, long: bool) -> None:
@@ -214,41 +207,31 @@ def _finish(path: Path, row: Row, long: bool) -> None:
         metric, value = row.long.get("metric"), row.long.get("value")
         if metric is None or value is None:
             raise DataError(f"{path.name} row {row.number} lacks metric or value")
-        if metric not in METRICS and not OWN_METRIC.fullmatch(metric):
-            raise DataError(
-                f"{path.name} row {row.number}: metric = {metric!r} is unknown; allowed: {', '.join(METRICS)}, or a "
-                "name of your own such as own_clip_score"
-            )
-        row.values[metric] = value
-    checks = {"stage": (row.facts, STAGES), "split": (row.position, ("train", "validation"))}
-    for name, (place, allowed) in checks.items():
-        if place.get(name, allowed[0]) not in allowed:
-            raise DataError(f"{path.name} row {row.number}: {name} = {place[name]!r}; allowed: {', '.join(allowed)}")
+        try:
+            row.values[metric_name(metric)] = value
+        except UsageError as error:
+            raise DataError(f"{path.name} row {row.number}: {error}") from error
+    checks = {"stage": (row.facts, STAGES), "split": (row.position, SPLITS)}
+    for name, (values, allowed) in checks.items():
+        if values.get(name, allowed[0]) not in allowed:
+            raise DataError(f"{path.name} row {row.number}: {name} = {values[name]!r}; allowed: {', '.join(allowed)}")
 
 
-def _typed(path: Path, number: int, name: str, column: Column, value: Any, rounded: dict[str, int]) -> Any:
-    if column.type == "string":
-        return str(value)
-    real = _number(path, number, name, value)
-    if column.type == "float64":
-        return real
-    if not real.is_integer():
-        if real < _ROUNDED_FROM:
-            raise DataError(
-                f"{path.name} row {number}, column {name}: {value!r} is no whole number; {column.name} is one"
-            )
-        rounded[name] = rounded.get(name, 0) + 1
-    whole = round(real)
-    if whole < 0:
-        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is negative; {column.name} cannot be")
-    return whole
-
-
-def _number(path: Path, number: int, name: str, value: Any) -> float:
+def _typed(target: str, kind: str, value: Any) -> tuple[Any, bool]:
+    """A value as its column has it, and whether it was so exactly. Raises ValueError that says why it cannot be."""
+    if kind == "string":
+        return str(value), True
     try:
-        real = float("x") if isinstance(value, bool) else float(value)
+        number = float("x") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a number") from None
-    if not math.isfinite(real):
-        raise DataError(f"{path.name} row {number}, column {name}: {value!r} is not a finite number")
-    return real
+        raise ValueError(f"{value!r} is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    if kind == "float64":
+        return number, True
+    exact = number.is_integer()
+    if not exact and number < _ROUNDED_FROM:
+        raise ValueError(f"{value!r} is no whole number; {target} is one")
+    if number < 0:
+        raise ValueError(f"{value!r} is negative; {target} cannot be")
+    return round(number), exact

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import DataError, UsageError
 from results.protocol import Protocol
-from results.schema import STAGES, TABLES, TRUNK, arrow_schema
+from results.schema import STAGES, TRUNK, arrow_schema
 from results.store.compaction import add
 from results.store.run_set import SetName, StoredRun
 from results.store.segments import IndexBlock, IndexEntry
 from results.store.versions import Version
+from results.values import canonical_json, choice
 
 from .foreign_table import FACTS, POSITION, RUN, ForeignTable, Row, read_foreign
 
@@ -86,8 +87,8 @@ def import_file(
 
     Raises DataError that names row and column, UsageError for arguments that cannot be, StoreError.
     """
-    if stage is not None and stage not in STAGES:
-        raise UsageError(f"stage = {stage!r} is not allowed; allowed: {', '.join(STAGES)}")
+    if stage is not None:
+        choice("stage", stage, STAGES)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -143,14 +144,13 @@ def _runs(path: Path, table: ForeignTable, source: str, stage: str | None) -> li
     groups: dict[str, list[Row]] = {}
     for row in table.rows:
         if row.values:
-            identity = {"source": source, RUN: row.facts[RUN]} if RUN in row.facts else _facts_identity(source, row)
+            if RUN in row.facts:
+                identity = {"source": source, RUN: row.facts[RUN]}
+            else:
+                where = {name: row.position.get(name) for name in ("branch", "step", "images", "path_flops")}
+                identity = {"source": source, "facts": row.facts, "others": row.others, "where": where}
             groups.setdefault(_hash({"imported": identity}, 12), []).append(row)
     return [_run(path, run_id, rows, source, stage) for run_id, rows in groups.items()]
-
-
-def _facts_identity(source: str, row: Row) -> dict[str, Any]:
-    where = {name: row.position.get(name) for name in ("branch", "step", "images", "path_flops")}
-    return {"source": source, "facts": row.facts, "others": row.others, "where": where}
 
 
 def _run(path: Path, run_id: str, rows: list[Row], source: str, stage: str | None) -> _Run:
@@ -172,7 +172,7 @@ def _run(path: Path, run_id: str, rows: list[Row], source: str, stage: str | Non
     costs = {"train_images": max(images, default=None), "path_flops": max(flops, default=None)}
     row: dict[str, Any] = dict.fromkeys(FACTS) | costs | {"seed": 0, "stage": kind}
     row |= {name: value for name, value in facts.items() if name != "stage"}
-    row |= {"run_id": run_id, "attempt": 1, "status": "done", "spec": _canonical(values), "source": source}
+    row |= {"run_id": run_id, "attempt": 1, "status": "done", "spec": canonical_json(values), "source": source}
     if kind != "run":
         row |= _names(row, source)
     row["label"] = first.facts.get("label") or first.facts.get(RUN) or _label(row, run_id)
@@ -250,26 +250,19 @@ def _block(runs: list[_Run], about: Mapping[str, Any]) -> IndexBlock:
 
     ordered = sorted(runs, key=lambda run: run.name.order)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    rows = [
-        run.row | {"finished_at": now, "provenance": _canonical({"imported": {**about, "rows": run.digest}})}
-        for run in ordered
-    ]
-    evaluations = [row for run in ordered for row in run.evaluations]
-    tables = {"runs": rows, "curves": [], "evaluations": evaluations}
-    entries = []
-    for run, row in zip(ordered, rows, strict=True):
+    rows, entries = [], []
+    for run in ordered:
+        provenance = canonical_json({"imported": {**about, "rows": run.digest}})
+        rows.append(run.row | {"finished_at": now, "provenance": provenance})
         counts = {"runs": 1, "curves": 0, "evaluations": len(run.evaluations)}
-        entries.append(IndexEntry(StoredRun.of_row({"cause": None, "message": None} | row), counts, run.digest))
-    pieces = {}
-    for name in TABLES:
-        counted = [(entry.summary.name, entry.rows[name]) for entry in entries]
-        pieces[False, name] = [(pa.Table.from_pylist(tables[name], arrow_schema(name)), counted)]
-    return IndexBlock.of(pieces, entries)
-
-
-def _canonical(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        entries.append(IndexEntry(StoredRun.of_row({"cause": None, "message": None} | rows[-1]), counts, run.digest))
+    evaluations = [row for run in ordered for row in run.evaluations]
+    tables = {
+        (False, "runs"): pa.Table.from_pylist(rows, arrow_schema("runs")),
+        (False, "evaluations"): pa.Table.from_pylist(evaluations, arrow_schema("evaluations")),
+    }
+    return IndexBlock(tables, tuple(entries))
 
 
 def _hash(values: Any, length: int) -> str:
-    return sha256(_canonical(values).encode()).hexdigest()[:length]
+    return sha256(canonical_json(values).encode()).hexdigest()[:length]

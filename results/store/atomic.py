@@ -22,20 +22,16 @@ _REASONS = {
 }
 
 
-def storage_error(error: OSError, path: Path) -> StoreError:
-    """The StoreError that says in one line which path could not be written and why."""
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    advice = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return StoreError(f"cannot write {path}: {reason}{advice}")
-
-
 @contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turns any OSError of the block into a StoreError about `path`."""
+def storage(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turns any OSError of the block into a StoreError: in one line what could not be done to `path`, and why."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, path) from error
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; free some space and run the same command again" if full else ""
+        raise StoreError(f"cannot {doing} {path}: {reason}{advice}") from error
 
 
 def make_folder(path: Path) -> Path:

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from results.errors import StoreError, UsageError
+from results.errors import UsageError
 
 from .run_set import LooseSet, SetName
 from .segments import IndexBlock, Segment, load_sets, merge, write_segment
-from .versions import FOLDER, Version, current, discard, listing, numbers, path_of, publish, retire
+from .versions import FOLDER, Overtaken, Version, current, discard, listing, numbers, path_of, publish, retire, settled
 
-T = TypeVar("T")
 LARGE_BYTES = 256 * 2**20
 """A segment this large is left as it is; smaller ones are merged with what has come since."""
 _SETS_A_SEGMENT = 20_000
-_TRIES = 10
 _ABANDONED_SECONDS = 24 * 3600.0
 """What is this old has no living writer: writing takes seconds."""
 
@@ -49,6 +46,22 @@ def loose_sets(folder: Path) -> dict[SetName, LooseSet]:
     return dict(sorted(sets.items(), key=lambda item: item[0].order))
 
 
+@dataclass(frozen=True)
+class View:
+    """The store at one moment: sets in folders of their own, in order, and the version of the compacted ones."""
+
+    loose: Mapping[SetName, LooseSet]
+    version: Version
+
+
+def view_of(folder: Path, known: Version | None = None) -> View:
+    """What is there now; a set that is both loose and compacted counts as compacted. To be called within `settled`."""
+    # What is listed first and gone after it is in the version that is read after it.
+    loose, version = loose_sets(folder), current(folder, known)
+    compacted = [segment.names for segment in version.segments]
+    return View({n: s for n, s in loose.items() if not any(n in names for names in compacted)}, version)
+
+
 def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
     """Compact the store at `folder`. Raises StoreError if it cannot be written or read.
 
@@ -57,33 +70,25 @@ def compact(folder: Path, *, settle: float = 0.0) -> Compaction:
     """
     if settle < 0:
         raise UsageError(f"settle = {settle!r} is not allowed; allowed: seconds from 0")
-
-    def attempt() -> Compaction | None:
-        # What is listed first and gone after it is in the version that is read after it.
-        loose, base = loose_sets(folder), current(folder)
-        if not loose and not base.number:
-            return Compaction(0, 0, 0, 0, 0, ())
-        return unless_overtaken(folder, base, lambda: _compacted(folder, loose, base, settle))
-
-    return until_done(folder, attempt)
+    return settled(folder, lambda: _compacted(folder, settle))
 
 
-def _compacted(folder: Path, loose: dict[SetName, LooseSet], base: Version, settle: float) -> Compaction | None:
-    """Put loose sets and small segments together; None if another writer was faster."""
-    present = base.names()
-    fresh, damaged = load_sets({name: files for name, files in loose.items() if name not in present})
+def _compacted(folder: Path, settle: float) -> Compaction:
+    """Put loose sets and small segments together. Raises StoreError, Overtaken if another writer was faster."""
+    view = view_of(folder)
+    base = version = view.version
+    if not view.loose and not base.number:
+        return Compaction(0, 0, 0, 0, 0, ())
+    fresh, damaged = load_sets(view.loose)
     small = [segment for segment in base.segments if segment.size < LARGE_BYTES]
-    version = base
     if fresh.entries or len(small) > 1:
-        published = _replace(folder, base, small, [*(segment.block() for segment in small), fresh])
-        if published is None:
-            return None
-        version = published
+        version = replace(folder, base, small, [*(segment.block() for segment in small), fresh])
         time.sleep(settle)
     retire(folder, version, base.segments)
-    present |= {entry.summary.name for entry in fresh.entries}
+    present = version.names()
     # Should another version be in force by now, what it holds may differ: the next compaction removes the folders.
-    replaced = [name for name in loose if name in present] if numbers(folder)[-1:] == [version.number] else []
+    in_force = numbers(folder)[-1:] == [version.number]
+    replaced = [name for name in loose_sets(folder) if name in present] if in_force else []
     for name in replaced:
         discard(folder / str(name))
     clean(folder, version)
@@ -91,51 +96,29 @@ def _compacted(folder: Path, loose: dict[SetName, LooseSet], base: Version, sett
         len(fresh.entries),
         len(replaced),
         len(version.segments),
-        sum(len(segment.names) for segment in version.segments),
+        len(present),
         sum(segment.size for segment in version.segments),
         tuple(str(name) for name in damaged if (folder / str(name)).is_dir()),
     )
 
 
-def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]) -> bool:
+def add(folder: Path, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]) -> None:
     """Add a block of new sets as one segment, all of them in one step, in place of the compacted sets that it names.
 
-    `make` is given the version that it must fit, again if another writer was faster. False if it gives None.
+    `make` is given the version that it must fit, again if another writer was faster; None is nothing to add.
     Raises StoreError.
     """
 
-    def attempt() -> bool | None:
+    def attempt() -> None:
         base = current(folder)
-        return unless_overtaken(folder, base, lambda: _added(folder, base, make))
+        addition = make(base)
+        if addition is not None:
+            block, replaced = addition
+            old = [segment for segment in base.segments if replaced & segment.names.keys()]
+            kept = [segment.block().only(segment.names.keys() - replaced) for segment in old]
+            retire(folder, replace(folder, base, old, [*kept, block]), base.segments)
 
-    return until_done(folder, attempt)
-
-
-def _added(
-    folder: Path, base: Version, make: Callable[[Version], tuple[IndexBlock, set[SetName]] | None]
-) -> bool | None:
-    addition = make(base)
-    if addition is None:
-        return False
-    block, replaced = addition
-    old = [segment for segment in base.segments if replaced & segment.names.keys()]
-    blocks = [segment.block() for segment in old]
-    kept = [whole.only([e for e in whole.entries if e.summary.name not in replaced]) for whole in blocks]
-    version = _replace(folder, base, old, [*kept, block])
-    if version is None:
-        return None
-    retire(folder, version, base.segments)
-    return True
-
-
-def unless_overtaken(folder: Path, base: Version, work: Callable[[], T]) -> T | None:
-    """What `work` gives; None if it failed because another writer has replaced the segments of `base` meanwhile."""
-    try:
-        return work()
-    except StoreError:
-        if current(folder).number == base.number:
-            raise
-        return None
+    settled(folder, attempt)
 
 
 def clean(folder: Path, version: Version) -> list[str]:
@@ -155,39 +138,22 @@ def clean(folder: Path, version: Version) -> list[str]:
     return removed
 
 
-def until_done(folder: Path, attempt: Callable[[], T | None]) -> T:
-    """What `attempt` gives; again while it gives None. Raises StoreError where others change the segments each time."""
-    for _ in range(_TRIES):
-        if (result := attempt()) is not None:
-            return result
-    raise StoreError(f"{folder / FOLDER} was changed by others {_TRIES} times meanwhile; try again when they are done")
+def replace(folder: Path, base: Version, old: Sequence[Segment], blocks: Sequence[IndexBlock]) -> Version:
+    """Publish a version in which segments of `blocks` stand for the `old` ones.
 
-
-def _replace(folder: Path, base: Version, old: Collection[Segment], blocks: Sequence[IndexBlock]) -> Version | None:
-    """Publish a version in which the segments of `blocks` stand for the `old` ones; None if another was faster."""
+    Raises StoreError, Overtaken if another writer was faster; then nothing is changed.
+    """
     whole = merge(blocks)
+    kept = [segment for segment in base.segments if segment not in old]
     written: list[Segment] = []
     try:
         for begin in range(0, len(whole.entries), _SETS_A_SEGMENT):
-            chosen = whole.entries[begin : begin + _SETS_A_SEGMENT]
-            part = whole if len(chosen) == len(whole.entries) else whole.only(chosen)
-            written.append(write_segment(folder / FOLDER, part))
-    except BaseException:
-        _drop(written)
+            names = {entry.summary.name for entry in whole.entries[begin : begin + _SETS_A_SEGMENT]}
+            written.append(write_segment(folder / FOLDER, whole.only(names)))
+        return publish(folder, base, [*kept, *written])
+    except BaseException as error:
+        # A version of this number may be ours and in force although `publish` failed: then its segments must stay.
+        if isinstance(error, Overtaken) or not path_of(folder, base.number + 1).exists():
+            for segment in written:
+                discard(segment.path)
         raise
-    kept = [segment for segment in base.segments if segment not in list(old)]
-    try:
-        version = publish(folder, base, [*kept, *written])
-    except StoreError:
-        # If the version is there, it may be ours and in force: the segments must stay.
-        if not path_of(folder, base.number + 1).exists():
-            _drop(written)
-        raise
-    if version is None:
-        _drop(written)
-    return version
-
-
-def _drop(segments: Sequence[Segment]) -> None:
-    for segment in segments:
-        discard(segment.path)

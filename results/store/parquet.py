@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from results.errors import StoreError
 from results.schema import SCHEMA_VERSION, arrow_schema
@@ -22,6 +25,31 @@ class Damaged(StoreError):
 def damage(path: Path, reason: str) -> Damaged:
     """The error for a damaged file of the store."""
     return Damaged(f"{path} is damaged: {reason}; {_ADVICE}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the block raises for a file that is missing or says something else into a Damaged about `path`."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damage(path, repr(error)) from error
+
+
+def listed(content: bytes) -> dict[str, Any]:
+    """What a listing of files has of one, so that damage is recognised: its size and checksum."""
+    return {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+
+
+def read_listed(path: Path, files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """A file's content, compared with its entry in a listing of files by name. Raises StoreError."""
+    with reading(path):
+        content, expected = path.read_bytes(), files[path.name]
+    if len(content) != expected["bytes"]:
+        raise damage(path, f"{len(content)} bytes instead of {expected['bytes']}")
+    if listed(content)["sha256"] != expected["sha256"]:
+        raise damage(path, "its checksum differs")
+    return content
 
 
 def readable(version: int, path: Path) -> int:
@@ -86,7 +114,7 @@ def current_form(rows: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
     """
     import pyarrow as pa
 
-    version = schema_version(rows.schema, path)
+    version = readable(int((rows.schema.metadata or {}).get(b"tokenlaw_schema", b"0")), path)
     wanted = arrow_schema(table)
     if version == 1 and table == "runs" and "source" not in rows.schema.names:
         rows = rows.append_column(wanted.field("source"), pa.nulls(len(rows), pa.string()))
@@ -97,8 +125,3 @@ def current_form(rows: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
         if not field.nullable and rows[field.name].null_count:
             raise damage(path, f"column {field.name} has empty values, but is required in table {table}")
     return pa.Table.from_arrays(rows.columns, schema=wanted)
-
-
-def schema_version(schema: pyarrow.Schema, path: Path) -> int:
-    """The version in a schema's metadata. Raises StoreError if it is newer than SCHEMA_VERSION."""
-    return readable(int((schema.metadata or {}).get(b"tokenlaw_schema", b"0")), path)

@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from results.errors import UsageError
 from results.schema import COLUMNS, SCHEMA_VERSION, TABLES, arrow_schema, missing_fact
 
-from .parquet import Damaged, damage, parquet_bytes, read_parquet, readable
+from .parquet import Damaged, listed, parquet_bytes, read_listed, read_parquet, readable, reading
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,10 +86,7 @@ def contents(run_id: str, tables: Mapping[str, pyarrow.Table], status: str, atte
     """The files of a set. Raises UsageError for tables that do not fit the schema, each other or the arguments."""
     summary = _summary(run_id, tables, status, attempt)
     files = {f"{name}.parquet": parquet_bytes(tables[name]) for name in TABLES}
-    listing = {
-        name: {"bytes": len(content), "sha256": sha256(content).hexdigest(), "rows": len(tables[Path(name).stem])}
-        for name, content in files.items()
-    }
+    listing = {name: listed(content) | {"rows": len(tables[Path(name).stem])} for name, content in files.items()}
     manifest = {"schema_version": SCHEMA_VERSION, "summary": vars(summary), "files": listing}
     files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     return files
@@ -105,33 +101,23 @@ class LooseSet:
     def manifest_bytes(self) -> bytes:
         """The manifest's content, by which two sets of one name are told apart."""
         path = self.path / MANIFEST
-        try:
+        with reading(path):
             return path.read_bytes()
-        except OSError as error:
-            raise damage(path, repr(error)) from error
 
     def manifest(self) -> tuple[StoredRun, dict[str, Any]]:
         """Summary and file listing."""
         path = self.path / MANIFEST
         content = self.manifest_bytes()
-        try:
+        with reading(path):
             values = json.loads(content)
             readable(values["schema_version"], path)
             return StoredRun(**values["summary"]), values["files"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise damage(path, repr(error)) from error
 
     def table(self, table: str, files: Mapping[str, Any] | None = None) -> pyarrow.Table:
         """One of TABLES; `files` is the listing if it was read before."""
         listing = self.manifest()[1] if files is None else files
         path = self.path / f"{table}.parquet"
-        try:
-            content = path.read_bytes()
-            expected = listing[path.name]
-        except (OSError, LookupError) as error:
-            raise damage(path, repr(error)) from error
-        verify(content, expected, path)
-        return read_parquet(content, table, path)
+        return read_parquet(read_listed(path, listing), table, path)
 
     def damaged_file(self) -> tuple[str, str] | None:
         """The first file that is damaged, and the reason; None for a sound set."""
@@ -144,14 +130,6 @@ class LooseSet:
         except Damaged as error:
             return file, str(error)
         return None
-
-
-def verify(content: bytes, expected: Mapping[str, Any], path: Path) -> None:
-    """Compare a file's content with its listing, {bytes, sha256}. Raises StoreError."""
-    if len(content) != expected["bytes"]:
-        raise damage(path, f"{len(content)} bytes instead of {expected['bytes']}")
-    if sha256(content).hexdigest() != expected["sha256"]:
-        raise damage(path, "its checksum differs")
 
 
 def _summary(run_id: str, tables: Mapping[str, pyarrow.Table], status: str, attempt: int) -> StoredRun:

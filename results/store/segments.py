@@ -12,8 +12,10 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -22,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 from results.errors import StoreError
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
 
-from . import atomic, run_set
-from .gathering import Piece, gather
-from .parquet import Damaged, current_form, damage, parquet_bytes, read_parquet, readable
+from . import atomic
+from .parquet import Damaged, current_form, damage, listed, parquet_bytes, read_listed, read_parquet, readable, reading
 from .run_set import LooseSet, SetName, StoredRun
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
 
 INDEX = "index.json"
@@ -35,7 +37,14 @@ FOOTERS = "footers.json"
 ROW_GROUP = {"runs": 512, "curves": 32_768, "evaluations": 8_192}
 """Rows that are lost together when a file is damaged; larger groups read a little faster."""
 
+KINDS = tuple((failed, table) for failed in (False, True) for table in TABLES)
+"""The files of a segment: rows of each table, of results and of failed attempts."""
 _SUMMARY_WIDTH = len(StoredRun.__dataclass_fields__)
+_SLICES = 1000
+"""So many parts of other tables make up one without being copied; with more, what reads it becomes slow."""
+
+Piece = tuple["pyarrow.Table", Sequence[tuple[SetName, int]]]
+"""Rows of one table, and whose they are: sets in the order of the rows, each with its number of rows."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +58,19 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class IndexBlock:
-    """Sets in memory: tables by (failed, table), and the entries in the order of their rows."""
+    """Sets in memory: tables by KINDS (one left out has no rows), and the entries in the order of their rows."""
 
     tables: Mapping[tuple[bool, str], pyarrow.Table]
     entries: tuple[IndexEntry, ...]
 
-    @classmethod
-    def of(cls, pieces: Mapping[tuple[bool, str], Sequence[Piece]], entries: Iterable[IndexEntry]) -> IndexBlock:
-        """The given sets out of pieces that may hold more."""
-        kept = sorted(entries, key=lambda entry: entry.summary.name.order)
-        names = {entry.summary.name for entry in kept}
-        tables = {
-            (failed, table): gather(table, pieces.get((failed, table), ()), names)
-            for failed in (False, True)
-            for table in TABLES
-        }
-        return cls(tables, tuple(kept))
-
-    def only(self, entries: Sequence[IndexEntry]) -> IndexBlock:
+    def only(self, names: Collection[SetName]) -> IndexBlock:
         """Some of its sets."""
-        pieces = {key: [(rows, _counts(self.entries, *key))] for key, rows in self.tables.items()}
-        return IndexBlock.of(pieces, entries)
+        return merge([self], names)
+
+    def piece(self, failed: bool, table: str) -> Piece:
+        """The rows of one kind."""
+        entries = [entry for entry in self.entries if (entry.summary.name.failed is not None) is failed]
+        return self.tables[failed, table], [(entry.summary.name, entry.rows[table]) for entry in entries]
 
 
 def file_name(failed: bool, table: str) -> str:
@@ -99,14 +100,7 @@ class Segment:
 
     def content(self, name: str) -> bytes:
         """A file's content, verified."""
-        path = self.path / name
-        try:
-            content = path.read_bytes()
-            expected = self.files[name]
-        except (OSError, LookupError) as error:
-            raise damage(path, repr(error)) from error
-        run_set.verify(content, expected, path)
-        return content
+        return read_listed(self.path / name, self.files)
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -118,15 +112,17 @@ class Segment:
         """What it holds, in the order of the rows, as lines of the index; much cheaper than `entries`."""
         return {SetName(row[0], row[1] if row[2] == "failed" else None): row for row in self.index["sets"]}
 
-    def entry(self, name: SetName) -> IndexEntry | None:
-        """A set of it; None if it is not here."""
-        row = self.names.get(name)
-        return None if row is None else _entry(row, self.path / INDEX)
+    def entry(self, name: SetName) -> IndexEntry:
+        """A set of its `names`."""
+        row = self.names[name]
+        with reading(self.path / INDEX):
+            rows = dict(zip(TABLES, row[_SUMMARY_WIDTH:-1], strict=True))
+            return IndexEntry(StoredRun(*row[:_SUMMARY_WIDTH]), rows, row[-1])
 
     @cached_property
     def entries(self) -> dict[SetName, IndexEntry]:
         """What it holds, in the order of the rows."""
-        return {name: _entry(row, self.path / INDEX) for name, row in self.names.items()}
+        return {name: self.entry(name) for name in self.names}
 
     def results(self) -> set[str]:
         """Ids of the runs whose results it holds; cheaper than `entries`."""
@@ -137,21 +133,23 @@ class Segment:
         column = _SUMMARY_WIDTH + TABLES.index(table)
         return [(name, row[column]) for name, row in self.names.items() if (name.failed is not None) is failed]
 
-    def piece(self, failed: bool, table: str) -> Piece:
-        """The rows of one file."""
-        counts = self.counts(failed, table)
+    def rows(self, failed: bool, table: str) -> pyarrow.Table:
+        """The content of one file; no rows if it has none of failed attempts."""
         name = file_name(failed, table)
         if failed and name not in self.files:
-            return arrow_schema(table).empty_table(), []
-        rows = read_parquet(self.content(name), table, self.path / name)
-        if len(rows) != sum(count for _, count in counts):
-            raise damage(self.path / name, f"{len(rows)} rows instead of {sum(count for _, count in counts)}")
+            return arrow_schema(table).empty_table()
+        return read_parquet(self.content(name), table, self.path / name)
+
+    def piece(self, failed: bool, table: str) -> Piece:
+        """The rows of one file, and whose they are."""
+        rows, counts = self.rows(failed, table), self.counts(failed, table)
+        if len(rows) != (expected := sum(count for _, count in counts)):
+            raise damage(self.path / file_name(failed, table), f"{len(rows)} rows instead of {expected}")
         return rows, counts
 
     def block(self) -> IndexBlock:
         """All that it holds."""
-        pieces = {(failed, table): [self.piece(failed, table)] for failed in (False, True) for table in TABLES}
-        return IndexBlock.of(pieces, self.entries.values())
+        return IndexBlock({kind: self.piece(*kind)[0] for kind in KINDS}, tuple(self.entries.values()))
 
     def damaged_file(self) -> tuple[str, str] | None:
         """The first file that is damaged, and the reason; None for a sound segment."""
@@ -170,83 +168,99 @@ class Segment:
     def salvage(self) -> tuple[IndexBlock, list[SetName]]:
         """The sets that can be read in full although files are damaged, and the names of those that cannot.
 
-        A damaged index is made anew from the tables if these are sound. Without index and tables nothing is left.
+        A damaged index is made anew from the tables if these are sound. Without index and tables nothing is left, nor
+        is it known what is lost.
         """
         try:
             index = self.index
         except Damaged:
-            return self._without_index(), []
-        footers = self._footers()
-        pieces: dict[tuple[bool, str], list[Piece]] = {}
-        lost: set[SetName] = set()
-        for failed in (False, True):
-            for table in TABLES:
-                name = file_name(failed, table)
-                if name in index["files"]:
-                    path, listing = self.path / name, index["files"][name]
-                    rows, bad = _sound_rows(path, table, listing, footers.get(name))
-                    counts = self.counts(failed, table)
-                    sound = _sound_counts(counts, bad)
-                    lost |= {name for (name, count), (_, left) in zip(counts, sound, strict=True) if left < count}
-                    pieces[failed, table] = [(rows, sound)]
-        kept = [entry for name, entry in self.entries.items() if name not in lost]
-        return IndexBlock.of(pieces, kept), sorted(lost, key=lambda name: name.order)
-
-    def _footers(self) -> dict[str, bytes]:
-        try:
-            return {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
-        except (StoreError, ValueError):
-            return {}
+            with suppress(Damaged):
+                return self._without_index(), []
+            return IndexBlock({}, ()), []
+        footers: dict[str, bytes] = {}
+        with suppress(StoreError, ValueError):
+            footers = {name: base64.b64decode(text) for name, text in json.loads(self.content(FOOTERS)).items()}
+        tables = {}
+        left = {name: dict(entry.rows) for name, entry in self.entries.items()}
+        for failed, table in KINDS:
+            file = file_name(failed, table)
+            if file in index["files"]:
+                listing = index["files"][file]
+                tables[failed, table], sound = _sound_rows(self.path / file, table, listing, footers.get(file))
+                begin = 0
+                for name, count in self.counts(failed, table):
+                    left[name][table] = int(sound[begin : begin + count].sum())
+                    begin += count
+        lost = [name for name, entry in self.entries.items() if left[name] != entry.rows]
+        entries = [replace(entry, rows=left[name]) for name, entry in self.entries.items()]
+        return IndexBlock(tables, tuple(entries)).only(left.keys() - lost), lost
 
     def _without_index(self) -> IndexBlock:
         """The block, with entries made from the rows. Raises StoreError if any table is damaged as well."""
-        pieces: dict[tuple[bool, str], list[Piece]] = {}
-        entries: list[IndexEntry] = []
+        tables = {kind: self.rows(*kind) for kind in KINDS}
+        entries = []
         for failed in (False, True):
-            if file_name(failed, "runs") not in self.files:
-                continue
-            tables = {
-                table: read_parquet(self.content(file_name(failed, table)), table, self.path / file_name(failed, table))
-                for table in TABLES
-            }
-            summaries = [StoredRun.of_row(row) for row in tables["runs"].to_pylist()]
-            rows = {table: _row_counts(tables[table]) for table in TABLES}
-            described = [
-                IndexEntry(
-                    summary, {table: rows[table].get((summary.run_id, summary.attempt), 0) for table in TABLES}, ""
-                )
-                for summary in summaries
-            ]
-            pieces |= {(failed, table): [(tables[table], _counts(described, failed, table))] for table in TABLES}
-            entries += described
-        return IndexBlock.of(pieces, entries)
+            keys = {table: tables[failed, table].select(["run_id", "attempt"]).to_pylist() for table in TABLES}
+            counts = {table: Counter((key["run_id"], key["attempt"]) for key in keys[table]) for table in TABLES}
+            for row in tables[failed, "runs"].to_pylist():
+                rows = {table: counts[table][row["run_id"], row["attempt"]] for table in TABLES}
+                entries.append(IndexEntry(StoredRun.of_row(row), rows, ""))
+        return merge([IndexBlock(tables, tuple(entries))])
+
+
+def gather(table: str, pieces: Sequence[Piece], wanted: Callable[[SetName], bool]) -> pyarrow.Table:
+    """Rows of several pieces of one of TABLES as one table in the order of sets; only of the `wanted` sets."""
+    import numpy as np
+    import pyarrow as pa
+
+    ranges: list[tuple[tuple[str, int], int, int]] = []
+    begin = 0
+    for _, counts in pieces:
+        for name, count in counts:
+            if wanted(name):
+                ranges.append((name.order, begin, count))
+            begin += count
+    whole = pa.concat_tables([arrow_schema(table).empty_table(), *(rows for rows, _ in pieces)])
+    ranges.sort()
+    joined: list[list[int]] = []
+    for _, start, count in ranges:
+        if joined and start == joined[-1][1]:
+            joined[-1][1] += count
+        else:
+            joined.append([start, start + count])
+    if joined == [[0, len(whole)]]:
+        return whole
+    if len(joined) <= _SLICES:
+        return pa.concat_tables([whole.slice(0, 0), *(whole.slice(start, end - start) for start, end in joined)])
+    return whole.combine_chunks().take(np.concatenate([np.arange(start, end) for start, end in joined]))
 
 
 def load_sets(loose: Mapping[SetName, LooseSet]) -> tuple[IndexBlock, list[SetName]]:
     """Sets in folders of their own as one block, and those that are damaged. Raises StoreError for a newer schema."""
-    pieces: dict[tuple[bool, str], list[Piece]] = {}
-    entries, damaged = [], []
-    for name, files_of in loose.items():
+    blocks, damaged = [], []
+    for name, loose_set in loose.items():
         try:
-            summary, files = files_of.manifest()
-            tables = {table: files_of.table(table, files) for table in TABLES}
-            digest = sha256(files_of.manifest_bytes()).hexdigest()
+            summary, files = loose_set.manifest()
+            tables = {(name.failed is not None, table): loose_set.table(table, files) for table in TABLES}
+            digest = sha256(loose_set.manifest_bytes()).hexdigest()
         except Damaged:
             damaged.append(name)
             continue
-        entries.append(IndexEntry(summary, {table: len(rows) for table, rows in tables.items()}, digest))
-        for table, rows in tables.items():
-            pieces.setdefault((name.failed is not None, table), []).append((rows, [(name, len(rows))]))
-    return IndexBlock.of(pieces, entries), damaged
+        counts = {table: len(rows) for (_, table), rows in tables.items()}
+        blocks.append(IndexBlock(tables, (IndexEntry(summary, counts, digest),)))
+    return merge(blocks), damaged
 
 
-def merge(blocks: Sequence[IndexBlock]) -> IndexBlock:
-    """Several blocks as one."""
-    pieces: dict[tuple[bool, str], list[Piece]] = {}
-    for block in blocks:
-        for (failed, table), rows in block.tables.items():
-            pieces.setdefault((failed, table), []).append((rows, _counts(block.entries, failed, table)))
-    return IndexBlock.of(pieces, [entry for block in blocks for entry in block.entries])
+def merge(blocks: Sequence[IndexBlock], names: Collection[SetName] | None = None) -> IndexBlock:
+    """Several blocks as one; only the sets of these names if given."""
+    entries = [entry for block in blocks for entry in block.entries if names is None or entry.summary.name in names]
+    entries.sort(key=lambda entry: entry.summary.name.order)
+    chosen = {entry.summary.name for entry in entries}
+    tables = {
+        kind: gather(kind[1], [block.piece(*kind) for block in blocks if kind in block.tables], chosen.__contains__)
+        for kind in KINDS
+    }
+    return IndexBlock(tables, tuple(entries))
 
 
 def write_segment(folder: Path, block: IndexBlock) -> Segment:
@@ -266,46 +280,24 @@ def write_segment(folder: Path, block: IndexBlock) -> Segment:
         end = groups[-1][1] if groups else 4
         files[name] = content
         footers[name] = base64.b64encode(content[end:]).decode()
-        listing[name] = _listed(content) | {"rows": len(rows), "groups": groups}
+        listing[name] = listed(content) | {"rows": len(rows), "groups": groups}
     files[FOOTERS] = json.dumps(footers).encode()
-    rows_of = [
-        [*(getattr(e.summary, name) for name in StoredRun.__dataclass_fields__), *(e.rows[t] for t in TABLES), e.digest]
-        for e in block.entries
-    ]
-    index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": rows_of}
+    sets = [[*vars(e.summary).values(), *(e.rows[table] for table in TABLES), e.digest] for e in block.entries]
+    index = {"schema_version": SCHEMA_VERSION, "files": listing, "sets": sets}
     files[INDEX] = json.dumps(index, separators=(",", ":")).encode()
     path = folder / f"segment-{secrets.token_hex(8)}"
     atomic.make_folder(folder)
     atomic.new_folder_of(path, files)
-    return Segment(path, {name: _listed(content) for name, content in files.items()})
+    return Segment(path, {name: listed(content) for name, content in files.items()})
 
 
 def parse_index(content: bytes, path: Path) -> dict[str, Any]:
     """An index from its text. Raises StoreError for damage or a newer schema."""
-    try:
-        index = json.loads(content)
+    with reading(path):
+        index: dict[str, Any] = json.loads(content)
         readable(index["schema_version"], path)
         _ = index["files"], index["sets"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise damage(path, repr(error)) from error
     return index
-
-
-def _entry(row: list[Any], path: Path) -> IndexEntry:
-    """The entry that a line of an index says."""
-    try:
-        rows = dict(zip(TABLES, row[_SUMMARY_WIDTH:-1], strict=True))
-        return IndexEntry(StoredRun(*row[:_SUMMARY_WIDTH]), rows, row[-1])
-    except (TypeError, ValueError, LookupError) as error:
-        raise damage(path, repr(error)) from error
-
-
-def _counts(entries: Iterable[IndexEntry], failed: bool, table: str) -> list[tuple[SetName, int]]:
-    return [(e.summary.name, e.rows[table]) for e in entries if (e.summary.status == "failed") is failed]
-
-
-def _listed(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": sha256(content).hexdigest()}
 
 
 def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
@@ -318,19 +310,18 @@ def _row_groups(content: bytes) -> list[tuple[int, int, int, str]]:
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         columns = [group.column(i) for i in range(group.num_columns)]
-        begin = min(min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns)
-        end = max(
-            min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) + c.total_compressed_size
-            for c in columns
-        )
+        begins = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns]
+        begin = min(begins)
+        end = max(first + column.total_compressed_size for first, column in zip(begins, columns, strict=True))
         groups.append((begin, end, group.num_rows, sha256(content[begin:end]).hexdigest()))
     return groups
 
 
 def _sound_rows(
     path: Path, table: str, listing: Mapping[str, Any], footer: bytes | None
-) -> tuple[pyarrow.Table, list[tuple[int, int]]]:
-    """The rows of a file without those of damaged row groups, and the row ranges of these."""
+) -> tuple[pyarrow.Table, np.ndarray]:
+    """The rows of a file without those of damaged row groups, and for each row whether it is among them."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -341,30 +332,14 @@ def _sound_rows(
     restored = bytearray(content.ljust(listing["bytes"], b"\0"))
     if footer is not None:
         restored[len(restored) - len(footer) :] = footer
-    parts, bad, begin = [arrow_schema(table).empty_table()], [], 0
+    row_groups, sound = [arrow_schema(table).empty_table()], []
     for number, (first, end, rows, checksum) in enumerate(listing["groups"]):
         try:
             if sha256(restored[first:end]).hexdigest() != checksum:
                 raise damage(path, f"row group {number}")
-            part = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
-            parts.append(current_form(part, table, path))
+            row_group = pq.ParquetFile(pa.BufferReader(bytes(restored))).read_row_group(number, use_threads=False)
+            row_groups.append(current_form(row_group, table, path))
+            sound.append(np.ones(rows, dtype=bool))
         except (pa.ArrowException, OSError, Damaged):
-            bad.append((begin, begin + rows))
-        begin += rows
-    return pa.concat_tables(parts), bad
-
-
-def _sound_counts(counts: Sequence[tuple[SetName, int]], bad: Sequence[tuple[int, int]]) -> list[tuple[SetName, int]]:
-    """How many rows of each set lie outside the damaged ranges."""
-    sound, begin = [], 0
-    for name, count in counts:
-        end = begin + count
-        inside = sum(max(0, min(end, last) - max(begin, first)) for first, last in bad)
-        sound.append((name, count - inside))
-        begin = end
-    return sound
-
-
-def _row_counts(table: pyarrow.Table) -> dict[tuple[str, int], int]:
-    counted = table.group_by(["run_id", "attempt"]).aggregate([([], "count_all")]).to_pylist()
-    return {(row["run_id"], row["attempt"]): row["count_all"] for row in counted}
+            sound.append(np.zeros(rows, dtype=bool))
+    return pa.concat_tables(row_groups), np.concatenate(sound or [np.zeros(0, dtype=bool)])

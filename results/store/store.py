@@ -14,39 +14,26 @@ so that many machines can write to one file system.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from results.errors import DataError, StoreError, UsageError
 from results.schema import TABLES
+from results.values import choice
 
 from . import atomic, run_set
-from .checking import CheckReport, Damage, check
-from .compaction import Compaction, compact, loose_sets
-from .gathering import Piece, gather
+from .aside import CheckReport, check, supersede
+from .compaction import Compaction, View, compact, view_of
 from .parquet import csv_bytes, parquet_bytes, read_parquet
-from .run_set import LooseSet, SetName, StoredRun
-from .segments import IndexEntry
-from .superseding import supersede
-from .versions import Version, current, discard, listing
+from .run_set import SetName, StoredRun
+from .segments import IndexEntry, Piece, gather
+from .versions import Version, current, discard, listing, settled
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["CheckReport", "Damage", "PublishedStudy", "Store", "View", "check_format", "table_name", "write_table"]
-
-T = TypeVar("T")
-_TRIES = 20
-
-
-@dataclass(frozen=True)
-class View:
-    """The store at one moment: sets in folders of their own, in order, and the version of the compacted ones."""
-
-    loose: Mapping[SetName, LooseSet]
-    version: Version
+_WRITERS = {"parquet": parquet_bytes, "csv": csv_bytes}
 
 
 class Store:
@@ -91,7 +78,7 @@ class Store:
         """Ids of all runs with a result (done or diverged). Reads a folder listing and, once compacted, an index."""
         # The listing comes first: whatever a compaction removes after it is in the version that is read after it.
         loose = {name.run_id for text in listing(self.folder) if (name := SetName.parse(text)) and name.failed is None}
-        return self._retry(lambda: loose.union(*(segment.results() for segment in self._current().segments)))
+        return settled(self.folder, lambda: loose.union(*(segment.results() for segment in self._current().segments)))
 
     def results(self, run_ids: Collection[str] | None = None) -> dict[str, StoredRun]:
         """Summaries of the runs with a result, by id; reads no Parquet. Raises StoreError for a damaged manifest."""
@@ -118,7 +105,7 @@ class Store:
         def wanted(name: SetName) -> bool:
             return (run_ids is None or name.run_id in run_ids) and (name.failed is None or include_failed)
 
-        return self._retry(lambda: self._rows(self.view(), table, wanted))
+        return settled(self.folder, lambda: self._rows(self.view(), table, wanted))
 
     def check(self) -> CheckReport:
         """Verify every file; move damaged ones to store/.quarantine with a reason, so that their runs can run again.
@@ -133,11 +120,7 @@ class Store:
 
         The sets themselves are kept in store/.superseded; where each lies, by run id. Raises StoreError.
         """
-        view = self.view()
-        names = {name for name in (*view.loose, *view.version.names()) if name.failed is None}
-        moved = supersede(self.folder, loose_sets(self.folder), view.version,
-                          {name for name in names if name.run_id in run_ids}, reason)  # fmt: skip
-        return {name.run_id: path for name, path in moved.items()}
+        return supersede(self.folder, run_ids, reason)
 
     def compact(self, *, settle: float = 0.0) -> Compaction:
         """Put the sets of all runs into a few large files, beside living writers and readers; see compaction.py."""
@@ -157,54 +140,38 @@ class Store:
 
     def view(self) -> View:
         """What is there now; a set that is both loose and compacted counts as compacted."""
-        loose = loose_sets(self.folder)
-        version = self._current()
-        compacted = [segment.names for segment in version.segments]
-        return View({n: s for n, s in loose.items() if not any(n in names for names in compacted)}, version)
+        view = view_of(self.folder, self._version)
+        self._version = view.version
+        return view
 
     def _compacted(self, name: SetName) -> IndexEntry | None:
-        return self._retry(lambda: self._current().entry(name))
+        return settled(self.folder, lambda: self._current().entry(name))
 
     def _current(self) -> Version:
         # Kept from call to call: a version and its index never change.
         self._version = current(self.folder, self._version)
         return self._version
 
-    def _retry(self, look: Callable[[], T]) -> T:
-        """What `look` gives; again if files that it wanted were replaced by a compaction while it looked."""
-        for _ in range(_TRIES):
-            before = self._current().number
-            try:
-                return look()
-            except StoreError:
-                if self._current().number == before:
-                    raise
-        return look()
-
     def _summaries(self, wanted: Callable[[SetName], bool]) -> list[StoredRun]:
         def look() -> list[StoredRun]:
             view = self.view()
-            summaries = {name: loose.manifest()[0] for name, loose in view.loose.items() if wanted(name)}
+            summaries = [loose.manifest()[0] for name, loose in view.loose.items() if wanted(name)]
             for segment in view.version.segments:
-                chosen = {name: segment.entry(name) for name in segment.names if wanted(name)}
-                summaries |= {name: entry.summary for name, entry in chosen.items() if entry is not None}
-            return [summaries[name] for name in sorted(summaries, key=lambda name: name.order)]
+                summaries += [segment.entry(name).summary for name in segment.names if wanted(name)]
+            return sorted(summaries, key=lambda summary: summary.name.order)
 
-        return self._retry(look)
+        return settled(self.folder, look)
 
     def _rows(self, view: View, table: str, wanted: Callable[[SetName], bool]) -> pyarrow.Table:
-        chosen = {name for name in view.loose if wanted(name)}
         pieces: list[Piece] = []
-        for name in view.loose:
-            if name in chosen:
-                rows = view.loose[name].table(table)
+        for name, loose in view.loose.items():
+            if wanted(name):
+                rows = loose.table(table)
                 pieces.append((rows, [(name, len(rows))]))
         for segment in view.version.segments:
-            names = {name for name in segment.names if wanted(name)}
-            present = {name.failed is not None for name in names}
+            present = {name.failed is not None for name in segment.names if wanted(name)}
             pieces += [segment.piece(failed, table) for failed in sorted(present)]
-            chosen |= names
-        return gather(table, pieces, chosen)
+        return gather(table, pieces, wanted)
 
 
 class PublishedStudy(Store):
@@ -220,14 +187,10 @@ class PublishedStudy(Store):
             )
         self._tables: dict[str, pyarrow.Table] = {}
 
-    def append(self, run_id: str, tables: Mapping[str, pyarrow.Table], *, status: str, attempt: int) -> bool:
+    def _read_only(self, *arguments: Any, **options: Any) -> NoReturn:
         raise StoreError(f"cannot write {self.folder}: a folder of exported tables is read-only")
 
-    def supersede(self, run_ids: Collection[str], reason: str) -> dict[str, Path]:
-        raise StoreError(f"cannot write {self.folder}: a folder of exported tables is read-only")
-
-    def compact(self, *, settle: float = 0.0) -> Compaction:
-        raise StoreError(f"cannot write {self.folder}: a folder of exported tables is read-only")
+    append = supersede = compact = _read_only
 
     def check(self) -> CheckReport:
         for table in TABLES:
@@ -237,16 +200,9 @@ class PublishedStudy(Store):
     def finished(self) -> set[str]:
         return set(self.results())
 
-    def results(self, run_ids: Collection[str] | None = None) -> dict[str, StoredRun]:
-        rows = self.read("runs", run_ids).to_pylist()
-        return {row["run_id"]: StoredRun.of_row(row) for row in rows}
-
-    def failures(self, run_ids: Collection[str] | None = None) -> dict[str, list[StoredRun]]:
-        attempts: dict[str, list[StoredRun]] = {}
-        for row in self.read("runs", run_ids, include_failed=True).to_pylist():
-            if row["status"] == "failed":
-                attempts.setdefault(row["run_id"], []).append(StoredRun.of_row(row))
-        return attempts
+    def _summaries(self, wanted: Callable[[SetName], bool]) -> list[StoredRun]:
+        summaries = [StoredRun.of_row(row) for row in self._whole("runs").to_pylist()]
+        return [summary for summary in summaries if wanted(summary.name)]
 
     def read(
         self, table: str, run_ids: Collection[str] | None = None, *, include_failed: bool = False
@@ -266,10 +222,8 @@ class PublishedStudy(Store):
     def _whole(self, table: str) -> pyarrow.Table:
         if table not in self._tables:
             path = self.folder / f"{table}.parquet"
-            try:
+            with atomic.storage(path, "read"):
                 content = path.read_bytes()
-            except OSError as error:
-                raise StoreError(f"cannot read {path}: {error.strerror}") from error
             self._tables[table] = read_parquet(content, table, path)
         return self._tables[table]
 
@@ -291,12 +245,11 @@ def table_name(table: str) -> str:
 
 def check_format(format: str) -> None:
     """Raise UsageError unless tables can be written in this format."""
-    if format not in ("parquet", "csv"):
-        raise UsageError(f"format = {format!r} is not allowed; allowed: parquet, csv")
+    choice("format", format, _WRITERS)
 
 
 def write_table(table: pyarrow.Table, path: Path, format: str) -> Path:
     """Write a table atomically as `parquet` or `csv`. Raises UsageError for another format, StoreError."""
     check_format(format)
-    atomic.write(path, parquet_bytes(table) if format == "parquet" else csv_bytes(table))
+    atomic.write(path, _WRITERS[format](table))
     return path

@@ -13,23 +13,29 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from results.errors import StoreError
 from results.schema import SCHEMA_VERSION
 
 from . import atomic
-from .parquet import damage, readable
+from .parquet import readable, reading
 from .run_set import SetName
 from .segments import IndexEntry, Segment
 
+T = TypeVar("T")
 FOLDER = ".compacted"
 _VERSION = re.compile(r"version-([0-9]{10})")
 _MANIFEST = "manifest.json"
-_TRIES = 50
+_TRIES = 20
+
+
+class Overtaken(StoreError):
+    """Another writer has put other segments in force meanwhile; `settled` begins again."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Version:
 
     def entry(self, name: SetName) -> IndexEntry | None:
         """A set among the segments'; None if it is not there."""
-        return next((entry for segment in self.segments if (entry := segment.entry(name))), None)
+        return next((segment.entry(name) for segment in self.segments if name in segment.names), None)
 
     def names(self) -> set[SetName]:
         """All sets of the segments."""
@@ -55,13 +61,9 @@ def numbers(folder: Path) -> list[int]:
 
 def listing(folder: Path) -> list[str]:
     """Names in a folder, sorted; none if there is no such folder. Raises StoreError."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read the store at {folder}: {error.strerror}") from error
+    with atomic.storage(folder, "read the store at"), suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries)
+    return []
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -69,28 +71,43 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"version-{number:010d}"
 
 
-def current(folder: Path, known: Version | None = None) -> Version:
-    """The version in force; `known` is given back if that is it. Raises StoreError if its manifest is damaged."""
-    for attempt in range(_TRIES):
-        listed = numbers(folder)
-        if not listed:
-            return Version(0, ())
-        if known is not None and known.number == listed[-1]:
-            return known
-        path = path_of(folder, listed[-1]) / _MANIFEST
+def settled(folder: Path, work: Callable[[], T]) -> T:
+    """What `work` gives; again if it failed while another writer replaced versions or segments that it wanted.
+
+    Raises StoreError where others change the segments each time.
+    """
+    for _ in range(_TRIES):
+        before = numbers(folder)[-1:]
         try:
-            return Version(listed[-1], _segments(folder, path))
-        except FileNotFoundError as error:
-            # A newer version has come, and this one was removed since the listing: look again.
-            if attempt + 1 == _TRIES or numbers(folder)[-1:] == listed[-1:]:
-                raise damage(path, "it is missing") from error
-    raise AssertionError("unreachable")
+            return work()
+        except StoreError:
+            if numbers(folder)[-1:] == before:
+                raise
+    raise StoreError(f"{folder / FOLDER} was changed by others {_TRIES} times meanwhile; try again when they are done")
 
 
-def publish(folder: Path, base: Version, segments: Iterable[Segment]) -> Version | None:
-    """Put other segments in force in place of `base`; None if another writer was faster, then nothing is changed.
+def current(folder: Path, known: Version | None = None) -> Version:
+    """The version in force; `known` is given back if that is it. Raises StoreError if its manifest is damaged.
 
-    The segments of `base` that are no longer named stay where they are: `retire` removes them. Raises StoreError.
+    Outside `settled` it seems damaged, too, if another writer has replaced it since the folder was listed.
+    """
+    number = max(numbers(folder), default=0)
+    if known is not None and known.number == number:
+        return known
+    if not number:
+        return Version(0, ())
+    path = path_of(folder, number) / _MANIFEST
+    with reading(path):
+        content = json.loads(path.read_bytes())
+        readable(content["schema_version"], path)
+        segments = [Segment(folder / FOLDER / row["name"], row["files"]) for row in content["segments"]]
+        return Version(number, tuple(segments))
+
+
+def publish(folder: Path, base: Version, segments: Iterable[Segment]) -> Version:
+    """Put other segments in force in place of `base`; those of it that are no longer named are left to `retire`.
+
+    Raises StoreError, Overtaken if another writer was faster; then nothing is changed.
     """
     new = Version(base.number + 1, tuple(segments))
     manifest = {
@@ -100,11 +117,11 @@ def publish(folder: Path, base: Version, segments: Iterable[Segment]) -> Version
     target = path_of(folder, new.number)
     atomic.make_folder(target.parent)
     if not atomic.new_folder_of(target, {_MANIFEST: (json.dumps(manifest) + "\n").encode()}):
-        return None
+        raise Overtaken(f"{target} was published by another")
     if numbers(folder)[-1] != new.number:
         # The number was free only because two later versions have come and the older of them was removed.
         discard(target)
-        return None
+        raise Overtaken(f"{target} was published by another before")
     return new
 
 
@@ -122,22 +139,6 @@ def retire(folder: Path, version: Version, old: Iterable[Segment]) -> None:
 def discard(path: Path) -> None:
     """Remove a folder so that it disappears in one step; one that is gone already is no error."""
     aside = path.with_name(f".removing-{path.name}-{secrets.token_hex(4)}")
-    try:
+    with atomic.storage(path), suppress(FileNotFoundError):
         path.rename(aside)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise atomic.storage_error(error, path) from error
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _segments(folder: Path, path: Path) -> tuple[Segment, ...]:
-    """The segments that a manifest names. Raises StoreError, or FileNotFoundError if there is no such file."""
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_bytes())
-        readable(content["schema_version"], path)
-        return tuple(Segment(folder / FOLDER / row["name"], row["files"]) for row in content["segments"])
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise damage(path, repr(error)) from error

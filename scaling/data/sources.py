@@ -62,18 +62,12 @@ def locate(name: str, report: Report = _log.info) -> dict[str, Path]:
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(DATASETS))}")
-    return {name: file.path for name, file in _find(DATASETS[name], DATASETS[name].files, report).items()}
+    return {name: path for name, (path, _) in _find(DATASETS[name], DATASETS[name].files, report).items()}
 
 
 def read_files(dataset: Dataset, names: Iterable[str], report: Report = _log.info) -> dict[str, bytes]:
     """Decompressed, verified content of files of `dataset`; finds and raises as `locate`."""
-    return {name: file.content for name, file in _find(dataset, names, report).items()}
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    content: bytes
+    return {name: content for name, (_, content) in _find(dataset, names, report).items()}
 
 
 @dataclass
@@ -82,25 +76,21 @@ class _Search:
 
     dataset: Dataset
     missing: list[str]
-    files: dict[str, _File] = field(default_factory=dict)
+    files: dict[str, tuple[Path, bytes]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def fail(self, source: str, reason: str) -> None:
         self.failures.append(f"{source}: {reason}")
 
-    def take(self, name: str, path: Path) -> None:
-        """Takes a file. Raises DataError if it is damaged."""
-        self.files[name] = _File(path, _read_verified(path, self.dataset.files[name]))
-        self.missing.remove(name)
-
-    def keep(self, name: str, path: Path, final: Path) -> None:
-        """Takes a file that was fetched, and moves it into the cache. Raises DataError if it is damaged."""
+    def take(self, name: str, path: Path, final: Path | None = None) -> None:
+        """Takes a file, and moves one that was fetched to `final` in the cache. Raises DataError if it is damaged."""
         content = _read_verified(path, self.dataset.files[name])
-        path.replace(final)
-        self.files[name] = _File(final, content)
+        if final is not None:
+            path.replace(final)
+            # A copy under the other name is damaged, and would be looked at first each time.
+            final.with_name(name if final.suffix == ".gz" else f"{name}.gz").unlink(missing_ok=True)
+        self.files[name] = final or path, content
         self.missing.remove(name)
-        # A copy under the other name is damaged, and would be looked at first each time.
-        final.with_name(name if final.suffix == ".gz" else f"{name}.gz").unlink(missing_ok=True)
 
     def look_in(self, folder: Path, source: str) -> None:
         """Takes every missing file that lies in `folder` undamaged."""
@@ -123,7 +113,7 @@ class _Search:
             self.fail(source, f"{folder} has no {', '.join(absent)} (as it is or .gz)")
 
 
-def _find(dataset: Dataset, names: Iterable[str], report: Report) -> dict[str, _File]:
+def _find(dataset: Dataset, names: Iterable[str], report: Report) -> dict[str, tuple[Path, bytes]]:
     search = _Search(dataset, list(names))
     named = os.environ.get(VARIABLE)
     if named:
@@ -134,10 +124,10 @@ def _find(dataset: Dataset, names: Iterable[str], report: Report) -> dict[str, _
     cache: Path | None = None
     try:
         cache = cache_folder(dataset)
+        if search.missing:
+            search.look_in(cache, "cache")
     except DataError as error:
         search.fail("cache", str(error))
-    if search.missing and cache is not None:
-        search.look_in(cache, "cache")
     if search.missing and dataset.system_folder:
         search.look_in(Path(dataset.system_folder), "system")
     if search.missing and cache is not None and (dataset.mirrors or dataset.debian_package):
@@ -211,23 +201,21 @@ def _download_missing(mirror: str, cache: Path, search: _Search, report: Report,
         search.fail(mirror, f"host {host} cannot be resolved")
         return
     for name in list(search.missing):
-        part = cache / (f"{name}.gz.part" if resumable else f"{name}.gz.{os.getpid()}.part")
+        partial = cache / (f"{name}.gz.part" if resumable else f"{name}.gz.{os.getpid()}.part")
         try:
-            resumed = _download(f"{mirror}{name}.gz", part, report)
-            try:
-                search.keep(name, part, cache / f"{name}.gz")
-            except DataError:
-                part.unlink()
-                if not resumed:
-                    raise
-                # The part's beginning came from elsewhere or from another version: once more, from the start.
-                _download(f"{mirror}{name}.gz", part, report)
-                search.keep(name, part, cache / f"{name}.gz")
+            while name in search.missing:
+                resumed = _download(f"{mirror}{name}.gz", partial, report)
+                try:
+                    search.take(name, partial, cache / f"{name}.gz")
+                except DataError:
+                    partial.unlink()
+                    # Where its beginning came from elsewhere or from another version: once more, from the start.
+                    if not resumed:
+                        raise
         except (DataError, OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error)
             search.fail(mirror, f"{name}.gz: {reason}")
             if isinstance(error, DataError):
-                part.unlink(missing_ok=True)
                 _log.warning("%s%s.gz: %s", mirror, name, reason)
                 continue
             if isinstance(error, urllib.error.HTTPError):
@@ -271,7 +259,7 @@ def _download(url: str, part: Path, report: Report) -> bool:
             cut = error
         if not part.exists() or part.stat().st_size <= before:
             raise cut
-        report(f"{url}: {cut}; going on from {_megabytes(part.stat().st_size)} MB")
+        report(f"{url}: {cut}; going on from {part.stat().st_size / 1e6:.1f} MB")
 
 
 def _transfer(url: str, part: Path, start: int, report: Report) -> tuple[bool, bool]:
@@ -293,12 +281,8 @@ def _transfer(url: str, part: Path, start: int, report: Report) -> tuple[bool, b
                 done += len(chunk)
                 if time.monotonic() - shown > 1:
                     shown = time.monotonic()
-                    report(f"{url}: {_megabytes(done)}" + (f" of {_megabytes(total)} MB" if total else " MB"))
+                    report(f"{url}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"))
     return total is None or done >= total, kept
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f}"
 
 
 # --- Debian package --------------------------------------------------------------------------------------------------
@@ -326,7 +310,7 @@ def _unpack_package(package: str, cache: Path, search: _Search, report: Report) 
             if name is None or name not in search.missing or not path.is_file() or path.is_symlink():
                 continue
             try:
-                search.keep(name, path, cache / path.name)
+                search.take(name, path, cache / path.name)
             except DataError as error:
                 search.fail(source, str(error))
     if search.missing:
@@ -335,18 +319,17 @@ def _unpack_package(package: str, cache: Path, search: _Search, report: Report) 
 
 def _download_package(package: str, folder: Path) -> Path:
     """The .deb in `folder`; with package lists of its own if the system's are absent or old. Raises DataError."""
-    patience = ["-o", f"Acquire::http::Timeout={TIMEOUT:.0f}", "-o", "Acquire::Retries=1"]
+    options = ["-o", f"Acquire::http::Timeout={TIMEOUT:.0f}", "-o", "Acquire::Retries=1"]
     try:
-        _call(["apt-get", *patience, "download", package], folder)
+        _call(["apt-get", *options, "download", package], folder)
     except DataError as first:
-        lists, archives = folder / "lists" / "partial", folder / "archives" / "partial"
-        for folder_of in (lists, archives):
-            folder_of.mkdir(parents=True)
-        private_folders = ["-o", f"Dir::State::Lists={lists.parent}", "-o", f"Dir::Cache={archives.parent.parent}"]
-        private_folders += ["-o", "APT::Sandbox::User="]
+        for name in ("lists", "archives"):
+            (folder / name / "partial").mkdir(parents=True)
+        options += ["-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder}"]
+        options += ["-o", "APT::Sandbox::User="]
         try:
-            _call(["apt-get", *patience, *private_folders, "update"], folder)
-            _call(["apt-get", *patience, *private_folders, "download", package], folder)
+            _call(["apt-get", *options, "update"], folder)
+            _call(["apt-get", *options, "download", package], folder)
         except DataError as second:
             raise DataError(f"{first}; with fresh package lists: {second}") from second
     archives_found = sorted(folder.glob("*.deb"))

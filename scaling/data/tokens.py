@@ -25,8 +25,8 @@ class TokenSplit:
 def save_tokens(path: Path, train: TokenSplit, validation: TokenSplit) -> None:
     """Write both splits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"train": train, "validation": validation}
-    save_file({f"{k}.{part}": getattr(v, part) for k, v in tensors.items() for part in ("tokens", "labels")}, path)
+    splits = {"train": train, "validation": validation}
+    save_file({f"{name}.{key}": value for name, split in splits.items() for key, value in vars(split).items()}, path)
 
 
 def load_tokens(spec: TokenizerRun, path: Path) -> tuple[TokenSplit, TokenSplit]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from results.errors import DataError
-from scaling.memory_layout import channels_last
+from scaling.data.images import to_float
+from scaling.networks import channels_last, in_batches
 from scaling.specification import catalogue, feature_networks
 
 
@@ -135,13 +136,10 @@ def extract_features(
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         raise ValueError(f"pixels must be uint8 [n, c, s, s], not {pixels.dtype} {list(pixels.shape)}")
     device = next(network.parameters()).device
-    parts = []
     with torch.inference_mode():
-        for chunk in pixels.split(batch):
-            step()
-            parts.append(network(chunk.to(device=device, dtype=torch.float32).div_(127.5).sub_(1)).float().cpu())
+        features = in_batches(lambda p: network(to_float(p.to(device))).float().cpu(), pixels, batch=batch, step=step)
     # Cloned outside inference mode, so that callers may use the result in autograd.
-    return torch.cat(parts).clone() if parts else torch.empty(0, feature_networks.FID_DIMENSIONS)
+    return features.clone()
 
 
 class PerceptualLoss(nn.Module):

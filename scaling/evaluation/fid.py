@@ -10,23 +10,19 @@ The estimate is biased upwards by about c / n (arXiv 1911.07023): values are com
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from results.errors import DataError
-from results.store import atomic
 from scaling.data.images import Split, load_images
-from scaling.sealed_tensors import checksum, seal, unseal
+from scaling.sealed_tensors import cached, checksum
 from scaling.specification.spec import DataSpec
 
 from .features import extract_features
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +66,10 @@ class Moments:
     @staticmethod
     def total(parts: Iterable[Moments]) -> Moments:
         """Of all parts together. Raises ValueError if there are none."""
-        result: Moments | None = None
-        for part in parts:
-            result = part if result is None else result.merged(part)
-        if result is None:
+        listed = list(parts)
+        if not listed:
             raise ValueError("moments of no parts")
-        return result
-
-    def to_bytes(self) -> bytes:
-        """As safetensors, with a checksum of the values."""
-        return seal({"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter})
-
-    @staticmethod
-    def from_bytes(content: bytes) -> Moments:
-        """Inverse of `to_bytes`. Raises DataError if the content is damaged."""
-        try:
-            tensors, _ = unseal(content)
-            return Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"])
-        except (DataError, KeyError) as error:
-            raise DataError(f"moments are damaged: {error}") from error
+        return reduce(Moments.merged, listed)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -136,8 +117,8 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Fre
     proportions vary less than independent draws, so for such samples it errs on the wide side. So it does, by up to
     twice, near the noise floor, where the distance is flat in the moments to first order.
     """
-    parts = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
-    return _jackknife([(part, None) for part in parts], reference)
+    blocks = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
+    return _jackknife([(block, None) for block in blocks], reference)
 
 
 def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) -> FrechetEstimate:
@@ -158,14 +139,14 @@ def _deal(count: int, seed: int) -> list[Tensor]:
     return list(order.tensor_split(BLOCKS))
 
 
-def _jackknife(parts: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> FrechetEstimate:
+def _jackknife(blocks: list[tuple[Moments, Moments | None]], fixed: Moments | None) -> FrechetEstimate:
     def distance(used: list[tuple[Moments, Moments | None]]) -> float:
         reference = fixed or Moments.total(original for _, original in used if original is not None)
-        return frechet_distance(Moments.total(part for part, _ in used), reference)
+        return frechet_distance(Moments.total(block for block, _ in used), reference)
 
-    left_out = torch.tensor([distance(parts[:i] + parts[i + 1 :]) for i in range(len(parts))], dtype=torch.float64)
-    variance = (len(parts) - 1) * left_out.var(unbiased=False)
-    return FrechetEstimate(distance(parts), float(variance.sqrt()), sum(part.count for part, _ in parts))
+    left_out = torch.tensor([distance(blocks[:i] + blocks[i + 1 :]) for i in range(len(blocks))], dtype=torch.float64)
+    variance = (len(blocks) - 1) * left_out.var(unbiased=False)
+    return FrechetEstimate(distance(blocks), float(variance.sqrt()), sum(block.count for block, _ in blocks))
 
 
 def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:
@@ -189,21 +170,14 @@ def reference_moments(
     """Moments of all images of a split under `network`, kept in `cache` under a hash of both.
 
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
-
-    A damaged file is recomputed. Files are written whole by rename, so that any number of processes may share a cache.
     """
-    key = hashlib.sha256(f"{reference_hash(data, split)}|{_network_hash(network)}".encode()).hexdigest()[:16]
-    path = cache / f"moments-{data.name}-{split}-{key}.safetensors"
-    if path.exists():
-        try:
-            return Moments.from_bytes(path.read_bytes())
-        except DataError as error:
-            _log.warning("%s: %s; computed again", path, error)
-    pixels = load_images(data, split).pixels
-    moments = Moments.total(Moments.of(extract_features(network, chunk, step=step)) for chunk in pixels.split(5_000))
-    atomic.write(atomic.make_folder(cache) / path.name, moments.to_bytes())
-    return moments
 
+    def compute() -> dict[str, Tensor]:
+        chunks = load_images(data, split).pixels.split(5_000)
+        moments = Moments.total(Moments.of(extract_features(network, chunk, step=step)) for chunk in chunks)
+        return {"count": torch.tensor(moments.count), "mean": moments.mean, "scatter": moments.scatter}
 
-def _network_hash(network: nn.Module) -> str:
-    return checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+    state = checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+    key = hashlib.sha256(f"{reference_hash(data, split)}|{state}".encode()).hexdigest()[:16]
+    tensors = cached(cache / f"moments-{data.name}-{split}-{key}.safetensors", compute)
+    return Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,22 +21,12 @@ from scaling.tokenizer.model import Tokenizer
 from . import fid, rate
 from .features import extract_features, load_network
 from .measurements import Measurements
-from .memorisation import memorisation
-from .training_features import training_features
+from .memorisation import memorisation, training_features
 
 SAMPLE_BATCH = 500
 
 MEMORISATION_SAMPLES = 2_000
 """Samples whose nearest training images are sought; the share of near copies is then good to about 0.003."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Images of the last evaluation: pixels uint8 [n, c, S, S], labels [n], and the nearest training image of each."""
-
-    pixels: Tensor
-    labels: Tensor
-    nearest_training: Tensor
 
 
 class GeneratorMeasurement:
@@ -59,13 +48,13 @@ class GeneratorMeasurement:
             run.tokenizer.data, "train", self.network, cache, lambda: step_done("features of the training images")
         )
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
-        self.classes = run.tokenizer.data.classes
-        self.last: Sampled | None = None
+        self.last: tuple[Tensor, Tensor] | None = None
+        """Samples of the last evaluation and the nearest training image of each, both uint8 [n, c, S, S]."""
 
-    def generate(self, model: Generator, guidance: float) -> tuple[Tensor, Tensor]:
-        """run.evaluation.samples images, uint8, and their labels: every class equally often, in turn."""
+    def generate(self, model: Generator, guidance: float) -> Tensor:
+        """run.evaluation.samples images, uint8, of every class equally often, in turn."""
         n, seed = self.run.evaluation.samples, self.run.evaluation.seed
-        labels = torch.arange(n) % self.classes
+        labels = torch.arange(n) % self.run.tokenizer.data.classes
         length = self.run.tokenizer.tokens_per_image
         uniforms = torch.rand(n, length, generator=randomness.generator(seed, "sampling"))
         parts = []
@@ -74,7 +63,7 @@ class GeneratorMeasurement:
             tokens = sample(model, labels[rows], uniforms[rows], guidance=guidance)
             parts.append(self.tokenizer.pixels_of(tokens))
             self.step_done(f"sampling {min(start + SAMPLE_BATCH, n)}/{n}")
-        return torch.cat(parts), labels
+        return torch.cat(parts)
 
     def __call__(self, model: Generator, branch: str, images: int, recorder: Recorder) -> None:
         """Record all evaluations of a branch that ends after `images` images."""
@@ -82,7 +71,7 @@ class GeneratorMeasurement:
         record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
-            pixels, labels = self.generate(model, guidance)
+            pixels = self.generate(model, guidance)
             features = extract_features(self.network, pixels, step=lambda: self.step_done("gFID"))
             if not torch.isfinite(features).all():
                 raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
@@ -91,7 +80,7 @@ class GeneratorMeasurement:
                 "gfid", estimate.value, len(pixels), "train", guidance=guidance, error=estimate.standard_error
             )
             if guidance == 1.0 and images == run.train_images[-1]:
-                self._memorisation(pixels, labels, features, record)
+                self._memorisation(pixels, features, record)
 
     def _rate(self, model: Generator, record: Measurements) -> None:
         measured = rate.measure(
@@ -111,16 +100,16 @@ class GeneratorMeasurement:
         ):
             record.held_out(metric, value, len(self.validation.labels), measured.standard_error * scale)
 
-    def _memorisation(self, pixels: Tensor, labels: Tensor, features: Tensor, record: Measurements) -> None:
+    def _memorisation(self, pixels: Tensor, features: Tensor, record: Measurements) -> None:
         def step() -> None:
             self.step_done("memorisation")
 
         step()
         data = self.run.tokenizer.data
-        known = training_features(data, self.network, self.run.evaluation.fid_network, self.cache, step)
-        copying = memorisation(features[:MEMORISATION_SAMPLES], known.features, known.held_out)
+        train, held_out = training_features(data, self.network, self.run.evaluation.fid_network, self.cache, step)
+        copying = memorisation(features[:MEMORISATION_SAMPLES], train, held_out)
         n = len(copying.samples.indices)
         for metric in ("memorisation_ratio", "near_copy_fraction"):
             record.of_features(metric, getattr(copying, metric), n, "train", guidance=1.0)
         nearest = load_images(data, "train").pixels[copying.samples.indices]
-        self.last = Sampled(pixels[:n], labels[:n], nearest)
+        self.last = pixels[:n], nearest

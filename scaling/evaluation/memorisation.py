@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from scaling.data.images import load_images
+from scaling.networks import in_batches
+from scaling.sealed_tensors import cached
+from scaling.specification.spec import DataSpec
+
+from .features import FidClassifier, extract_features
 
 NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy if it is closer to a training image than all but this share of held-out images are."""
@@ -46,10 +56,11 @@ def nearest_neighbours(queries: Tensor, keys: Tensor, chunk: int = 500) -> Neigh
     keys_centred = keys - centre
     half_norms = keys_centred.square().sum(dim=1) / 2
     # argmin |q - k|^2 = argmin |k|^2 / 2 - q.k: the norm of the query does not matter.
-    parts = [
-        torch.addmm(half_norms, part - centre, keys_centred.T, alpha=-1).argmin(dim=1) for part in queries.split(chunk)
-    ]
-    indices = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+    indices = in_batches(
+        lambda rows: torch.addmm(half_norms, rows - centre, keys_centred.T, alpha=-1).argmin(dim=1),
+        queries,
+        batch=chunk,
+    )
     return Neighbours((queries - keys[indices]).norm(dim=1), indices)
 
 
@@ -71,3 +82,21 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) 
         samples=nearest,
         held_out=known,
     )
+
+
+def training_features(
+    data: DataSpec, network: FidClassifier, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Neighbours]:
+    """FID features [n, d] of all training images, and the held-out images' nearest among them, kept in `cache`.
+
+    `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
+    """
+
+    def compute() -> dict[str, Tensor]:
+        features = extract_features(network, load_images(data, "train").pixels, step=step)
+        validation = extract_features(network, load_images(data, "validation").pixels, step=step)
+        return {"features": features, **vars(nearest_neighbours(validation, features))}
+
+    key = hashlib.sha256(f"{data.fingerprint}|{data.image_size}|{network_hash}".encode()).hexdigest()[:16]
+    tensors = cached(cache / f"features-{data.name}-{key}.safetensors", compute)
+    return tensors["features"], Neighbours(tensors["distances"], tensors["indices"])

@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from results.store import atomic
 from scaling.data.images import Images, load_images, to_float
-from scaling.memory_layout import channels_last
+from scaling.networks import channels_last, in_batches
 from scaling.specification import catalogue, feature_networks
 from scaling.specification.spec import DataSpec
 
@@ -52,7 +52,7 @@ def train_fid(train: Images, validation: Images, epochs: int = 18, seed: int = 0
     _minimise("fid", network, loss, len(train), epochs, generator)
     _fold_batch_norm(network)
     with torch.inference_mode():
-        features = torch.cat([network.pooled(to_float(chunk)) for chunk in train.pixels.split(500)])
+        features = in_batches(lambda pixels: network.pooled(to_float(pixels)), train.pixels, batch=500)
         variance = features.double().var(dim=0).mean()
         network.feature_scale.copy_(variance.rsqrt())
         accuracies = {name: _accuracy(network, images) for name, images in (("test", validation), ("train", train))}
@@ -106,7 +106,7 @@ def train_perceptual(
     with torch.inference_mode():
         clean = to_float(validation.pixels)
         corrupted = _corrupt(clean, generator)
-        restored = torch.cat([network(chunk) for chunk in corrupted.split(500)])
+        restored = in_batches(network, corrupted, batch=500)
         before, after = (functional.mse_loss(images, clean).item() for images in (corrupted, restored))
     return network.encoder, {
         "description": "encoder of a denoising autoencoder (leaky ReLU), features at three depths",
@@ -189,7 +189,7 @@ def _insert_batch_norm(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d):
-                _replace_child(parent, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
+                setattr(parent, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
 
 
 def _fold_batch_norm(network: nn.Module) -> None:
@@ -198,18 +198,12 @@ def _fold_batch_norm(network: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             match list(child.children()) if isinstance(child, nn.Sequential) else []:
                 case [nn.Conv2d() as convolution, nn.BatchNorm2d() as norm]:
-                    _replace_child(parent, name, fuse_conv_bn_eval(convolution, norm))
-
-
-def _replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Replaces a child in place, also in ModuleList and ModuleDict, which keep children by name."""
-    parent._modules[name] = child
+                    setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
 
 
 def _accuracy(network: FidClassifier, images: Images) -> float:
-    chunks = zip(images.pixels.split(500), images.labels.split(500), strict=True)
-    right = sum(int((network.logits(to_float(pixels)).argmax(1) == labels).sum()) for pixels, labels in chunks)
-    return right / len(images)
+    guesses = in_batches(lambda pixels: network.logits(to_float(pixels)).argmax(1), images.pixels, batch=500)
+    return int((guesses == images.labels).sum()) / len(images)
 
 
 def write_network(role: feature_networks.Role, network: nn.Module, facts: dict[str, Any], folder: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from scaling.data.tokens import frequencies
 from scaling.generator.loss import negative_log_likelihood
 from scaling.generator.transformer import Generator
+from scaling.networks import in_batches
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ def measure(
 
     `step` is called before each batch, and may raise to stop.
     """
-    parts = []
-    for chunk, chunk_labels in zip(tokens.split(batch), labels.split(batch), strict=True):
-        step()
-        hidden = model.hidden(chunk.long(), chunk_labels)
-        losses = negative_log_likelihood(hidden.flatten(0, 1), model.head.weight, chunk.flatten().long())
-        parts.append(losses.view(chunk.shape).double().mean(1))
-    by_image = torch.cat(parts)
+
+    def losses(tokens: Tensor, labels: Tensor) -> Tensor:
+        hidden = model.hidden(tokens.long(), labels).flatten(0, 1)
+        each = negative_log_likelihood(hidden, model.head.weight, tokens.flatten().long())
+        return each.view(tokens.shape).double().mean(1)
+
+    by_image = in_batches(losses, tokens, labels, batch=batch, step=step)
     error = float(by_image.std() / len(by_image) ** 0.5)
     return Rate(float(by_image.mean()), error, unigram, tokens.shape[1], pixels)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scaling.networks import in_batches
+
 PSNR_CEILING = 100.0
 """Decibels given to an image that is reproduced exactly, whose ratio is infinite, so that means stay finite."""
 
@@ -34,11 +36,11 @@ def ssim(images: Tensor, references: Tensor, batch: int = 500) -> Tensor:
         raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW} pixels, not {list(images.shape[-2:])}")
     if images.shape != references.shape:
         raise ValueError(f"images {list(images.shape)} and references {list(references.shape)} do not match")
-    pairs = zip(images.split(batch), references.split(batch), strict=True)
-    return torch.cat([_ssim(*_eight_bit_range(a, b)) for a, b in pairs])
+    return in_batches(_ssim, images, references, batch=batch)
 
 
-def _ssim(a: Tensor, b: Tensor) -> Tensor:
+def _ssim(images: Tensor, references: Tensor) -> Tensor:
+    a, b = _eight_bit_range(images, references)
     rows, columns = (_window_matrix(side).to(a.device) for side in a.shape[-2:])
 
     def local_mean(values: Tensor) -> Tensor:

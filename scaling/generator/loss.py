@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from scaling.networks import in_batches
+
 CHUNK_ELEMENTS = 2**18
 """Logits computed at once: 1 MiB in float32, about a core's second-level cache."""
 
@@ -63,9 +65,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, z_weig
 @torch.no_grad()
 def negative_log_likelihood(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats of each row: [m]. Shapes as linear_cross_entropy."""
-    parts = []
-    rows = _rows(weight.shape[0])
-    for x, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+
+    def losses(x: Tensor, target: Tensor) -> Tensor:
         logits = x.float() @ weight.float().t()
-        parts.append(torch.logsumexp(logits, 1) - logits.gather(1, target[:, None])[:, 0])
-    return torch.cat(parts)
+        return torch.logsumexp(logits, 1) - logits.gather(1, target[:, None])[:, 0]
+
+    return in_batches(losses, hidden, targets, batch=_rows(weight.shape[0]))

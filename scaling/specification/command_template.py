@@ -25,10 +25,10 @@ def check_command(command: Sequence[str], stage: str) -> None:
     """Raise ValueError for a command that cannot be run: empty, an unknown placeholder, a path out of the snapshot."""
     if not command or not command[0].strip():
         raise ValueError(f"trainer = {list(command)} names no program; allowed: a list of texts, the program first")
-    for part in command:
-        if any(character in part for character in "\0\n\r"):
-            raise ValueError(f"trainer has {part!r}; allowed: texts without line breaks")
-        for name in _PLACEHOLDER.findall(part):
+    for argument in command:
+        if any(character in argument for character in "\0\n\r"):
+            raise ValueError(f"trainer has {argument!r}; allowed: texts without line breaks")
+        for name in _PLACEHOLDER.findall(argument):
             if name not in PLACEHOLDERS:
                 raise ValueError(
                     f"trainer has the unknown placeholder {{{name}}}; allowed: "
@@ -36,9 +36,9 @@ def check_command(command: Sequence[str], stage: str) -> None:
                 )
             if name == "tokenizer" and stage != "generator":
                 raise ValueError(f"trainer has {{tokenizer}}, but a run of stage {stage} has none; allowed: generators")
-        if not part.startswith("-") and "/" in part and ".." in PurePosixPath(part).parts:
+        if not argument.startswith("-") and "/" in argument and ".." in PurePosixPath(argument).parts:
             raise ValueError(
-                f"trainer has {part!r}, a path outside the root of the code that is frozen with a submission; "
+                f"trainer has {argument!r}, a path outside the root of the code that is frozen with a submission; "
                 "allowed: paths below it, or absolute ones"
             )
 
@@ -48,4 +48,4 @@ def fill(command: Sequence[str], values: Mapping[str, object]) -> list[str]:
 
     Raises KeyError for a placeholder without a value.
     """
-    return [_PLACEHOLDER.sub(lambda placeholder: str(values[placeholder.group(1)]), part) for part in command]
+    return [_PLACEHOLDER.sub(lambda placeholder: str(values[placeholder.group(1)]), argument) for argument in command]

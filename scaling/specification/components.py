@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from .catalogue import DATASETS, FEATURE_NETWORKS
 
@@ -22,10 +22,23 @@ LISTED = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) e
 """Study files and JSON have lists where a specification has tuples."""
 
 
+def _shipped(field: str, role: str) -> AfterValidator:
+    """Refuses the hash of another network than that of the role."""
+    network = FEATURE_NETWORKS[role]
+
+    def check(value: str) -> str:
+        if value != network.sha256:
+            allowed = f"{network.sha256!r} ({network.name})"
+            raise ValueError(f"{field} = {value!r} is not a shipped network; allowed: {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
 class Frozen(BaseModel):
     """Base of all specifications: immutable, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class DataSpec(Frozen):
@@ -97,6 +110,11 @@ class AutoencoderSpec(Frozen):
     def levels(self) -> int:
         """Number of times the side is halved."""
         return int(math.log2(self.downsampling))
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels at each level, finest first."""
+        return [self.width * multiplier for multiplier in self.channel_multipliers]
 
 
 class VectorQuantizerSpec(Frozen):
@@ -171,18 +189,20 @@ class CausalRegulariserSpec(Frozen):
         _check_heads("regulariser", self.width, self.head_dim)
         return self
 
+    @property
+    def transformer(self) -> TransformerSpec:
+        """The shape of the causal model."""
+        return TransformerSpec(width=self.width, layers=self.layers, head_dim=self.head_dim)
+
 
 class ReconstructionLossSpec(Frozen):
     """Weights of squared error and perceptual loss, and the hash of the frozen network behind the latter."""
 
     squared_error_weight: NonNegativeFloat = 1.0
     perceptual_weight: NonNegativeFloat = 1.0
-    perceptual_network: str = FEATURE_NETWORKS["perceptual"].sha256
-
-    @field_validator("perceptual_network")
-    @classmethod
-    def _shipped(cls, value: str) -> str:
-        return _check_network("losses.perceptual_network", "perceptual", value)
+    perceptual_network: Annotated[str, _shipped("losses.perceptual_network", "perceptual")] = FEATURE_NETWORKS[
+        "perceptual"
+    ].sha256
 
 
 class OptimiserSpec(Frozen):
@@ -204,7 +224,7 @@ class EvaluationSpec(Frozen):
     """Images generated for gFID, and images reconstructed for rfid_floor."""
     guidance: tuple[Annotated[float, Field(ge=1, allow_inf_nan=False)], ...] = (1.0,)
     """Classifier-free guidance scales at which gFID is measured; 1 is no guidance and always included."""
-    fid_network: str = FEATURE_NETWORKS["fid"].sha256
+    fid_network: Annotated[str, _shipped("evaluation.fid_network", "fid")] = FEATURE_NETWORKS["fid"].sha256
     seed: NonNegativeInt = 0
 
     @field_validator("guidance", mode="before")
@@ -213,11 +233,6 @@ class EvaluationSpec(Frozen):
         if isinstance(value, list | tuple):
             return tuple(sorted({1.0, *(float(v) for v in value)}))
         return value
-
-    @field_validator("fid_network")
-    @classmethod
-    def _shipped(cls, value: str) -> str:
-        return _check_network("evaluation.fid_network", "fid", value)
 
 
 class TransformerSpec(Frozen):
@@ -251,10 +266,3 @@ def _check_heads(owner: str, width: int, head_dim: int) -> None:
     """Rotary positions in 2-D rotate pairs of half a head for each axis, so a head's dimension is a multiple of 4."""
     if head_dim % 4 or width % head_dim:
         raise ValueError(f"{owner}.head_dim = {head_dim} must be a multiple of 4 that divides {owner}.width = {width}")
-
-
-def _check_network(field: str, role: str, value: str) -> str:
-    network = FEATURE_NETWORKS[role]
-    if value != network.sha256:
-        raise ValueError(f"{field} = {value!r} is not a shipped network; allowed: {network.sha256!r} ({network.name})")
-    return value

@@ -13,15 +13,7 @@ from dataclasses import dataclass
 
 from . import feature_networks
 from .feature_networks import Convolution
-from .spec import (
-    AutoencoderSpec,
-    CausalRegulariserSpec,
-    GeneratorRun,
-    RunSpec,
-    TokenizerRun,
-    TransformerSpec,
-    VectorQuantizerSpec,
-)
+from .spec import AutoencoderSpec, GeneratorRun, RunSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,7 @@ _Layer = tuple[Convolution, int]
 
 def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
     layers: list[_Layer] = []
-    for multiplier, blocks in zip(spec.channel_multipliers, spec.residual_blocks, strict=True):
-        width = spec.width * multiplier
+    for width, blocks in zip(spec.widths, spec.residual_blocks, strict=True):
         layers.append((Convolution(channels, width, kernel=4, stride=2), side))
         channels, side = width, side // 2
         layers += [(Convolution(width, width), side)] * (2 * blocks)
@@ -96,25 +87,23 @@ def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> li
 
 def _decoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
     layers: list[_Layer] = []
-    widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
     for level in reversed(range(spec.levels)):
-        width, inner = widths[level], side // 2 ** (level + 1)
+        width, inner = spec.widths[level], side // 2 ** (level + 1)
         layers += [(Convolution(width, width), inner)] * (2 * spec.residual_blocks[level])
-        opened = Convolution(width, 4 * widths[level - 1], kernel=1) if level else Convolution(width, 4 * channels)
+        opened = Convolution(width, 4 * spec.widths[level - 1], kernel=1) if level else Convolution(width, 4 * channels)
         layers.append((opened, inner))
     return layers
 
 
 def _norm_parameters(spec: AutoencoderSpec) -> int:
-    widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
-    blocks = sum(4 * width * count for width, count in zip(widths, spec.residual_blocks, strict=True))
-    return 2 * blocks + 2 * widths[-1] + 2 * widths[0]
+    blocks = sum(4 * width * count for width, count in zip(spec.widths, spec.residual_blocks, strict=True))
+    return 2 * blocks + 2 * spec.widths[-1] + 2 * spec.widths[0]
 
 
 def _convolutions(run: TokenizerRun) -> tuple[list[_Layer], list[_Layer]]:
     """Encoder and decoder, the projections to and from the code dimension included."""
     spec, dim, channels, side = run.autoencoder, run.quantizer.code_dim, run.data.channels, run.encoded_size
-    top = spec.width * spec.channel_multipliers[-1]
+    top = spec.widths[-1]
     encoder = [*_encoder_convolutions(spec, channels, side), (Convolution(top, dim, kernel=1), run.grid_size)]
     decoder = [(Convolution(dim, top, kernel=1), run.grid_size), *_decoder_convolutions(spec, channels, side)]
     return encoder, decoder
@@ -123,12 +112,8 @@ def _convolutions(run: TokenizerRun) -> tuple[list[_Layer], list[_Layer]]:
 def regulariser_latent_dim(run: TokenizerRun) -> int:
     """Dimension of the latents that the causal regulariser predicts."""
     if run.regulariser is not None and run.regulariser.latents == "encoder":
-        return run.autoencoder.width * run.autoencoder.channel_multipliers[-1]
+        return run.autoencoder.widths[-1]
     return run.quantizer.code_dim
-
-
-def _causal_shape(spec: CausalRegulariserSpec) -> TransformerSpec:
-    return TransformerSpec(width=spec.width, layers=spec.layers, head_dim=spec.head_dim)
 
 
 def tokenizer_parameters(run: TokenizerRun) -> Parameters:
@@ -138,7 +123,7 @@ def tokenizer_parameters(run: TokenizerRun) -> Parameters:
     embedding = run.codebook_size * run.quantizer.code_dim if isinstance(run.quantizer, VectorQuantizerSpec) else 0
     helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
     if run.regulariser is not None:
-        shape, dim = _causal_shape(run.regulariser), regulariser_latent_dim(run)
+        shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
     other = sum(layer.parameters for layer, _ in encoder + decoder) + _norm_parameters(run.autoencoder)
     return Parameters(embedding, other, helpers)
@@ -148,7 +133,7 @@ def causal_forward_flops(run: TokenizerRun) -> float:
     """Forward FLOPs of the causal regulariser on one image; 0 without one."""
     if run.regulariser is None:
         return 0.0
-    shape, length, dim = _causal_shape(run.regulariser), run.tokens_per_image, regulariser_latent_dim(run)
+    shape, length, dim = run.regulariser.transformer, run.tokens_per_image, regulariser_latent_dim(run)
     embed, predict = 2 * (length - 1) * dim * shape.width, 2 * length * dim * shape.width
     return blocks_forward_flops(shape, length) + embed + predict
 
@@ -162,9 +147,8 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     encoder, decoder = _convolutions(run)
     costs = [layer.flops(side) for layer, side in encoder + decoder]
     autoencoder = 3 * sum(costs) - costs[0]
-    lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim
-    if not isinstance(run.quantizer, VectorQuantizerSpec):
-        lookup = 0
+    searched = isinstance(run.quantizer, VectorQuantizerSpec)
+    lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim if searched else 0
     loss = 3 * feature_networks.forward_flops("perceptual", run.encoded_size) if run.losses.perceptual_weight else 0
     return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
 

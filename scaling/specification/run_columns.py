@@ -16,10 +16,9 @@ replace it as runs complete."""
 
 def run_facts(run: RunSpec) -> dict[str, Any]:
     """The columns of results.schema.RUNS that the specification determines."""
-    tokenizer = run if isinstance(run, TokenizerRun) else run.tokenizer
     parameters, flops_per_image = flops.parameters(run), flops.flops_per_image(run)
     facts: dict[str, Any] = {
-        **_tokenizer_facts(tokenizer),
+        **_tokenizer_facts(run.tokenizer),
         "stage": run.stage,
         "label": run.label,
         "spec": canonical_json(run),
@@ -33,13 +32,17 @@ def run_facts(run: RunSpec) -> dict[str, Any]:
         "threads": run.threads,
     }
     if isinstance(run, TokenizerRun):
-        budget = executed = run.train_images
+        budget = run.train_images
         facts |= dict.fromkeys(("parent", "generator", "generator_family", "layers")) | {"width": run.autoencoder.width}
     else:
-        budget, executed = run.train_images[-1], run.executed_images
-        facts |= {"parent": tokenizer.run_id, "generator": size_name(run.transformer), "generator_family": run.family}
+        budget = run.train_images[-1]
+        facts |= {
+            "parent": run.tokenizer.run_id,
+            "generator": size_name(run.transformer),
+            "generator_family": run.family,
+        }
         facts |= {"width": run.transformer.width, "layers": run.transformer.layers}
-    costs = {"path_flops": flops_per_image * budget, "executed_flops": flops_per_image * executed}
+    costs = {"path_flops": flops_per_image * budget, "executed_flops": flops_per_image * run.executed_images}
     return facts | costs | {"train_images": budget}
 
 
@@ -66,7 +69,7 @@ def _tokenizer_facts(tokenizer: TokenizerRun) -> dict[str, Any]:
 
 def training_seconds(run: RunSpec) -> float:
     """Estimated seconds of training on one thread."""
-    images = run.train_images if isinstance(run, TokenizerRun) else run.executed_images
+    images = run.executed_images
     # A step costs at least its overhead of about 8 ms; small models are nowhere near the arithmetic's speed.
     steps = images / run.batch_size
     return flops.flops_per_image(run) * images / FLOPS_PER_SECOND + 0.008 * steps
@@ -74,8 +77,7 @@ def training_seconds(run: RunSpec) -> float:
 
 def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
-    tokenizer = run if isinstance(run, TokenizerRun) else run.tokenizer
-    each = _tokenizer_facts(tokenizer)["tokenizer_flops"] / tokenizer.train_images
+    each = _tokenizer_facts(run.tokenizer)["tokenizer_flops"] / run.tokenizer.train_images
     decode = each / 4 / FLOPS_PER_SECOND
     if isinstance(run, TokenizerRun):
         return 5 + 80_000 * decode

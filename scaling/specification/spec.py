@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     TypeAdapter,
@@ -184,6 +185,16 @@ class TokenizerRun(RunFields):
         return self.tokens_per_image * math.log2(self.codebook_size) / self.data.image_size**2
 
     @property
+    def tokenizer(self) -> TokenizerRun:
+        """The run itself: what a generator's field of this name is to it."""
+        return self
+
+    @property
+    def executed_images(self) -> int:
+        """Images trained on in all."""
+        return self.train_images
+
+    @property
     def configuration_label(self) -> str:
         """Label without seed, for people: `K4096-T16`, with `-crt0.5` for a regulariser and `-fsq` for FSQ."""
         label = f"K{self.codebook_size}-T{self.tokens_per_image}"
@@ -287,7 +298,9 @@ class GeneratorRun(RunFields):
 
 RunSpec = TokenizerRun | GeneratorRun
 """A run of either stage."""
-_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(Annotated[RunSpec, Field(discriminator="stage")])
+_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(
+    Annotated[RunSpec, Field(discriminator="stage")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_run(text: str | bytes) -> RunSpec:

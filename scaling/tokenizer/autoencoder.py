@@ -42,8 +42,7 @@ class Encoder(nn.Module):
         super().__init__()
         levels: list[nn.Module] = []
         incoming = channels
-        for multiplier, blocks in zip(spec.channel_multipliers, spec.residual_blocks, strict=True):
-            outgoing = spec.width * multiplier
+        for outgoing, blocks in zip(spec.widths, spec.residual_blocks, strict=True):
             levels.append(nn.Conv2d(incoming, outgoing, 4, stride=2, padding=1))
             levels += [ResidualBlock(outgoing) for _ in range(blocks)]
             incoming = outgoing
@@ -64,15 +63,14 @@ class Decoder(nn.Module):
     def __init__(self, spec: AutoencoderSpec, channels: int) -> None:
         super().__init__()
         levels: list[nn.Module] = []
-        widths = [spec.width * multiplier for multiplier in spec.channel_multipliers]
         for level in reversed(range(spec.levels)):
-            incoming = widths[level]
+            incoming = spec.widths[level]
             levels += [ResidualBlock(incoming) for _ in range(spec.residual_blocks[level])]
             if level == 0:
                 levels += [nn.GroupNorm(_groups(incoming), incoming), nn.SiLU()]
                 levels += [nn.Conv2d(incoming, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
             else:
-                levels += [nn.Conv2d(incoming, 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
+                levels += [nn.Conv2d(incoming, 4 * spec.widths[level - 1], 1), nn.PixelShuffle(2)]
         self.levels = nn.Sequential(*levels)
 
     def forward(self, latents: Tensor) -> Tensor:

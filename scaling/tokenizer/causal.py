@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from scaling.generator.transformer import CausalBlocks, initialise
-from scaling.specification.spec import CausalRegulariserSpec, TransformerSpec
+from scaling.specification.spec import CausalRegulariserSpec
 
 
 class _ScaleGradient(Function):
@@ -45,10 +45,9 @@ class CausalModel(nn.Module):
 
     def __init__(self, spec: CausalRegulariserSpec, latent_dim: int, grid: int) -> None:
         super().__init__()
-        shape = TransformerSpec(width=spec.width, layers=spec.layers, head_dim=spec.head_dim)
         self.start = nn.Parameter(torch.zeros(spec.width))
         self.embed = nn.Linear(latent_dim, spec.width, bias=False)
-        self.trunk = CausalBlocks(shape, grid, prefix=1)
+        self.trunk = CausalBlocks(spec.transformer, grid, prefix=1)
         self.predict = nn.Linear(spec.width, latent_dim, bias=False)
         initialise(self, spec.layers)
         nn.init.normal_(self.embed.weight, std=latent_dim**-0.5)

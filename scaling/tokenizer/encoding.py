@@ -10,7 +10,6 @@ shard names the weights that made it, and holds a checksum: one of other weights
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ BATCH = 250
 """Images that are encoded at a time; a request to stop is looked for after each."""
 SHARD = 20 * BATCH
 """Images of a shard: an attempt that is killed without a warning loses at most so many."""
-
-_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<start>[0-9]{9})-(?P<end>[0-9]{9})\.safetensors")
 
 Step = Callable[[int, float | None], None]
 """Called after each batch and each shard found, with the images that are done, and images per second of those encoded
@@ -85,16 +82,13 @@ class _Shards:
 
     def __post_init__(self) -> None:
         self.weights = _weights(self.model)
-        self.found: dict[int, list[tuple[int, Path]]] = {}
-        for folder in self.folders:
-            for path in folder.iterdir() if folder.is_dir() else ():
-                match = _NAME.fullmatch(path.name)
-                if match is not None and match["split"] == self.split:
-                    self.found.setdefault(int(match["start"]), []).append((int(match["end"]), path))
 
     def at(self, start: int) -> Tensor | None:
         """The longest good shard that begins at an image, None if there is none."""
-        for end, path in sorted(self.found.get(start, []), reverse=True):
+        name = f"{self.split}-{start:09d}-{'[0-9]' * 9}.safetensors"
+        paths = [path for folder in self.folders for path in folder.glob(name)]
+        for path in sorted(paths, key=lambda path: path.name, reverse=True):
+            end = int(path.stem[-9:])
             whole = start < end <= self.size and (end % BATCH == 0 or end == self.size)
             if whole and (tokens := self._read(path, end - start)) is not None:
                 return tokens

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from results.errors import DataError
 from scaling.data.images import resize, to_float, to_pixels
-from scaling.memory_layout import channels_last
+from scaling.networks import channels_last, in_batches
 from scaling.specification.spec import TokenizerRun
 
 from .autoencoder import Decoder, Encoder
@@ -37,7 +37,7 @@ class Tokenizer(nn.Module):
     def __init__(self, spec: TokenizerRun) -> None:
         super().__init__()
         self.spec = spec
-        channels, top = spec.data.channels, spec.autoencoder.width * spec.autoencoder.channel_multipliers[-1]
+        channels, top = spec.data.channels, spec.autoencoder.widths[-1]
         self.encoder = channels_last(Encoder(spec.autoencoder, channels))
         self.project = nn.Conv2d(top, spec.quantizer.code_dim, 1)
         self.quantizer = build_quantizer(spec.quantizer)
@@ -60,11 +60,11 @@ class Tokenizer(nn.Module):
     @torch.inference_mode()
     def tokens_of(self, pixels: Tensor, batch: int = 250) -> Tensor:
         """Tokens int32 [n, T] of uint8 pixels [n, c, data.image_size, data.image_size]."""
-        parts = []
-        for chunk in pixels.split(batch):
-            images = resize(to_float(chunk), self.spec.encoded_size)
-            parts.append(self.encode(images).quantised.tokens.int())
-        return torch.cat(parts)
+
+        def encode(chunk: Tensor) -> Tensor:
+            return self.encode(resize(to_float(chunk), self.spec.encoded_size)).quantised.tokens.int()
+
+        return in_batches(encode, pixels, batch=batch)
 
     @torch.inference_mode()
     def pixels_of(self, tokens: Tensor, batch: int = 250, step: Callable[[], None] = lambda: None) -> Tensor:
@@ -72,12 +72,12 @@ class Tokenizer(nn.Module):
 
         `step` is called before each batch, and may raise to stop.
         """
-        parts = []
-        for chunk in tokens.split(batch):
-            step()
+
+        def decode(chunk: Tensor) -> Tensor:
             images = self.decode(self.quantizer.decode(chunk.long(), self.spec.grid_size))
-            parts.append(to_pixels(resize(images, self.spec.data.image_size)))
-        return torch.cat(parts)
+            return to_pixels(resize(images, self.spec.data.image_size))
+
+        return in_batches(decode, tokens, batch=batch, step=step)
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from scaling.networks import in_batches
 from scaling.specification.spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
 
 LOOKUP_ELEMENTS = 2**20
@@ -71,11 +72,12 @@ class VectorQuantizer(nn.Module):
         rows = max(1, LOOKUP_ELEMENTS // codes.shape[0])
         half_norm = None if self.spec.l2_normalised else codes.square().sum(1) / 2
         transposed = codes.t().contiguous()
-        nearest = []
-        for chunk in flat.split(rows):
+
+        def nearest(chunk: Tensor) -> Tensor:
             similarity = chunk @ transposed
-            nearest.append(largest(similarity if half_norm is None else similarity - half_norm))
-        return torch.cat(nearest)
+            return largest(similarity if half_norm is None else similarity - half_norm)
+
+        return in_batches(nearest, flat, batch=rows)
 
     def forward(self, prepared: Tensor) -> Quantised:
         """Quantise the result of `prepare`."""

@@ -94,10 +94,8 @@ def retire(folder: Path, earlier: Iterable[Path]) -> None:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Complete checkpoints of a folder, furthest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name, reverse=True)
+    """Complete checkpoints of a folder, furthest first; one that is being written begins with a dot."""
+    return sorted(folder.glob("[!.]*"), reverse=True)
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import torch
@@ -88,13 +88,13 @@ class Ranks:
         """A process's share of a value that is the same in all, so that the sum over processes gives it back."""
         return value if self.size == 1 else value / self.size
 
-    def gather(self, part: Tensor, batch: int) -> Tensor:
-        """The global batch [batch, ...] from each process's part of it, in order."""
+    def gather(self, share: Tensor, batch: int) -> Tensor:
+        """The global batch [batch, ...] from each process's share of it, in order."""
         if self.size == 1:
-            return part
+            return share
         # Parts differ in length, which the collective operations do not allow: a sum over zeros has no such limit.
-        whole = part.new_zeros(batch, *part.shape[1:])
-        whole[batch * self.rank // self.size : batch * (self.rank + 1) // self.size] = part
+        whole = share.new_zeros(batch, *share.shape[1:])
+        whole[batch * self.rank // self.size : batch * (self.rank + 1) // self.size] = share
         return self.sum(whole)
 
     def any(self, flag: bool) -> bool:
@@ -140,52 +140,32 @@ ALONE = Ranks(Place(), torch.device("cpu"))
 
 @contextmanager
 def connected(place: Place | None, threads: int) -> Iterator[Ranks]:
-    """Join the processes of a training for the time of the block, with `threads` threads each."""
+    """Join the processes of a training for the time of the block, with `threads` threads each and
+    deterministic kernels."""
     place = place or Place()
     device = _device(place)
-    with _settings(threads, device):
-        if place.size == 1:
-            yield Ranks(place, device)
-        else:
-            with _group(place, device) as control:
-                yield Ranks(place, device, control)
-
-
-@contextmanager
-def _settings(threads: int, device: torch.device) -> Iterator[None]:
-    """So many threads and deterministic kernels, for the time of the block."""
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
     # Some kernels of accelerators have no deterministic form; on CPUs those in use have, and equality is promised.
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     try:
-        yield
+        yield Ranks(place, device, _group(place, device) if place.size > 1 else None)
     finally:
+        if place.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
 
 
-@contextmanager
-def _group(place: Place, device: torch.device) -> Iterator[Any]:
-    """The processes together; yields a group of gloo for what is decided on CPUs."""
+def _group(place: Place, device: torch.device) -> Any:
+    """Bring the processes together; a group of gloo for what is decided on CPUs."""
     # Torchrun's agent listens at its address itself; elsewhere rank 0 does.
     listens = place.rank == 0 and not os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
     store = distributed.TCPStore(place.address, place.port, place.size, listens, timeout=MEETING)
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", store=store, rank=place.rank, world_size=place.size, timeout=WAIT
     )
-    try:
-        yield distributed.new_group(backend="gloo", timeout=WAIT)
-    finally:
-        distributed.destroy_process_group()
-
-
-def sum_of(parts: Sequence[Tensor]) -> Tensor:
-    """The sum, in order; of one it is that one."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+    return distributed.new_group(backend="gloo", timeout=WAIT)
 
 
 def _device(place: Place) -> torch.device:
@@ -200,14 +180,8 @@ def _device(place: Place) -> torch.device:
     return device
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """Groups of tensors of one type, of about BUCKET_ELEMENTS each, in order."""
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        full = sum(t.numel() for t in bucket) + tensor.numel() > BUCKET_ELEMENTS
-        if bucket and (full or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
+    ends = accumulate(tensor.numel() for tensor in tensors)
+    groups = groupby(zip(ends, tensors, strict=True), lambda pair: (pair[1].dtype, pair[0] // BUCKET_ELEMENTS))
+    return [[tensor for _, tensor in group] for _, group in groups]

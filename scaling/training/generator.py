@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -15,26 +16,24 @@ from scaling import randomness
 from scaling.data.tokens import TokenSplit
 from scaling.generator.loss import linear_cross_entropy
 from scaling.generator.transformer import Generator, build_generator
-from scaling.specification import flops
 from scaling.specification.spec import GeneratorRun
 
-from . import optimiser
-from .distributed import ALONE, Ranks, sum_of
+from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, generator_learning_rate
-from .stage import StageTraining
+from .stage import StageTraining, set_learning_rate
 
 Evaluate = Callable[[Generator, str, int, Recorder], None]
 """Measures a model at the end of a branch (its name) after so many images, and records it."""
 
 
 class GeneratorTraining(StageTraining):
-    """Drives one generator run; `evaluation` measures the model at a budget."""
+    """Drives one generator run; `evaluation` measures the model at a budget, in the first process."""
 
     def __init__(
         self,
         spec: GeneratorRun,
         tokens: TokenSplit,
-        evaluation: Evaluate,
+        evaluation: Evaluate | None,
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
@@ -42,13 +41,11 @@ class GeneratorTraining(StageTraining):
         self.model = build_generator(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
         self.spec, self.tokens, self.evaluation = spec, tokens, evaluation
-        self.tokens_per_image = spec.tokenizer.tokens_per_image
-        self.flops_per_image = flops.generator_training_flops(spec)
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining. The stream of images is the trunk's for every branch."""
         spec = self.spec
-        optimiser.set_learning_rate(self.optimiser, generator_learning_rate(spec, segment, images))
+        set_learning_rate(self.optimiser, generator_learning_rate(spec, segment, images))
         indices = randomness.batch_indices(
             spec.seed, "generator batches", images, spec.batch_size, len(self.tokens.labels)
         )
@@ -57,8 +54,7 @@ class GeneratorTraining(StageTraining):
             source = randomness.generator(spec.seed, "class dropout", images)
             dropped = torch.rand(len(labels), generator=source) < spec.transformer.class_dropout
             labels = labels.masked_fill(dropped, self.model.classes)
-        terms = {"loss": sum_of([self._part(tokens[part], labels[part]) for part in self.parts])}
-        self.ranks.sum_gradients(self.model.parameters())
+        terms = {"loss": reduce(torch.add, [self._part(tokens[rows], labels[rows]) for rows in self.parts])}
         self.apply_gradients(terms)
         return terms
 
@@ -78,6 +74,7 @@ class GeneratorTraining(StageTraining):
         """See StageTraining."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)
+        assert self.evaluation is not None
         self.evaluation(self.measured(self.model), branch, images, recorder)
         self.model.train()
 

@@ -19,10 +19,10 @@ from scaling.specification.workspace import Progress, Workspace
 from . import checkpoint
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment
-from .stage import StageTraining
+from .stage import StageTraining, below
 
 LOG_STEPS = 16
-"""Steps between rows of the curves."""
+"""Steps between rows of the curves; there is also one at the end of a segment."""
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints."""
@@ -90,8 +90,9 @@ class TrainingLoop:
             # In the order of the terms also after a resume, in every process.
             sums = self.sums
             self.sums = {k: sums[k] + value if k in sums else value.double() for k, value in terms.items()}
-            if not self._unlogged(segment):
-                loss = self._log(segment)
+            steps = (self.images - segment.start) // batch
+            if steps % LOG_STEPS == 0 or self.images >= segment.end:
+                loss = self._log(segment, steps % LOG_STEPS or LOG_STEPS)
                 now = time.monotonic()
                 speed = (self.images - begun) / max(now - clock, 1e-9)
                 begun, clock = self.images, now
@@ -103,17 +104,10 @@ class TrainingLoop:
             if not self.sums and self.ranks.told(self._due()):
                 self._save()
 
-    def _unlogged(self, segment: ScheduleSegment) -> int:
-        """Steps since the last row of the curves; rows come every LOG_STEPS and at the end of a segment."""
-        if self.images >= segment.end:
-            return 0
-        return (self.images - segment.start) // self.stage.batch_size % LOG_STEPS
-
-    def _log(self, segment: ScheduleSegment) -> float:
-        """Record the means over the steps since the last row; the mean loss. Raises RunError if it is not finite."""
+    def _log(self, segment: ScheduleSegment, count: int) -> float:
+        """Record the means over the `count` steps since the last row; the mean loss. Raises RunError if it is not
+        finite."""
         stage, images = self.stage, self.images
-        steps = (images - segment.start) // stage.batch_size
-        count = steps % LOG_STEPS or LOG_STEPS
         means: dict[str, Any] = {name: float(value) / count for name, value in self.ranks.sum_terms(self.sums).items()}
         self.sums = {}
         self.recorder.curve(
@@ -162,10 +156,10 @@ class TrainingLoop:
             return
         position, tensors = newest[1:] if newest else checkpoint.load(Path(path), self.recorder)
         self.index, self.images = position.segment, position.images
-        self.stage.load(_below("active.", tensors))
-        self.fork = _below("fork.", tensors) or None
+        self.stage.load(below("active.", tensors))
+        self.fork = below("fork.", tensors) or None
         if self.ranks.first:
-            self.sums = {name: value.to(self.ranks.device) for name, value in _below("sums.", tensors).items()}
+            self.sums = {name: value.to(self.ranks.device) for name, value in below("sums.", tensors).items()}
         place = f"{self.segments[self.index].branch} at {self.images} images"
         attempt = Path(path).parent.parent.name
         self.report(Progress("resume", self._share(), f"from {place}, of attempt {attempt}"))
@@ -188,8 +182,3 @@ class TrainingLoop:
         checkpoint.retire(folder, [attempt / "checkpoints" for attempt in self.workspace.earlier])
         self.last_save = time.monotonic()
         self.saving = self.last_save - begun
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -30,10 +30,8 @@ class ScheduleSegment:
 
 def segments(run: RunSpec) -> tuple[ScheduleSegment, ...]:
     """What a run executes, in order."""
-    if isinstance(run, TokenizerRun):
-        return (ScheduleSegment(TRUNK, 0, run.train_images, evaluated=True),)
-    if run.schedule == "cosine":
-        return (ScheduleSegment(TRUNK, 0, run.train_images[0], evaluated=True),)
+    if isinstance(run, TokenizerRun) or run.schedule == "cosine":
+        return (ScheduleSegment(TRUNK, 0, run.executed_images, evaluated=True),)
     branches, position = [], 0
     for budget in run.train_images:
         fork = budget - run.decay_images(budget)

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from results.recorder import Recorder
-from scaling.specification.spec import RunSpec
+from scaling.specification import flops
+from scaling.specification.spec import OptimiserSpec, RunSpec
 
-from . import optimiser
 from .distributed import Ranks
 from .schedule import ScheduleSegment
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:
+    """AdamW over the parameters; weight decay touches matrices and kernels only, not gains and biases."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.beta1, spec.beta2), fused=True)
+
+
 class StageTraining(ABC):
     """The training of one run. `modules` and `optimisers` are its state, by the names under which it is saved; the
     model and its optimiser come first."""
 
-    tokens_per_image: int
-    flops_per_image: float
-
     def __init__(self, spec: RunSpec, model: nn.Module, ranks: Ranks, microbatch: int | None) -> None:
         self.ranks, self.parts, self.batch_size = ranks, ranks.parts(spec.batch_size, microbatch), spec.batch_size
+        self.tokens_per_image = spec.tokenizer.tokens_per_image
+        self.flops_per_image = flops.flops_per_image(spec)
         self.gradient_clip = spec.optimiser.gradient_clip
-        self.optimiser = optimiser.adamw(model.parameters(), spec.optimiser)
+        self.optimiser = adamw(model.parameters(), spec.optimiser)
         self.modules: dict[str, nn.Module] = {"model": model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
 
@@ -43,29 +53,57 @@ class StageTraining(ABC):
         """Measure the model at the end of a segment and record evaluations."""
 
     def state(self) -> dict[str, Tensor]:
-        """Copies of all that a later step depends on."""
+        """Copies of all that a later step depends on: `<module>.<name>` and `<optimiser>.<parameter>.<moment>`."""
         tensors: dict[str, Tensor] = {}
         for name, module in self.modules.items():
-            tensors |= optimiser.module_tensors(module, name)
-        for name, each in self.optimisers.items():
-            tensors |= optimiser.state_tensors(each, name)
+            tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
+        for name, optimiser in self.optimisers.items():
+            for index, moments in optimiser.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": torch.as_tensor(v).clone() for key, v in moments.items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The reverse of `state`."""
+        """The reverse of `state`; every name of a module must match."""
         for name, module in self.modules.items():
-            optimiser.load_module_tensors(module, name, tensors)
-        for name, each in self.optimisers.items():
-            optimiser.load_state_tensors(each, name, tensors)
+            module.load_state_dict(below(f"{name}.", tensors))
+        for name, optimiser in self.optimisers.items():
+            _load_moments(optimiser, below(f"{name}.", tensors))
 
     def apply_gradients(self, terms: dict[str, Tensor]) -> None:
-        """Clip the model's gradients, adding their norm to the terms, and take the optimiser's step."""
+        """Sum the gradients of all processes, clip the model's, adding their norm to the terms, and take the step of
+        each optimiser."""
+        self.ranks.sum_gradients(p for module in self.modules.values() for p in module.parameters())
         if self.gradient_clip:
             norm = nn.utils.clip_grad_norm_(self.modules["model"].parameters(), self.gradient_clip)
             terms["gradient_norm"] = self.ranks.equal(norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad()
 
     def measured(self, model: Model) -> Model:
         """A model as it is measured: on the CPU wherever it was trained, for the protocol knows one arithmetic."""
         return (model if self.ranks.device.type == "cpu" else copy.deepcopy(model).cpu()).eval()
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Learning rate of the next step."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _load_moments(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Moments take the memory layout of their parameter: the fused step walks both in storage order, so that a moment
+    in another layout would silently belong to other weights."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, moment = name.split(".")
+        parameter = parameters[int(index)]
+        laid_out = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+        state.setdefault(int(index), {})[moment] = laid_out.detach()
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,27 +16,25 @@ from scaling import randomness
 from scaling.data.images import resize, to_float
 from scaling.evaluation.features import PerceptualLoss
 from scaling.specification import flops
-from scaling.specification.spec import TokenizerRun, VectorQuantizerSpec
+from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.causal import CausalRegulariser
 from scaling.tokenizer.model import Encoded, Tokenizer
 from scaling.tokenizer.quantizers import VectorQuantizer
 
-from . import optimiser
-from .distributed import ALONE, Ranks, sum_of
+from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, tokenizer_learning_rate
-from .stage import StageTraining
+from .stage import StageTraining, adamw, set_learning_rate
 
 Evaluate = Callable[[Tokenizer, Recorder], None]
 """Measures a finished tokenizer and records it."""
 
 
-@dataclass
-class _Part:
+class _Part(NamedTuple):
     """What a step needs of a part of its batch: shares of the loss terms, latents to revive codes with, and moments
     for the explained variance (None for a whole batch)."""
 
     terms: dict[str, Tensor]
-    prepared: Tensor | None
+    prepared: Tensor
     moments: Tensor | None
 
 
@@ -61,56 +60,52 @@ class TokenizerTraining(StageTraining):
         self.model = Tokenizer(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
         self.spec, self.pixels, self.evaluation = spec, pixels, evaluation
-        self.tokens_per_image = spec.tokens_per_image
-        self.flops_per_image = flops.tokenizer_training_flops(spec)
+        quantizer = self.model.quantizer
+        self.quantizer = quantizer if isinstance(quantizer, VectorQuantizer) else None
         self.average = self.model
         if spec.ema_decay:
             self.modules["average"] = self.average = copy.deepcopy(self.model).eval()
         self.perceptual = PerceptualLoss().to(ranks.device) if spec.losses.perceptual_weight else None
         self.regulariser: CausalRegulariser | None = None
-        self.causal_optimiser: torch.optim.AdamW | None = None
         if spec.regulariser is not None:
             # Its weights come from a stream of its own, so that the tokenizer starts alike with and without it.
             randomness.seed_modules(spec.seed, "causal regulariser weights")
             regulariser = CausalRegulariser(spec.regulariser, flops.regulariser_latent_dim(spec), spec.grid_size)
             self.regulariser = regulariser.to(ranks.device)
             settings = spec.optimiser.model_copy(update={"weight_decay": spec.regulariser.weight_decay})
-            self.causal_optimiser = optimiser.adamw(self.regulariser.parameters(), settings)
-            self.modules["causal"], self.optimisers["causal_optimiser"] = self.regulariser, self.causal_optimiser
+            self.modules["causal"] = self.regulariser
+            self.optimisers["causal_optimiser"] = adamw(self.regulariser.parameters(), settings)
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining."""
-        spec = self.spec
+        spec, quantizer = self.spec, self.quantizer
         rate = tokenizer_learning_rate(spec, images)
-        optimiser.set_learning_rate(self.optimiser, rate)
-        indices = randomness.batch_indices(spec.seed, "tokenizer batches", images, spec.batch_size, len(self.pixels))
-        done = images + spec.batch_size
-        revives = self._revives(done)
-        counted = self._chosen()
-        parts = [self._part(self.pixels[indices[part]], images, revives) for part in self.parts]
-        terms = {name: sum_of([part.terms[name] for part in parts]) for name in parts[0].terms}
-        for module in (self.model, self.regulariser):
-            if module is not None:
-                self.ranks.sum_gradients(module.parameters())
-        quantizer = self.model.quantizer
-        if counted is not None and isinstance(quantizer, VectorQuantizer):
-            quantizer.chosen.copy_(counted + self.ranks.sum(quantizer.chosen - counted))
-        if parts[0].moments is not None:
-            explained = self._explained(sum_of([part.moments for part in parts if part.moments is not None]))
-            terms["causal_explained_variance"] = self.ranks.equal(explained)
-        self.apply_gradients(terms)
-        if self.causal_optimiser is not None and spec.regulariser is not None:
+        set_learning_rate(self.optimiser, rate)
+        if spec.regulariser is not None:
             peak = spec.regulariser.learning_rate or spec.optimiser.learning_rate
-            optimiser.set_learning_rate(self.causal_optimiser, rate * peak / spec.optimiser.learning_rate)
-            self.causal_optimiser.step()
-            self.causal_optimiser.zero_grad()
-        self._update_average(done // spec.batch_size)
-        if revives:
-            prepared = torch.cat([part.prepared for part in parts if part.prepared is not None])
-            self._revive(self.ranks.gather(prepared, spec.batch_size), done // spec.batch_size)
+            set_learning_rate(self.optimisers["causal_optimiser"], rate * peak / spec.optimiser.learning_rate)
+        indices = randomness.batch_indices(spec.seed, "tokenizer batches", images, spec.batch_size, len(self.pixels))
+        counted = quantizer.chosen.clone() if quantizer is not None else None
+        results = [self._part(self.pixels[indices[rows]], images) for rows in self.parts]
+        terms = {name: reduce(torch.add, [result.terms[name] for result in results]) for name in results[0].terms}
+        if quantizer is not None and counted is not None:
+            # Of the codes that this step chose, each process knows only its share.
+            quantizer.chosen.copy_(counted + self.ranks.sum(quantizer.chosen - counted))
+        moments = [result.moments for result in results if result.moments is not None]
+        if moments:
+            terms["causal_explained_variance"] = self.ranks.equal(self._explained(reduce(torch.add, moments)))
+        self.apply_gradients(terms)
+        done = images + spec.batch_size
+        step = done // spec.batch_size
+        self._update_average(step)
+        if quantizer is not None:
+            every, until = quantizer.spec.revive_every, quantizer.spec.revive_until * spec.train_images
+            if every and step % every == 0 and done <= until:
+                latents = torch.cat([result.prepared for result in results])
+                self._revive(quantizer, self.ranks.gather(latents, spec.batch_size), step)
         return terms
 
-    def _part(self, pixels: Tensor, images: int, keep: bool) -> _Part:
+    def _part(self, pixels: Tensor, images: int) -> _Part:
         """Add the gradients of a part of the batch; its share of the batch's loss terms, detached."""
         spec, device = self.spec, self.ranks.device
         share = len(pixels) / spec.batch_size
@@ -140,18 +135,13 @@ class TokenizerTraining(StageTraining):
             terms |= {"causal": causal, "causal_explained_variance": explained}
         terms["latent_norm"] = encoded.projected.detach().norm(dim=1).mean()
         (loss * share).backward()
-        prepared = encoded.prepared.detach() if keep else None
-        return _Part({name: value.detach() * share for name, value in terms.items()}, prepared, moments)
+        shares = {name: value.detach() * share for name, value in terms.items()}
+        return _Part(shares, encoded.prepared.detach(), moments)
 
     def _explained(self, moments: Tensor) -> Tensor:
         """The share of latent variance that the causal model predicts, from the moments of all parts of a batch."""
         squared, mean, square = self.ranks.sum(moments).tensor_split([1, 1 + (len(moments) - 1) // 2])
         return 1 - squared[0] / (square - mean.square()).mean().clamp_min(1e-12)
-
-    def _chosen(self) -> Tensor | None:
-        """The counts of chosen codes so far, of which other processes know only this one's share of the next step."""
-        quantizer = self.model.quantizer
-        return quantizer.chosen.clone() if self.ranks.size > 1 and isinstance(quantizer, VectorQuantizer) else None
 
     def _regularised(self, encoded: Encoded) -> Tensor:
         assert self.spec.regulariser is not None
@@ -172,27 +162,16 @@ class TokenizerTraining(StageTraining):
         average: list[Tensor] = list(self.average.parameters())
         torch._foreach_lerp_(average, weights, weight)
 
-    def _revives(self, images: int) -> bool:
-        """Whether dead codes are revived at the end of the step that reaches `images`."""
-        spec = self.spec.quantizer
-        if not isinstance(spec, VectorQuantizerSpec) or not spec.revive_every:
-            return False
-        step = images // self.spec.batch_size
-        return step % spec.revive_every == 0 and images <= spec.revive_until * self.spec.train_images
-
-    def _revive(self, prepared: Tensor, step: int) -> None:
-        quantizer = self.model.quantizer
-        assert isinstance(quantizer, VectorQuantizer)
-        dead = quantizer.revive(prepared, randomness.generator(self.spec.seed, "code revival", step))
-        codebook = quantizer.codebook
-        moments = self.optimiser.state[codebook]
-        with torch.no_grad():
-            # A revived code is a new parameter: it keeps neither the average nor the moments of the old one.
-            average = self.average.quantizer
-            assert isinstance(average, VectorQuantizer)
-            average.codebook.copy_(torch.where(dead[:, None], codebook, average.codebook))
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name].masked_fill_(dead[:, None], 0.0)
+    @torch.no_grad()
+    def _revive(self, quantizer: VectorQuantizer, latents: Tensor, step: int) -> None:
+        """Move dead codes onto latents of the batch. A revived code is a new parameter: it keeps neither the average
+        nor the moments of the old one."""
+        dead = quantizer.revive(latents, randomness.generator(self.spec.seed, "code revival", step))[:, None]
+        average = self.average.quantizer
+        assert isinstance(average, VectorQuantizer)
+        average.codebook.copy_(torch.where(dead, quantizer.codebook, average.codebook))
+        for name in ("exp_avg", "exp_avg_sq"):
+            self.optimiser.state[quantizer.codebook][name].masked_fill_(dead, 0.0)
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining; measured are the averaged weights."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from sweeps.planning.plan import Plan
 
-from .base import Backend, Request, Say, Submitted, silent
-from .named import BACKENDS, backend
-from .slurm.view import cluster_view
+from .base import BACKENDS, Backend, Request, Say, Submitted, backend, silent
+from .slurm.entries import cluster_view
 from .standing import Observe, SubmissionSummary
 from .status import RunStatus, collect
 from .submission import prepare_training

@@ -1,13 +1,15 @@
-"""What a backend is: it is handed what is left of a plan, it can be watched, and it can be told to stop."""
+"""What a backend is: it is handed what is left of a plan, it can be watched, and told to stop. Those there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from results.errors import UsageError
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.ledger import Submission
@@ -80,7 +82,7 @@ class Submitted:
     arrays: int = 0
     under_way: int = 0
     aside: dict[str, Outcome] = field(default_factory=dict)
-    waiting: Mapping[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -106,3 +108,20 @@ class Backend(Protocol):
 
     def cancel(self, plan: Plan, root: Path) -> str:
         """Stop what is under way of a study, which saves checkpoints; what was told to stop, in words, or ""."""
+
+
+BACKENDS = {
+    "local": "sweeps.backends.local:LocalBackend",
+    "debug": "sweeps.backends.debug:DebugBackend",
+    "slurm": "sweeps.backends.slurm.backend:SlurmBackend",
+}
+"""Imported when they are asked for. A further one is a line here."""
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name. Raises UsageError for an unknown one."""
+    if name not in BACKENDS:
+        raise UsageError(f"--cluster = {name!r} is not allowed; allowed: {', '.join(BACKENDS)}")
+    module, _, kind = BACKENDS[name].partition(":")
+    chosen: Backend = getattr(import_module(module), kind)()
+    return chosen

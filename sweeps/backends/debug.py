@@ -13,9 +13,8 @@ from sweeps.record.dependencies import blocked_by
 from sweeps.worker.worker import Execute, Options, work
 
 from .base import Request, Submitted
-from .remaining import remaining
 from .standing import Observe, SubmissionSummary
-from .submission import check, enter
+from .submission import check, enter, remaining
 
 
 class DebugBackend:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +21,13 @@ from sweeps.planning.planned_run import planned
 from sweeps.record.attempts import living
 from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.ledger import Submission, load_submission, submissions
-from sweeps.worker.process import WORKER, cores, worker_environment
+from sweeps.worker.process import awaited, cores, worker_environment
 
 from .base import Request, Submitted
 from .local_scheduler import LocalScheduler
 from .progress import PlainView
-from .remaining import remaining
 from .standing import Observe, SubmissionSummary
-from .submission import check, enter
+from .submission import check, enter, remaining
 
 START_SECONDS = 20.0
 """How long `submit` waits for a detached supervisor to enter itself in the ledger."""
@@ -65,28 +63,17 @@ class LocalBackend:
         """Schedule the runs in this process until nothing is under way."""
         if submitted.submission is None:
             return SubmissionSummary(before=submitted.before, outcomes=submitted.aside)
-        return LocalScheduler(
-            list(request.runs.values()), request.root.absolute(), submitted.submission, observe=observe,
-            worker=request.worker or WORKER, again=request.again,
-        ).run()  # fmt: skip
+        runs, root = list(request.runs.values()), request.root.absolute()
+        return LocalScheduler(runs, root, submitted.submission, observe=observe, again=request.again).run()
 
     def cancel(self, plan: Plan, root: Path) -> str:
         """Stop the submissions of a study, and workers at its runs that have no submitter any more."""
-        told = 0
-        for submission in submissions(root):
-            process = submission.process(root)
-            if submission.study == plan.study.name and process is not None:
-                told += process.signal(signal.SIGTERM)
-        alone = 0
-        for attempt in living(root, set(plan.by_id)).values():
-            claim = attempt.claim
-            # Those in jobs of SLURM end with their jobs, which may be another study's.
-            if (
-                claim is not None
-                and claim.job is None
-                and (claim.submitter is None or claim.submitter.alive() is False)
-            ):
-                alone += claim.worker.signal(signal.SIGTERM)
+        submitters = [s.process(root) for s in submissions(root) if s.study == plan.study.name]
+        told = sum(process.signal(signal.SIGTERM) for process in submitters if process is not None)
+        # Workers in jobs of SLURM end with their jobs, which may be another study's.
+        claims = [attempt.claim for attempt in living(root, set(plan.by_id)).values()]
+        deserted = [claim for claim in claims if claim is not None and claim.job is None and claim.deserted]
+        alone = sum(claim.worker.signal(signal.SIGTERM) for claim in deserted)
         return f"told {told} submitters and {alone} workers without one to save and stop" if told or alone else ""
 
 
@@ -102,9 +89,7 @@ def _supervise(root: Path, submission: Submission) -> None:
             stderr=output,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while submission.process(root) is None and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    awaited(lambda: submission.process(root) is not None or process.poll() is not None, START_SECONDS)
     if submission.process(root) is None:
         raise StoreError(f"the supervisor of {submission.id} did not start; see {log}")
 
@@ -117,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [planned(spec) for spec in submission.runs(root)]
         submission.adopt(root)
         with PlainView(sys.stdout) as view:
-            summary = LocalScheduler(
-                runs, root, submission, observe=view, worker=submission.worker or WORKER, again=False
-            ).run()
+            summary = LocalScheduler(runs, root, submission, observe=view, again=False).run()
         print(f"ended with exit code {summary.exit_code}", flush=True)
     except TokenlawError as error:
         print(f"error: {error}", flush=True)

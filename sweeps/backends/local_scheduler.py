@@ -19,20 +19,18 @@ from results import Store, StoreError
 from sweeps.planning.order import priorities
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record import failure_causes
-from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at, living
-from sweeps.record.code_snapshot import HOME, load_snapshot
+from sweeps.record.attempts import Attempt, attempted, attempts_at, living, newest_attempt
+from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.dependencies import blocked_by, blocking
-from sweeps.record.endings import last_line, record_death, settle
+from sweeps.record.endings import IN_PLACE, last_line, record_death, settle
 from sweeps.record.ledger import Submission
 from sweeps.record.outcome import Outcome
 from sweeps.record.process_identity import ProcessId
 from sweeps.study.resources import Resources
-from sweeps.worker.process import WORKER, worker_environment
-from sweeps.worker.signals import INTERRUPTS, caught
+from sweeps.worker.process import INTERRUPTS, caught, start_worker
 
-from .policy import IN_PLACE, Failures, grown, stuck
-from .standing import Observe, Standing, SubmissionSummary, Working
-from .time_left import Clock
+from .policy import Failures, grown, stuck
+from .standing import Observe, Observed, SubmissionSummary
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 1.0
@@ -43,45 +41,36 @@ class LocalScheduler:
     """Executes runs of a plan on this machine."""
 
     def __init__(
-        self,
-        runs: Sequence[PlannedRun],
-        root: Path,
-        submission: Submission,
-        *,
-        observe: Observe,
-        worker: Sequence[str] = WORKER,
-        again: bool = True,
+        self, runs: Sequence[PlannedRun], root: Path, submission: Submission, *, observe: Observe, again: bool
     ) -> None:
         """`again`: try again here what failed and may be; otherwise that is for the next submission. What was killed is
         begun again either way."""
         self.again = again
-        self.root, self.submission, self.jobs, self.worker = root, submission, submission.jobs, tuple(worker)
+        self.root, self.submission, self.jobs = root, submission, submission.jobs
         self.store = Store(root)
-        self.observe = observe
         self.runs = {run.run_id: run for run in runs}
         order = priorities(runs, self.jobs)
         self.waiting = sorted(self.runs, key=lambda run_id: -order[run_id])
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[str]] = {}
         self.workers: dict[str, ProcessId] = {}
         """Who they are: attempts of earlier processes may have had the same pid."""
         self.elsewhere: dict[str, Attempt] = {}
         self.results: dict[str, str] = {}
-        self.failures = Failures(root, self.runs, submission.retries)
+        code = load_snapshot(root, submission.snapshot).trainer if submission.snapshot else None
+        self.failures = Failures(root, self.runs, submission.retries, code)
         self.summary = SubmissionSummary()
-        self.clock = Clock(self.runs)
-        self.me = ProcessId.current()
-        self.snapshot = load_snapshot(root, submission.snapshot) if submission.snapshot else None
+        self.observed = Observed(self.runs, observe)
         self._signals: list[int] = []
         self._storage: str | None = None
-        self._news: list[str] = []
-        self._looked = 0.0
-        self._observed = 0.0
+        self._looked = self._shown = 0.0
 
     def run(self) -> SubmissionSummary:
         """Execute everything that can be executed. Raises StoreError if the root can no longer be written."""
-        begun = time.monotonic()
-        self._take_results()
+        for run_id, stored in self.store.results(self.runs).items():
+            self.results[run_id] = stored.status
+            self.observed.clock.measured(run_id, stored.wall_seconds, here=False)
         self.summary.before = len(self.results)
+        self.waiting = [run_id for run_id in self.waiting if run_id not in self.results]
         self._take_living(living(self.root, set(self.waiting)))
         self._settle_dead(self.waiting)
         for run_id in list(self.waiting):
@@ -90,7 +79,7 @@ class LocalScheduler:
                 self._settle(run_id, outcome)
         try:
             with caught(INTERRUPTS, self._on_signal):
-                self._schedule(begun)
+                self._schedule()
         finally:
             # None is left but after an error of our own.
             for process in self.processes.values():
@@ -102,45 +91,39 @@ class LocalScheduler:
             raise StoreError(self._storage)
         return self.summary
 
-    def _schedule(self, begun: float) -> None:
+    @property
+    def _stopping(self) -> bool:
+        """Whether nothing more is begun."""
+        return bool(self._signals) or self._storage is not None
+
+    def _schedule(self) -> None:
         """Until nothing is under way that could be waited for."""
         while True:
             self._reap()
             self._look_elsewhere()
             self._block()
-            if not self._signals and self._storage is None:
+            if not self._stopping:
                 self._start()
-            self.summary.elapsed = time.monotonic() - begun
+            self.summary.elapsed = self.observed.elapsed
             self._show()
-            stopping = self._signals or self._storage is not None
-            if not self.processes and (stopping or not (self.elsewhere or self.waiting)):
+            if not self.processes and (self._stopping or not (self.elsewhere or self.waiting)):
                 return
             time.sleep(POLL_SECONDS)
 
     # --- what others did ----------------------------------------------------------------------------------------------
 
-    def _take_results(self) -> None:
-        """Take over what the store has results of."""
-        for run_id, stored in self.store.results(self.runs.keys() - self.results.keys()).items():
-            self.results[run_id] = stored.status
-            self.clock.measured(run_id, stored.wall_seconds, here=False)
-        self.waiting = [run_id for run_id in self.waiting if run_id not in self.results]
-
     def _take_living(self, attempts: Mapping[str, Attempt]) -> None:
         for run_id, attempt in attempts.items():
             self.elsewhere[run_id] = attempt
             if self._orphaned(attempt):
-                self._news.append(
-                    f"{self.runs[run_id].label} still runs, left by a submitter that died: waiting for it"
-                )
+                label = self.runs[run_id].label
+                self.observed.news.append(f"{label} still runs, left by a submitter that died: waiting for it")
         self.waiting = [run_id for run_id in self.waiting if run_id not in self.elsewhere]
 
     def _orphaned(self, attempt: Attempt) -> bool:
         """Whether an attempt runs on this machine for no living submitter, so that only we can count it."""
         claim = attempt.claim
-        if claim is None or not claim.worker.local:
-            return False
-        return claim.submitter is None or claim.submitter.alive() is False
+        return claim is not None and claim.worker.local and claim.deserted
 
     def _look_elsewhere(self) -> None:
         if not self.elsewhere or time.monotonic() - self._looked < LOOK_SECONDS:
@@ -149,15 +132,14 @@ class LocalScheduler:
         ended = {run_id for run_id, attempt in self.elsewhere.items() if not attempt.alive}
         if not ended:
             return
-        finished = self.store.finished()
+        results = self.store.results(ended)
         for run_id in ended:
             del self.elsewhere[run_id]
-            if run_id in finished:
-                status = self.store.results([run_id])[run_id].status
-                self._settle(run_id, Outcome(run_id, "diverged" if status == "diverged" else "done"))
+            if run_id in results:
+                self._settle(run_id, Outcome(run_id, "diverged" if results[run_id].status == "diverged" else "done"))
             else:
                 self.waiting.insert(0, run_id)
-        self._settle_dead(ended - finished)
+        self._settle_dead(ended - results.keys())
 
     def _settle_dead(self, run_ids: Collection[str]) -> None:
         """Record of the workers that died without a word and without a submitter those that lacked memory.
@@ -166,10 +148,10 @@ class LocalScheduler:
         """
         known = attempted(self.root)
         for run_id in known.intersection(run_ids):
-            newest = next(iter(attempts_at(self.root, run_id)), None)
+            newest = newest_attempt(self.root, run_id)
             if newest is None or newest.state != "missing" or (claim := newest.claim) is None or claim.job is not None:
                 continue
-            if claim.submitter is not None and claim.submitter.alive() is not False:
+            if not claim.deserted:
                 continue
             cause, message = failure_causes.of_death(newest.heartbeat, here=claim.worker.local)
             if cause == "out_of_memory":
@@ -180,7 +162,7 @@ class LocalScheduler:
 
     def _tried_again(self, run_id: str, outcome: Outcome) -> bool:
         """Whether a run that ended so is begun again in this submission; it then waits for its turn."""
-        if self._signals or self._storage is not None:
+        if self._stopping:
             return False
         if outcome.result == "interrupted" and outcome.cause in IN_PLACE:
             if stuck(attempts_at(self.root, run_id), self.submission.retries):
@@ -191,7 +173,7 @@ class LocalScheduler:
             return False
         before = len(self.failures.of(run_id))
         # One that is not in the store, where it would count, must not come again and again.
-        if self.failures.look(run_id) <= before or self.failures.exhausted(run_id) is not None:
+        if self.failures.look(run_id) <= before or self.failures.left_alone(run_id) is not None:
             return False
         if outcome.cause == "killed":
             self.waiting.insert(0, run_id)
@@ -201,7 +183,7 @@ class LocalScheduler:
         else:
             return False
         count = len(self.failures.counted(run_id))
-        self._news.append(
+        self.observed.news.append(
             f"{self.runs[run_id].label} failed: {outcome.message or outcome.cause}; "
             f"it is tried again ({count} of {self.submission.retries})"
         )
@@ -239,25 +221,12 @@ class LocalScheduler:
                 outcome = Outcome(run_id, "storage", cause="storage", message=f"cannot start a worker: {error}")
             self._settle(run_id, outcome)
 
-    def _spawn(self, run: PlannedRun) -> subprocess.Popen[bytes]:
-        spec = self.submission.write_spec(self.root, run.spec)
-        options = ["--root", str(self.root), "--submission", self.submission.id]
-        options += ["--submitter", json.dumps(self.me.as_json())]
+    def _spawn(self, run: PlannedRun) -> subprocess.Popen[str]:
+        options = ["--submitter", json.dumps(ProcessId.current().as_json())]
         # Of this machine no more memory can be asked for.
         microbatch = grown(Resources(), run.spec, self.failures.of(run.run_id), 1.0).microbatch
-        if microbatch is not None:
-            options += ["--microbatch", str(microbatch)]
-        # Output up to the claim comes through the pipe, and at the end one line; the rest goes to the attempt's log.
         # A session of its own keeps the terminal's Ctrl-C for the scheduler, which stops the workers in order.
-        process = subprocess.Popen(
-            [*self.worker, *options, str(spec)],
-            env=worker_environment(run.spec.threads, self.snapshot.path if self.snapshot else HOME),
-            cwd=self.snapshot.trainer if self.snapshot else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = start_worker(self.root, self.submission, run.spec, options, microbatch=microbatch, own_session=True)
         self.workers[run.run_id] = ProcessId.of(process.pid)
         return process
 
@@ -268,7 +237,7 @@ class LocalScheduler:
             del self.processes[run_id]
             assert process.stdout is not None
             with process.stdout:
-                printed = process.stdout.read().decode(errors="replace")
+                printed = process.stdout.read()
             outcome = Outcome.parse(printed) or self._post_mortem(run_id, process, printed)
             if outcome.result == "taken":
                 alive = living(self.root, {run_id})
@@ -278,7 +247,7 @@ class LocalScheduler:
             elif not self._tried_again(run_id, outcome):
                 self._settle(run_id, outcome)
 
-    def _post_mortem(self, run_id: str, process: subprocess.Popen[bytes], printed: str) -> Outcome:
+    def _post_mortem(self, run_id: str, process: subprocess.Popen[str], printed: str) -> Outcome:
         """The outcome of a worker that died without telling one."""
         if run_id in self.store.finished():
             return Outcome(run_id, "done")
@@ -301,29 +270,24 @@ class LocalScheduler:
         """A run has come to its end in this submission."""
         self.summary.outcomes[run_id] = outcome
         self.results[run_id] = outcome.result
-        label = self.runs[run_id].label
         if outcome.result in ("done", "diverged"):
-            attempts = attempts_at(self.root, run_id)
-            beat = attempts[0].heartbeat if attempts else None
-            if beat:
-                self.clock.measured(run_id, beat.elapsed_before + beat.elapsed, here=True)
+            newest = newest_attempt(self.root, run_id)
+            if newest is not None and (beat := newest.heartbeat):
+                self.observed.clock.measured(run_id, beat.elapsed_before + beat.elapsed, here=True)
         if outcome.result == "storage":
             # Every further run would meet the same disk; what runs may still get through.
             self._storage = self._storage or outcome.message or "the data root cannot be written"
         if outcome.result != "done":
-            self._news.append(f"{label} {outcome.result}: {outcome.message or outcome.cause}")
+            self.observed.news.append(f"{self.runs[run_id].label} {outcome.result}: {outcome.message or outcome.cause}")
 
     def _block(self) -> None:
         """Set aside what waits for a tokenizer that will not come."""
         for run_id in list(self.waiting):
-            run = self.runs[run_id]
-            if not run.parent:
-                continue
-            state = self.results.get(run.parent)
-            if state in (None, "done"):
+            parent = self.runs[run_id].parent or ""
+            if parent not in self.results or (state := self.results[parent]) == "done":
                 continue
             self.waiting.remove(run_id)
-            self.summary.outcomes[run_id] = blocked_by(run_id, self.runs[run.parent].label, state)
+            self.summary.outcomes[run_id] = blocked_by(run_id, self.runs[parent].label, state)
             self.results[run_id] = "blocked"
 
     # --- signals and views --------------------------------------------------------------------------------------------
@@ -336,40 +300,19 @@ class LocalScheduler:
 
     def _show(self, *, last: bool = False) -> None:
         now = time.monotonic()
-        if now - self._observed < 0.25 and not last:
+        if now - self._shown < 0.25 and not last:
             return
-        self._observed = now
-        ours = {run_id: self._own_heartbeat(run_id) for run_id in self.processes}
-        others = {run_id: attempt.heartbeat or Heartbeat() for run_id, attempt in self.elsewhere.items()}
-        estimate = self.clock.estimate({**others, **ours}, self.results, self.jobs)
-        working = tuple(
-            Working(self.runs[run_id], beat, run_id in others, estimate.left.get(run_id, 0.0))
-            for run_id, beat in {**ours, **others}.items()
-        )
+        self._shown = now
+        ours = {run_id: self._own_attempt(run_id) for run_id in self.processes}
         results = list(self.results.values())
-        self.observe(
-            Standing(
-                total=len(self.runs),
-                done=sum(result in ("done", "diverged") for result in results),
-                failed=sum(result in ("failed", "storage") for result in results),
-                blocked=results.count("blocked"),
-                working=working,
-                seconds_done=estimate.done,
-                seconds_total=estimate.total,
-                eta=estimate.eta,
-                elapsed=self.summary.elapsed,
-                stopping=bool(self._signals),
-                news=tuple(self._news),
-            )
-        )
-        self._news.clear()
+        self.observed.show(
+            ours | self.elsewhere, self.results, self.jobs, elsewhere=self.elsewhere,
+            failed=sum(result in ("failed", "storage") for result in results), blocked=results.count("blocked"),
+            stopping=bool(self._signals),
+        )  # fmt: skip
 
     def _own_attempt(self, run_id: str) -> Attempt | None:
         """The attempt of our worker, and not the last one of an earlier process; None if it has not claimed the run."""
-        newest = next(iter(attempts_at(self.root, run_id)), None)
+        newest = newest_attempt(self.root, run_id)
         claim = newest.claim if newest is not None else None
         return newest if claim is not None and claim.worker == self.workers[run_id] else None
-
-    def _own_heartbeat(self, run_id: str) -> Heartbeat:
-        attempt = self._own_attempt(run_id)
-        return (attempt.heartbeat if attempt is not None else None) or Heartbeat()

@@ -5,7 +5,8 @@ out_of_memory                    tried again with more memory, or a smaller micr
 error, storage                   tried again; with out_of_memory and killed up to `limits.retries` times, then only by
                                  `retry`
 killed                           begun again at once, where it was
-mistake                          a row that is never accepted, a missing program: only by `retry`
+mistake                          a row that is never accepted, a missing program: only by `retry`, or when the trainer's
+                                 code is another one
 timeout without progress         recorded as a failure: more attempts of the same length would get no further
 diverged                         a result; never again
 
@@ -16,31 +17,35 @@ are what counts, so that it makes no difference who made them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from results import Store
 from results.store.run_set import StoredRun
+from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, attempts_at
 from sweeps.record.ledger import submissions
 from sweeps.record.outcome import Outcome
+from sweeps.record.trainer_code import TrainerCode
 from sweeps.study.external_run import AnyRun
 from sweeps.study.resources import Resources
 
 FINAL = ("timeout", "mistake")
-"""Causes after which only `retry` tries again: the same would happen."""
-IN_PLACE = ("preempted", "node_lost", "timeout")
-"""Causes of an interruption after which a run is resumed where it was, uncounted."""
+"""Causes after which the same would happen: only `retry` tries again, or other code of the trainer."""
 
 
 class Failures:
     """The failed attempts at runs, and what they mean for the next one."""
 
-    def __init__(self, root: Path, run_ids: Collection[str], retries: int) -> None:
-        """Reads the store, and the ledger where there are failures. Raises StoreError."""
+    def __init__(self, root: Path, runs: Mapping[str, PlannedRun], retries: int, folder: Path | None) -> None:
+        """Reads the store, and the ledger where there are failures. Raises StoreError.
+
+        folder  holds the code that a trainer of one's own would be executed with now; None if there is none
+        """
         self.root, self.retries = root, retries
+        self._runs, self._code = runs, TrainerCode(root, folder) if folder is not None else None
         self._store = Store(root)
-        self._all = self._store.failures(run_ids)
+        self._all = self._store.failures(runs.keys())
         self._since = _retried_since(root) if self._all else {}
 
     def look(self, run_id: str) -> int:
@@ -55,24 +60,26 @@ class Failures:
         return self._all.get(run_id, [])
 
     def counted(self, run_id: str) -> list[StoredRun]:
-        """Those that count against its retries: since it was last tried again by `retry`."""
-        since = self._since.get(run_id)
-        return [failure for failure in self.of(run_id) if since is None or failure.finished_at > since]
+        """Those that count against its retries: since it was last tried again by `retry`, mended mistakes excepted."""
+        since = self._since.get(run_id, "")
+        return [
+            failure for failure in self.of(run_id) if failure.finished_at > since and not self._mended(run_id, failure)
+        ]
 
-    def exhausted(self, run_id: str) -> str | None:
-        """The cause for which a run is left alone until somebody says `retry`; None if it may be tried again."""
-        failures = self.counted(run_id)
-        final = next((failure.cause for failure in failures if failure.cause in FINAL), None)
-        if final is not None:
-            return final
-        return (failures[-1].cause or "failed") if len(failures) > self.retries else None
+    def _mended(self, run_id: str, failure: StoredRun) -> bool:
+        """Whether it was the mistake of a trainer whose code is another one by now."""
+        trainer = self._runs[run_id].spec.trainer
+        if failure.cause != "mistake" or trainer is None or self._code is None:
+            return False
+        return self._code.mended(run_id, failure.attempt, trainer)
 
     def left_alone(self, run_id: str) -> Outcome | None:
-        """The outcome of a run that is not begun because it is exhausted; None if it is not."""
-        cause = self.exhausted(run_id)
-        if cause is None:
-            return None
+        """The outcome of a run that is not begun until somebody says `retry`; None if it may be tried again."""
         failures = self.counted(run_id)
+        final = next((failure.cause for failure in failures if failure.cause in FINAL), None)
+        if final is None and len(failures) <= self.retries:
+            return None
+        cause = final or failures[-1].cause or "failed"
         message = f"{failures[-1].message or cause}; {_left_alone_after(len(failures))}"
         return Outcome(run_id, "failed", failures[-1].attempt, cause, message)
 
@@ -112,12 +119,8 @@ def grown(resources: Resources, run: AnyRun, failures: Iterable[StoredRun], grow
 def progressed(attempts: Sequence[Attempt]) -> int:
     """How many of the newest attempts, in a row, got no further than those before them; `attempts` newest first."""
     reached = [beat.done if (beat := attempt.heartbeat) else 0.0 for attempt in attempts]
-    stuck = 0
-    for number, done in enumerate(reached):
-        if done > max(reached[number + 1 :], default=0.0):
-            break
-        stuck += 1
-    return stuck
+    further = (n for n, done in enumerate(reached) if done > max(reached[n + 1 :], default=0.0))
+    return next(further, len(reached))
 
 
 def stuck(attempts: Sequence[Attempt], retries: int) -> bool:

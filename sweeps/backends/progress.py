@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TextIO
 
-from sweeps.backends.standing import Standing, Working
+from sweeps.backends.standing import Standing
 from sweeps.text import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
-    from rich.live import Live
 
 PLAIN_SECONDS = 10.0
 """Time between two plain lines."""
@@ -35,30 +34,21 @@ def _headline(snapshot: Standing) -> str:
     return ", ".join(parts)
 
 
-def _speed(working: Working) -> str:
-    rate = working.heartbeat.images_per_second
-    return f"{rate:,.0f} images/s" if rate else ""
-
-
-class PlainView:
+class PlainView(ExitStack):
     """One line at most every ten seconds, and news at once: for logs and files."""
 
     def __init__(self, output: TextIO | None = None) -> None:
+        super().__init__()
         self._output = output or sys.stderr
         self._last = float("-inf")
         self._ended = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def say(self, line: str) -> None:
         """Print a line."""
         print(line, file=self._output, flush=True)
 
     def __call__(self, snapshot: Standing) -> None:
+        """Print the news, and how it stands when it is time for that."""
         for line in snapshot.news:
             self.say(line)
         now = time.monotonic()
@@ -70,36 +60,30 @@ class PlainView:
         self.say(_headline(snapshot) + (f" [{'; '.join(shown[:SHOWN])}]" if shown else ""))
 
 
-class LiveView:
+class LiveView(ExitStack):
     """An overall bar with the time left, and a line for each running run: for terminals."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
-
-        self._console = console or Console(stderr=True)
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
         from rich.live import Live
 
+        super().__init__()
+        self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._live.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def __enter__(self) -> Self:
+        super().enter_context(self._live)
+        return self
 
     def say(self, line: str) -> None:
         """Print a line above the view."""
         self._console.print(line, highlight=False, markup=False)
 
     def __call__(self, snapshot: Standing) -> None:
+        """Print the news, and draw how it stands."""
         for line in snapshot.news:
             self.say(line)
-        if self._live is not None:
-            self._live.update(self._drawn(snapshot))
+        self._live.update(self._drawn(snapshot))
 
     def _drawn(self, snapshot: Standing) -> Group:
         from rich.console import Group
@@ -111,21 +95,20 @@ class LiveView:
         for justify in ("left", "left", "left", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=True)
         for working in snapshot.working[:SHOWN]:
-            beat = working.heartbeat
+            beat, rate = working.heartbeat, working.heartbeat.images_per_second
             table.add_row(
                 Text(working.run.label),
                 ProgressBar(total=1.0, completed=beat.done, width=16),
                 Text(f"{beat.phase} {beat.detail}".strip() + (" (elsewhere)" if working.elsewhere else "")),
-                Text(_speed(working)),
+                Text(f"{rate:,.0f} images/s" if rate else ""),
                 Text(f"{duration(working.seconds_left)} left"),
             )
-        more = len(snapshot.working) - SHOWN
         # In a grid, since a bar on its own does not end its line.
         overall = Table.grid(padding=(0, 2))
         share = ProgressBar(total=max(snapshot.seconds_total, 1e-9), completed=snapshot.seconds_done, width=24)
         overall.add_row(share, Text(_headline(snapshot)))
         rows: list[RenderableType] = [overall, table]
-        if more > 0:
+        if (more := len(snapshot.working) - SHOWN) > 0:
             rows.append(Text(f"and {more} more"))
         return Group(*rows)
 

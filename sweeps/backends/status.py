@@ -7,20 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from results import Store, TokenlawError, UsageError
 from results.store.run_set import StoredRun
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.attempts import Attempt, Heartbeat, attempted, attempts_at
-from sweeps.record.dependencies import blocked_by
-from sweeps.record.endings import last_line
-from sweeps.record.slurm_client import ClusterView
-from sweeps.record.untaken import Untaken, untaken
+from sweeps.record.ledger import Untaken, untaken
 from sweeps.study.external_run import parse_any_run
 
-from .time_left import Clock, TimeLeft
+from .standing import Clock, TimeLeft
+
+if TYPE_CHECKING:
+    from sweeps.record.slurm_client import ClusterView
 
 Status = Literal["done", "running", "pending", "failed", "diverged", "missing"]
 STATUSES: tuple[Status, ...] = ("done", "running", "pending", "failed", "diverged", "missing")
@@ -86,7 +86,7 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
 
     Files of attempts are opened for runs without a result alone, so that it stays fast with thousands of runs.
     """
-    store, cluster = Store(root), cluster or ClusterView()
+    store = Store(root)
     finished = store.finished()
     # The claims are read before the results: a run that ends in between is then seen as done, never as missing.
     known = attempted(root)
@@ -100,9 +100,10 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
     notes = untaken(root)
     statuses = []
     for run in plan.runs:
-        result = results.get(run.run_id)
-        if result is not None:
-            statuses.append(_finished(run, result))
+        if (result := results.get(run.run_id)) is not None:
+            ended: Status = "diverged" if result.status == "diverged" else "done"
+            seconds = result.wall_seconds
+            statuses.append(RunStatus(run, ended, result.attempt, result.cause, result.message, wall_seconds=seconds))
             continue
         attempts, failed = newest.get(run.run_id, []), failures.get(run.run_id, [])
         status = _unfinished(run, failed, attempts, states.get(run.run_id))
@@ -110,16 +111,12 @@ def collect(plan: Plan, root: Path, cluster: ClusterView | None = None) -> list[
         if run.run_id in notes:
             status = _noted(status, attempts, notes[run.run_id])
         if status.status in ("failed", "missing") and attempts:
+            from sweeps.record.endings import last_line
+
             status = replace(status, last_line=last_line(attempts[0].log))
         statuses.append(status)
     by_id = {status.run.run_id: status for status in statuses}
     return [_explained(status, by_id) for status in statuses]
-
-
-def _finished(run: PlannedRun, result: StoredRun) -> RunStatus:
-    status: Status = "diverged" if result.status == "diverged" else "done"
-    seconds = result.wall_seconds
-    return RunStatus(run, status, result.attempt, result.cause, result.message, wall_seconds=seconds)
 
 
 def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attempt], state: str | None) -> RunStatus:
@@ -133,10 +130,11 @@ def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attem
         cause, message = "vanished", "its process ended without a word; submit resumes it"
         return RunStatus(run, "missing", count, cause, message, beat)
     if state == "interrupted":
-        by_cluster = beat is not None and beat.cause in ("preempted", "timeout", "node_lost")
-        why = (beat.cause if beat is not None and by_cluster else None) or "interrupted"
-        message = f"stopped ({why})" if by_cluster else "stopped on purpose"
-        return RunStatus(run, "pending", count, why, f"{message}; submit resumes it", beat)
+        from sweeps.record.endings import IN_PLACE
+
+        why = beat.cause if beat is not None and beat.cause in IN_PLACE else None
+        message = f"stopped {f'({why})' if why else 'on purpose'}; submit resumes it"
+        return RunStatus(run, "pending", count, why or "interrupted", message, beat)
     if state == "failed" and beat is not None:
         return RunStatus(run, "failed", count, beat.cause, beat.message, beat)
     if state in ("done", "diverged"):
@@ -147,26 +145,22 @@ def _unfinished(run: PlannedRun, failures: list[StoredRun], attempts: list[Attem
     return RunStatus(run, "pending", count)
 
 
-def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView) -> RunStatus:
+def _placed(status: RunStatus, attempts: list[Attempt], cluster: ClusterView | None) -> RunStatus:
     """The same, in view of the queue."""
-    job = cluster.jobs.get(status.run.run_id)
+    job = cluster.jobs.get(status.run.run_id) if cluster else None
     claim = attempts[0].claim if attempts else None
     if job is not None:
         if status.status == "running" and claim is not None and claim.restarts >= job.restarts and not job.waiting:
             return replace(status, job=job.id)
         cause = status.cause if status.status != "running" else "requeued"
-        waits = (
-            f"job {job.id} waits: {job.reason}" if job.waiting else f"job {job.id} {job.state.lower()} on {job.node}"
-        )
-        was = f" (before: {cause})" if cause else ""
-        return replace(
-            status, status="pending", cause="queued", message=f"{waits}{was}", job=job.id, eta_seconds=None
-        )  # fmt: skip
+        how = f"waits: {job.reason}" if job.waiting else f"{job.state.lower()} on {job.node}"
+        message = f"job {job.id} {how}{_before(cause)}"
+        return replace(status, status="pending", cause="queued", message=message, job=job.id, eta_seconds=None)
     if claim is None or claim.job is None or status.status != "running":
         return status
     status = replace(status, job=claim.job)
     beat = status.heartbeat
-    if not cluster.known or (beat is not None and time.time() - beat.time < FRESH_SECONDS):
+    if cluster is None or not cluster.known or (beat is not None and time.time() - beat.time < FRESH_SECONDS):
         return status
     message = f"job {claim.job} left the queue without a word; submit resumes it"
     return replace(status, status="missing", cause="vanished", message=message, eta_seconds=None)
@@ -178,9 +172,12 @@ def _noted(status: RunStatus, attempts: list[Attempt], note: Untaken) -> RunStat
     if status.job is not None or status.status == "running" or newest != note.attempt:
         return status
     if status.status == "pending":
-        was = f" (before: {status.cause})" if status.cause else ""
-        return replace(status, cause=note.cause, message=f"{note}{was}")
+        return replace(status, cause=note.cause, message=f"{note}{_before(status.cause)}")
     return replace(status, message=f"{status.message}; then {note}" if status.message else str(note))
+
+
+def _before(cause: str | None) -> str:
+    return f" (before: {cause})" if cause else ""
 
 
 def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
@@ -188,6 +185,8 @@ def _explained(status: RunStatus, by_id: dict[str, RunStatus]) -> RunStatus:
     parent = by_id.get(status.run.parent or "")
     if status.status != "pending" or status.cause or parent is None or parent.status not in ("failed", "diverged"):
         return status
+    from sweeps.record.dependencies import blocked_by
+
     blocked = blocked_by(status.run.run_id, parent.run.label, parent.status)
     return RunStatus(status.run, "pending", status.attempts, "blocked", blocked.message)
 

@@ -1,17 +1,24 @@
-"""Entering a submission: checks, frozen code, ledger. Every backend submits through this, so that all are checked."""
+"""A submission: what is left of a plan and may begin, checks, frozen code, ledger.
+
+Every backend submits through this, so that all are checked.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from results import Store, UsageError
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.record.code_snapshot import CodeSnapshot, take_snapshot
+from sweeps.record.code_snapshot import take_snapshot
+from sweeps.record.dependencies import blocked_by, blocking
 from sweeps.record.ledger import Submission, check_writable, new_submission, open_submission
+from sweeps.record.outcome import Outcome
 
 from .base import Request, Say
+from .policy import Failures, unwritable
 
 
 def check(request: Request) -> None:
@@ -20,6 +27,77 @@ def check(request: Request) -> None:
         raise UsageError(f"--jobs = {request.jobs} is not allowed; allowed: 1 or more")
     if not request.over_limit:
         request.plan.check_limits(Store(request.root).results(request.plan.by_id))
+
+
+@dataclass
+class Remaining:
+    """The runs of a request that have no result.
+
+    results    status in the store of the plan's runs that have a result, by id
+    ready      what may begin, every tokenizer before its generators, with the tokenizer that it must wait for (None:
+               that is done)
+    under_way  what somebody works on
+    aside      what does not begin, as outcomes with the reason
+    """
+
+    results: dict[str, str]
+    failures: Failures
+    ready: dict[str, str | None] = field(default_factory=dict)
+    under_way: set[str] = field(default_factory=set)
+    aside: dict[str, Outcome] = field(default_factory=dict)
+
+
+def remaining(
+    request: Request, under_way: Collection[str] = (), unreachable: Collection[str] = (), *, unattended: bool = False
+) -> Remaining:
+    """Sort what is left of a request. Raises StoreError.
+
+    under_way    ids of runs that somebody works on, and that are not begun again
+    unreachable  those among them whose end the backend cannot wait for, so that their generators are blocked
+    unattended   runs that met a root that cannot be written are left alone in the end, since nobody is told at once
+    """
+    plan, root = request.plan, request.root
+    store = Store(root)
+    results = {run_id: stored.status for run_id, stored in store.results(plan.by_id).items()}
+    left = {run_id: run for run_id, run in request.runs.items() if run_id not in results}
+    failures = Failures(root, left, plan.study.limits.retries, plan.study.folder)
+    sorted_runs = Remaining(results, failures)
+    weights: dict[str, str | None] = {}
+    """Why a tokenizer that has a result, or is not of this plan, cannot be used; looked up once."""
+    for run_id, run in left.items():
+        parent = run.parent
+        if run_id in under_way:
+            sorted_runs.under_way.add(run_id)
+            continue
+        outcome = None
+        if not request.retry:
+            outcome = failures.left_alone(run_id)
+            if outcome is None and unattended:
+                outcome = unwritable(root, run_id, failures.retries)
+        if outcome is None and parent is not None:
+            if parent in results or parent not in plan.by_id:
+                if parent not in weights:
+                    weights[parent] = blocking(store, run.spec)
+                if (reason := weights[parent]) is not None:
+                    outcome = Outcome(run_id, "blocked", cause=results.get(parent, "missing"), message=reason)
+            elif parent in unreachable or not (parent in sorted_runs.ready or parent in under_way):
+                outcome = _without_tokenizer(run, plan.by_id[parent], sorted_runs.aside.get(parent), unreachable)
+        if outcome is not None:
+            sorted_runs.aside[run_id] = outcome
+        else:
+            sorted_runs.ready[run_id] = parent if parent in plan.by_id and parent not in results else None
+    return sorted_runs
+
+
+def _without_tokenizer(
+    run: PlannedRun, parent: PlannedRun, end: Outcome | None, unreachable: Collection[str]
+) -> Outcome:
+    if end is not None and parent.run_id not in unreachable:
+        return blocked_by(run.run_id, parent.label, end.result)
+    cause, state = "missing", "is not done"
+    if parent.run_id in unreachable:
+        cause, state = "running", "is being trained outside of this cluster; submit again when it is done"
+    return Outcome(run.run_id, "blocked", cause=cause, message=f"its tokenizer {parent.label} {state}")
 
 
 def enter(
@@ -39,19 +117,14 @@ def enter(
     root, study = request.root, request.plan.study
     check_writable(root)
     request.prepare(beginning, request.say)
-    frozen = freeze(request, entered)
+    source = Path(study.source)
+    commands = {run.spec.trainer for run in entered if run.spec.trainer is not None}
+    frozen = take_snapshot(root, source if source.is_file() else None, commands)
     submission = new_submission(
         study.name, request.jobs or 0, cluster=cluster, snapshot=frozen.name, retry=request.retry,
         retries=study.limits.retries, worker=request.worker,
     )  # fmt: skip
     return open_submission(root, submission, [run.spec for run in entered], files)
-
-
-def freeze(request: Request, runs: Sequence[PlannedRun]) -> CodeSnapshot:
-    """The snapshot of the code for these runs of a plan. Raises UsageError, StoreError."""
-    study = Path(request.plan.study.source)
-    commands = {run.spec.trainer for run in runs if run.spec.trainer is not None}
-    return take_snapshot(request.root, study if study.is_file() else None, commands)
 
 
 def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:

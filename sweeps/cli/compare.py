@@ -1,20 +1,65 @@
-"""The command compare: laws by likelihood and held-out error, or whether groups share a law's exponents."""
+"""How well laws predict: validate, on data that was hidden, and compare, between laws or between groups."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from results.errors import UsageError
+from sweeps.text import table
 
-from .fit_text import cell
+from .fitting import BootstrapOption, IntervalOption, SeedOption, cell, level, print_json, takes_request, warn
 from .options import JsonOption
-from .request_options import SeedOption, takes_request
 
 if TYPE_CHECKING:
     from analysis.fitting.request import FitRequest
+
+
+@takes_request(group="Leave one of these groups out at a time.")
+def validate(
+    request: FitRequest,
+    holdout_above: Annotated[
+        float | None, typer.Option("--holdout-above", help="Hide rows with more compute than this.")
+    ] = None,
+    holdout_column: Annotated[
+        str | None, typer.Option("--holdout-column", help="Hide rows where this column is true (not 0).")
+    ] = None,
+    windows: Annotated[int, typer.Option("--windows", help="Expanding windows, where nothing else is asked for.")] = 4,
+    bootstrap: BootstrapOption = 400,
+    interval: IntervalOption = 0.95,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Hide part of the data, predict it from the rest: error and interval coverage. Several laws: --law a,b,c."""
+    from analysis.inference import validation
+
+    parts = validation.validate(
+        request, above=holdout_above, column=holdout_column, windows=windows,
+        replicates=bootstrap, interval=interval, seed=seed,
+    )  # fmt: skip
+    if as_json:
+        keys = ("name", "law", "trained", "held", "rmsle", "rmse", "bias", "coverage", "interval")
+        rows = [
+            {**{key: getattr(held, key) for key in keys}, "status": held.result.status, "warnings": held.warnings}
+            for held in parts
+        ]
+        print_json({"parts": rows})
+        return
+    cells = [
+        [
+            held.law, held.name, str(held.trained), str(held.held), cell(held.rmsle), cell(held.bias),
+            "-" if held.coverage is None else f"{held.coverage:.0%}", held.result.status.value,
+        ]
+        for held in parts
+    ]  # fmt: skip
+    print(table(["law", "held out", "fitted", "held", "RMSLE", "bias", f"in {level(interval)}", "status"], cells))
+    print(
+        "RMSLE: root mean square of log(prediction / metric). bias: its mean. in: share of held rows in the interval."
+    )
+    for held in parts:
+        for warning in held.warnings:
+            print(f"warning: {held.law}, {held.name}: {warning}")
 
 
 @takes_request(
@@ -55,10 +100,8 @@ def _compare_laws(request: FitRequest, noise: str, as_json: bool) -> None:
         for law in ranked
     ]  # fmt: skip
     if as_json:
-        print(json.dumps({"noise": noise, "residual": request.residual, "laws": rows}, indent=1))
+        print_json({"noise": noise, "residual": request.residual, "laws": rows})
         return
-    from sweeps.text import table
-
     header = ["law", "status", "k", "log-likelihood", "AICc", "BIC", "held-out RMSLE"]
     print(table(header, [[cell(value) for key, value in row.items() if key != "units"] for row in rows]))
     print(
@@ -91,10 +134,8 @@ def _compare_groups(request: FitRequest, shared: str | None, replicates: int, se
             "p_value": test.p_value, "bootstrap_p_value": test.bootstrap_p_value, "shared_values": test.shared,
             "groups": {g: r.to_json() for g, r in test.separate.items()}, "warnings": list(test.warnings),
         }  # fmt: skip
-        print(json.dumps(document, indent=1))
+        print_json(document)
         return
-    from sweeps.text import table
-
     names = list(next(iter(test.separate.values())).parameters)
     rows = [[g, *(cell(r.parameters[k].value) for k in names), r.status.value] for g, r in test.separate.items()]
     print(table(["group", *names, "status"], rows))
@@ -104,5 +145,4 @@ def _compare_groups(request: FitRequest, shared: str | None, replicates: int, se
         f"statistic {test.statistic:.4g} on {test.freedom} degrees of freedom: p = {test.p_value:.3g}, "
         f"bootstrap p = {test.bootstrap_p_value:.3g}"
     )
-    for warning in test.warnings:
-        print(f"warning: {warning}")
+    warn(test.warnings)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.status import find_run
 from sweeps.record.attempts import Attempt, attempts_at
 

@@ -1,22 +1,23 @@
-"""The command optimum: what to train for a budget, from a two-variable law or from a study's measured pairs."""
+"""What to train for a budget: optimum, from a law or a study's measured pairs, and isoflop, by parabolas."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from results.errors import UsageError
+from sweeps.text import table
 
-from .fit_text import cell, level
+from .fitting import OwnLawOption, assignments, cell, ends, one_thread, print_json, takes_request, values, warn
 from .options import JsonOption, RootOption, SetOption
-from .request_options import OwnLawOption, assignments, one_thread, values
 
 if TYPE_CHECKING:
     from analysis.allocation.optimum import Allocation
     from analysis.fitting.costs import Cost
+    from analysis.fitting.request import FitRequest
     from analysis.fitting.result import FitResult
     from analysis.tokenizers.pairs import BestPairs
 
@@ -63,7 +64,7 @@ def optimum(
     assert fit_file is not None
     if flops is None:
         raise UsageError("optimum --fit needs --flops, one or more budgets")
-    from analysis.fitting.fit_files import read_fit
+    from analysis.fitting.result import read_fit
 
     result = read_fit(fit_file, group, law)
     extra = {role: float(values(role, text)[0]) for role, text in assignments(column, "ROLE=VALUE").items()}
@@ -91,15 +92,9 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
     interval = result.interval or 0.95
     allocations = [allocate(result, float(c), cost=cost, fixed_columns=extra, interval=interval) for c in budgets]
     if as_json:
-        print(
-            json.dumps(
-                {"law": result.law.name, "interval": result.interval, "optima": [_allocation(a) for a in allocations]},
-                indent=1,
-            )
-        )
+        optima = [_allocation(a) for a in allocations]
+        print_json({"law": result.law.name, "interval": result.interval, "optima": optima})
         return
-    from sweeps.text import table
-
     rows = []
     for a in allocations:
         rows += [
@@ -111,11 +106,9 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
                 ("d log N*/d log C", a.params_exponent),
             )
         ]
-    covers = level(result.interval)
-    print(table(["FLOPs", "quantity", "value", f"{covers} low".strip(), f"{covers} high".strip()], rows))
+    print(table(["FLOPs", "quantity", "value", *ends(result.interval)], rows))
     print(f"cost: {allocations[0].cost}; {'closed form' if allocations[0].closed_form else 'searched'}")
-    for warning in dict.fromkeys(w for a in allocations for w in a.warnings):
-        print(f"warning: {warning}")
+    warn(dict.fromkeys(w for a in allocations for w in a.warnings))
 
 
 def _allocation(a: Allocation) -> dict[str, Any]:
@@ -138,14 +131,12 @@ def _from_study(source: str, root: Path, sets: list[str] | None, budgets: Any, s
         budgets = default_budgets(points)
     optima = [best_pairs(points, float(c), seed=seed) for c in budgets]
     if as_json:
-        print(json.dumps({"source": source, "optima": [budget.to_dict() for budget in optima]}, indent=1))
+        print_json({"source": source, "optima": [budget.to_dict() for budget in optima]})
         return
     _show_pairs(optima)
 
 
 def _show_pairs(optima: list[BestPairs]) -> None:
-    from sweeps.text import table
-
     rows = []
     for budget in optima:
         for p in budget.pairs[:SHOWN]:
@@ -164,3 +155,40 @@ def _show_pairs(optima: list[BestPairs]) -> None:
         print("warning: no pair was run twice, so there are no intervals and no probabilities")
     elif any(len(p.seeds) == 1 for budget in optima for p in budget.pairs[:SHOWN]):
         print("warning: pairs with one seed borrow the variance of those with several")
+
+
+@takes_request(
+    "params", "tokens", "flops", "metric", "drop_worst", "where",
+    fixed={"law": "chinchilla", "residual": "raw"},
+    flops="Column of training FLOPs C; default 6ND. It gives the third of N, D and C = 6ND.",
+)  # fmt: skip
+def isoflop(
+    request: FitRequest,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Rows whose FLOPs agree within this share are one budget.")
+    ] = 0.01,
+    as_json: JsonOption = False,
+) -> None:
+    """Optimal N and D by a parabola at each budget (approach 2): a baseline to compare a fitted law with."""
+    from analysis.allocation.isoflop import isoflop_of
+
+    params, tokens = isoflop_of(request, tolerance)
+    warnings = list(dict.fromkeys(params.warnings + tokens.warnings))
+    if as_json:
+        document = {
+            name: {"exponent": law.exponent, "coefficient": law.coefficient, "minima": [asdict(m) for m in law.minima]}
+            for name, law in (("params", params), ("tokens", tokens))
+        }
+        print_json({**document, "warnings": warnings})
+        return
+    by_budget = [{minimum.flops: minimum for minimum in law.minima} for law in (params, tokens)]
+    rows = []
+    for flops in sorted(by_budget[0].keys() | by_budget[1].keys()):
+        minima = [of_budget.get(flops) for of_budget in by_budget]
+        known = next(minimum for minimum in minima if minimum)
+        sizes = ["-" if m is None else cell(m.size) + ("" if m.bracketed else " (edge)") for m in minima]
+        rows.append([f"{flops:.4g}", str(known.rows), *sizes, cell(known.loss)])
+    print(table(["FLOPs", "rows", "N*", "D*", "loss"], rows))
+    for letter, law in (("N", params), ("D", tokens)):
+        print(f"{letter}* = {law.coefficient:.6g} C^{law.exponent:.6g}")
+    warn(warnings)

@@ -15,8 +15,9 @@ from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.study.external_run import STAGES
 from sweeps.study.hardware import Hardware
+
+from .views import by_size
 
 if TYPE_CHECKING:
     from results.store.run_set import StoredRun
@@ -61,11 +62,7 @@ class PlanTable:
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
         """One row a stage and size, tokenizers first."""
-        members: dict[tuple[str, str], list[RunStatus]] = {}
-        for status in self.statuses:
-            members.setdefault((status.run.stage, status.run.size), []).append(status)
-        rows = [self._group(stage, size, statuses) for (stage, size), statuses in members.items()]
-        return sorted(rows, key=lambda row: STAGES.index(row["stage"]))
+        return [self._group(stage, size, statuses) for (stage, size), statuses in by_size(self.statuses).items()]
 
     def _group(self, stage: str, size: str, members: Sequence[RunStatus]) -> dict[str, Any]:
         runs = [member.run for member in members]

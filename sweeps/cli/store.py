@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from results.errors import UsageError
+from sweeps.text import size, table
 
 from .options import JsonOption, RootOption, SetOption, SourceArgument
 
 if TYPE_CHECKING:
     from results import Store
 
-store = typer.Typer(no_args_is_help=True, help="Check, compact, export, import, prune what was measured.")
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(store, name="store")
-    app.command()(figures)
-    app.command()(report)
+store = typer.Typer(
+    name="store",
+    no_args_is_help=True,
+    add_completion=False,
+    help="Check, compact, export, import, prune what was measured.",
+)
 
 
 SOURCES = "allowed: a study, a folder that holds runs, curves and evaluations.parquet, or a data root"
@@ -85,7 +84,6 @@ def compact(
 ) -> None:
     """Merge the files of all runs into a few large ones; jobs and readers may go on meanwhile."""
     from results import Store
-    from sweeps.text import size
 
     done = Store(root).compact(settle=settle)
     for name in done.damaged:
@@ -113,7 +111,7 @@ def export(
     """Write the runs of a study, or all, as one file a table; a folder of Parquet files serves as a SOURCE."""
     from results import Store
     from results.importing.importer import imported
-    from results.joined import joined as joined_table
+    from results.settings import joined as joined_table
     from results.store.store import check_format, write_table
 
     opened, run_ids, _ = open_source(study, root, sets) if study else (Store(root), None, None)
@@ -177,7 +175,6 @@ def prune(
 ) -> None:
     """Show, and with --yes remove, checkpoints that no run needs any more; results and living jobs stay untouched."""
     from sweeps.record.pruning import removable, remove
-    from sweeps.text import size, table
 
     run_ids = open_source(study, root, sets)[1] if study else None
     items = removable(root, run_ids)

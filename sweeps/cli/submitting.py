@@ -40,8 +40,7 @@ def carry_out(
 
     `rerun` sets aside what was done with another version of a trainer's code first, so that it is left again.
     """
-    from sweeps.backends.base import Request, prepared
-    from sweeps.backends.named import backend
+    from sweeps.backends.base import Request, backend, prepared
     from sweeps.backends.progress import view
     from sweeps.backends.submission import check, prepare_training
     from sweeps.record import trainer_code

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeps import text
 from sweeps.backends.status import STATUSES, counts, time_left
 from sweeps.planning.order import makespan
+from sweeps.planning.planned_run import group_names
+from sweeps.study.external_run import STAGES
 
 if TYPE_CHECKING:
+    from sweeps.backends.standing import TimeLeft
     from sweeps.backends.status import RunStatus
-    from sweeps.backends.time_left import TimeLeft
     from sweeps.planning.plan import Plan
 
 
@@ -18,15 +21,20 @@ SHOWN = 20
 """Lines at most on runs that run, and on those of each condition that needs words."""
 
 
+def by_size(statuses: Sequence[RunStatus]) -> dict[tuple[str, str], list[RunStatus]]:
+    """Statuses by stage and size of their runs, tokenizers first; families of one label stand apart."""
+    groups: dict[tuple[str, str], list[RunStatus]] = {}
+    names = group_names([status.run for status in statuses])
+    for status in sorted(statuses, key=lambda status: STAGES.index(status.run.stage)):
+        groups.setdefault((status.run.stage, names[status.run.run_id]), []).append(status)
+    return groups
+
+
 def print_status(plan: Plan, statuses: list[RunStatus], complaint: str | None = None) -> None:
     """Runs by stage and size and status with progress, speed and time left, then what runs and what went wrong."""
-    groups: dict[tuple[str, str], list[RunStatus]] = {}
-    for status in statuses:
-        groups.setdefault((status.run.stage, status.run.size), []).append(status)
-    order = {"tokenizer": 0, "generator": 1}
     work = time_left(statuses)
     at_a_time = sum(status.status == "running" for status in statuses)
-    rows = [[*key, *_row(groups[key], work, at_a_time)] for key in sorted(groups, key=lambda key: order.get(key[0], 2))]
+    rows = [[*key, *_row(members, work, at_a_time)] for key, members in by_size(statuses).items()]
     rows.append(["all", "", *_row(statuses, work, at_a_time)])
     total = counts(statuses)
     print(f"{plan.study.name}: {total['done'] + total['diverged']} of {len(statuses)} runs have a result")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from results.settings import parts, told_apart
 from scaling.specification.spec import GeneratorRun
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of, seconds_of
 from sweeps.study.resources import DEFAULT, Resources
@@ -95,3 +97,18 @@ class PlannedRun:
 def planned(run: AnyRun, resources: Resources = DEFAULT) -> PlannedRun:
     """A run with what follows from its specification: columns and estimated time."""
     return PlannedRun(run, facts_of(run), seconds_of(run), resources)
+
+
+def group_names(runs: Iterable[PlannedRun]) -> dict[str, str]:
+    """By what each run is grouped beside its stage, by id: its size; where tokenizers of one label differ in another
+    field also in what, such as `K64-T16-perceptual0`."""
+    names, families = {}, defaultdict[str, defaultdict[str, list[PlannedRun]]](lambda: defaultdict(list))
+    for run in runs:
+        names[run.run_id] = run.size
+        if run.stage == "tokenizer":
+            families[run.size][run.facts["tokenizer_family"]].append(run)
+    for size, alike in families.items():
+        fields = [parts(members[0].facts["spec"])["tokenizer"] | {"seed": 0} for members in alike.values()]
+        for members, words in zip(alike.values(), told_apart(fields), strict=True):
+            names |= dict.fromkeys((run.run_id for run in members), "-".join([size, *words]))
+    return names

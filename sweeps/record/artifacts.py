@@ -105,11 +105,10 @@ def publish(root: Path, run_id: str) -> None:
         with suppress(FileNotFoundError):
             target.rename(old)
         try:
-            staged.rename(target)
+            atomic.rename_exclusively(staged, target)
         except FileNotFoundError:
-            # Another process published them in between, and what was moved away may be what it published.
-            if not target.is_dir():
-                with suppress(OSError):
-                    old.rename(target)
+            # Another process published them in between, and what was moved away is perhaps what it published.
+            with suppress(OSError):
+                old.rename(target)
     atomic.sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)

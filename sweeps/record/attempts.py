@@ -2,8 +2,8 @@
 
     <root>/attempts/<run_id>/<attempt>/  spec.json  claim  heartbeat.json  log.txt  checkpoints/  encoded/  artifacts/
 
-A directory appears by renaming a prepared one, so that the claim is in it from the first moment and of several
-processes exactly one gets the number. A new attempt is claimed only when the newest one has no living owner, or when
+A directory appears complete, so that the claim is in it from the first moment and of several processes exactly one gets
+the number. A new attempt is claimed only when the newest one has no living owner, or when
 its owner is an earlier start of the claimer's own SLURM job, which the scheduler gave up whatever its process still
 does. No two attempts share a file, so that an owner that was wrongly held for dead can damage nothing.
 """
@@ -11,15 +11,14 @@ does. No two attempts share a file, so that an owner that was wrongly held for d
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from results.store import atomic
 
@@ -49,29 +48,25 @@ class Claim:
     job: str | None = None
     restarts: int = 0
 
+    @property
+    def deserted(self) -> bool:
+        """Whether no process waits for its worker: none did, or it is known to be dead."""
+        return self.submitter is None or self.submitter.alive() is False
+
     def text(self) -> str:
         """The content of the file `claim`."""
-        submitter = self.submitter.as_json() if self.submitter else None
-        values: dict[str, Any] = {"worker": self.worker.as_json(), "submission": self.submission}
-        values |= {"submitter": submitter, "time": self.time, "job": self.job, "restarts": self.restarts}
-        return json.dumps(values, indent=1) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> Claim:
         """The inverse of `text`. Raises ValueError."""
-        values = json.loads(text)
         try:
-            submitter = values["submitter"]
-            return cls(
-                ProcessId.from_json(values["worker"]),
-                values["submission"],
-                ProcessId.from_json(submitter) if submitter else None,
-                float(values["time"]),
-                values.get("job"),
-                int(values.get("restarts", 0)),
-            )
-        except (LookupError, TypeError, AttributeError) as error:
+            return _CLAIM.validate_json(text)
+        except ValidationError as error:
             raise ValueError(f"not a claim: {error!r}") from error
+
+
+_CLAIM = TypeAdapter(Claim)
 
 
 @dataclass(frozen=True)
@@ -111,10 +106,9 @@ class Heartbeat:
     @classmethod
     def read(cls, path: Path) -> Heartbeat | None:
         """The heartbeat in a file; None if there is none, or one of another version."""
-        try:
+        with suppress(OSError, ValueError, TypeError):
             return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return None
 
 
 @dataclass(frozen=True)
@@ -136,10 +130,9 @@ class Attempt:
     @property
     def claim(self) -> Claim | None:
         """Its owner; None if the file was damaged by hand."""
-        try:
+        with suppress(OSError, ValueError):
             return Claim.parse((self.path / "claim").read_text())
-        except (OSError, ValueError):
-            return None
+        return None
 
     @property
     def heartbeat(self) -> Heartbeat | None:
@@ -182,9 +175,8 @@ class Attempt:
 
     def end(self, state: State, **changes: Any) -> None:
         """Write the last heartbeat."""
-        replace(self.heartbeat or Heartbeat(), state=state, time=time.time(), **changes).write(
-            self.path / "heartbeat.json"
-        )
+        last = replace(self.heartbeat or Heartbeat(), state=state, time=time.time(), **changes)
+        last.write(self.path / "heartbeat.json")
 
 
 def attempts_folder(root: Path) -> Path:
@@ -195,19 +187,24 @@ def attempts_folder(root: Path) -> Path:
 def attempts_at(root: Path, run_id: str) -> list[Attempt]:
     """All attempts at a run, newest first."""
     folder = attempts_folder(root) / run_id
-    try:
-        names = [path.name for path in folder.iterdir() if path.name.isdigit()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [Attempt(folder / name) for name in sorted(names, key=int, reverse=True)]
+    numbers = sorted((int(name) for name in _names(folder) if name.isdigit()), reverse=True)
+    return [Attempt(folder / str(number)) for number in numbers]
+
+
+def newest_attempt(root: Path, run_id: str) -> Attempt | None:
+    """The newest attempt at a run; None if there is none."""
+    return next(iter(attempts_at(root, run_id)), None)
 
 
 def attempted(root: Path) -> set[str]:
     """Ids of all runs that have been attempted, from one folder listing."""
-    try:
-        return {path.name for path in attempts_folder(root).iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
+    return set(_names(attempts_folder(root)))
+
+
+def _names(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [path.name for path in folder.iterdir()]
+    return []
 
 
 def living(root: Path, run_ids: Iterable[str]) -> dict[str, Attempt]:
@@ -235,27 +232,15 @@ def claim_attempt(
     """
     folder = atomic.make_folder(attempts_folder(root) / run_id)
     claim = Claim(ProcessId.current(), submission, submitter, time.time(), job, restarts)
-    with atomic.storage(folder):
-        while True:
-            earlier = attempts_at(root, run_id)
-            if earlier and _held(earlier[0], claim, gone):
-                return None
-            target = folder / str(earlier[0].number + 1 if earlier else 1)
-            prepared = folder / f".new-{os.getpid()}-{secrets.token_hex(4)}"
-            try:
-                prepared.mkdir()
-                atomic.write_synced(prepared / "claim", claim.text().encode())
-                atomic.write_synced(prepared / "spec.json", spec.encode())
-                # Fails if another process took the number in between: its directory is there and not empty.
-                prepared.rename(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-            else:
-                atomic.sync_folder(folder)
-                return Attempt(target)
-            finally:
-                shutil.rmtree(prepared, ignore_errors=True)
+    files = {"claim": claim.text().encode(), "spec.json": spec.encode()}
+    while True:
+        earlier = attempts_at(root, run_id)
+        if earlier and _held(earlier[0], claim, gone):
+            return None
+        target = folder / str(earlier[0].number + 1 if earlier else 1)
+        # If not, another process took the number in between.
+        if atomic.new_folder_of(target, files):
+            return Attempt(target)
 
 
 def _held(newest: Attempt, mine: Claim, gone: Callable[[Claim], bool]) -> bool:
@@ -273,20 +258,18 @@ def _held(newest: Attempt, mine: Claim, gone: Callable[[Claim], bool]) -> bool:
 
 def resumable(earlier: Sequence[Path]) -> Path | None:
     """The attempt to resume from: the newest with checkpoints, else with artifacts, else with rows. None without."""
-    for test in (_holds("checkpoints"), _holds("artifacts"), lambda folder: size_of(folder / ROWS) > 0):
-        source = next((folder for folder in earlier if test(folder)), None)
+    for name in ("checkpoints", "artifacts", ROWS):
+        source = next((folder for folder in earlier if _holds_something(folder / name)), None)
         if source is not None:
             return source
     return None
 
 
-def _holds(name: str) -> Callable[[Path], bool]:
-    def test(folder: Path) -> bool:
-        with suppress(OSError):
-            return any((folder / name).iterdir())
-        return False
-
-    return test
+def _holds_something(path: Path) -> bool:
+    """Whether a folder or a file is there and not empty."""
+    with suppress(OSError):
+        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+    return False
 
 
 def size_of(path: Path) -> int:

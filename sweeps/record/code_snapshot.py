@@ -70,8 +70,8 @@ def take_snapshot(root: Path, study: Path | None = None, commands: Iterable[Sequ
     files = {path.relative_to(HOME).as_posix(): path for path in _package_files()}
     folder, commit = (None if study is None else study.resolve().parent), None
     if folder is not None and any(_names_something(command, folder) for command in commands):
-        files |= {f"trainer/{name}": path for name, path in _trainer_files(folder, root.resolve()).items()}
-        commit = _git(["rev-parse", "HEAD"], folder)
+        files |= {f"trainer/{name}": path for name, path in trainer_files(folder, root.resolve()).items()}
+        commit = output(["git", "rev-parse", "HEAD"], folder)
     contents = {name: path.read_bytes() for name, path in sorted(files.items())}
     digest = _digest(contents)
     target = snapshots_folder(root) / digest[:16]
@@ -97,16 +97,14 @@ def check_commands(study: Path, commands: Iterable[Sequence[str]]) -> None:
 
 def _script(command: Sequence[str]) -> str | None:
     """The relative path that a command needs: its program, or what a known interpreter shall execute. None if none."""
-    program = command[0]
-    if "{" in program or Path(program).is_absolute():
-        return None
+    program, first = command[0], command[1] if len(command) > 1 else "-"
     if "/" in program:
-        return program
-    if _INTERPRETER.fullmatch(program) and len(command) > 1:
-        word = command[1]
-        if not word.startswith("-") and "{" not in word and not Path(word).is_absolute():
-            return word
-    return None
+        script = program
+    elif _INTERPRETER.fullmatch(program) and not first.startswith("-"):
+        script = first
+    else:
+        return None
+    return None if "{" in script or Path(script).is_absolute() else script
 
 
 def load_snapshot(root: Path, name: str) -> CodeSnapshot:
@@ -143,15 +141,12 @@ def _write(target: Path, contents: dict[str, bytes], modes: dict[str, int], dige
             path.write_bytes(content)
             # Whoever may not edit the checkout in mid-study shall not edit this by mistake either.
             path.chmod(modes[name] & 0o555 | stat.S_IRUSR)
-        (folder / "diff.patch").write_bytes(_diff() if facts["diff"] else b"")
+        difference = ["git", "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *PACKAGES]
+        (folder / "diff.patch").write_bytes((facts["diff"] and output(difference, HOME)) or b"")
         atomic.write_synced(folder / "snapshot.json", (json.dumps(about, indent=1) + "\n").encode())
 
     atomic.make_folder(target.parent)
     atomic.new_folder(target, fill)
-
-
-def _diff() -> bytes:
-    return _git(["diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *PACKAGES], HOME) or b""
 
 
 def _names_something(command: Sequence[str], folder: Path) -> bool:
@@ -167,13 +162,10 @@ def _names_something(command: Sequence[str], folder: Path) -> bool:
     return False
 
 
-def _trainer_files(folder: Path, root: Path) -> dict[str, Path]:
+def trainer_files(folder: Path, root: Path) -> dict[str, Path]:
     """Names below the study's folder, and the files. Raises UsageError if they are too many or too large."""
-    listed = _git(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder)
-    if listed is not None:
-        names = [name for name in listed.decode(errors="surrogateescape").split("\0") if name]
-    else:
-        names = list(_walk(folder, root))
+    listed = output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder)
+    names = _walk(folder, root) if listed is None else listed.decode(errors="surrogateescape").split("\0")
     files: dict[str, Path] = {}
     size = 0
     for name in names:
@@ -196,8 +188,3 @@ def _walk(folder: Path, root: Path) -> Iterable[str]:
         place = Path(name)
         folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__" and place / f != root]
         yield from ((place / f).relative_to(folder).as_posix() for f in files if not f.startswith("."))
-
-
-def _git(command: list[str], folder: Path) -> bytes | None:
-    """Standard output of git; None where it is not installed, fails, or the folder is no checkout."""
-    return output(["git", *command], folder)

@@ -16,7 +16,9 @@ from sweeps.study.external_run import AnyRun, facts_of
 from .attempts import Attempt, Heartbeat, claim_attempt
 from .outcome import Outcome
 
-INTERRUPTIONS = ("preempted", "node_lost", "timeout", "interrupted")
+IN_PLACE = ("preempted", "node_lost", "timeout")
+"""Causes of an interruption after which a run is resumed where it was, uncounted."""
+INTERRUPTIONS = (*IN_PLACE, "interrupted")
 """Causes of an end that is no failure: the run is resumed where it was."""
 TAIL_BYTES = 4096
 _ENDING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\+00:00 (failed|diverged|interrupted|storage|taken)(: |$)")
@@ -99,13 +101,13 @@ def settle(
         if attempt is not None:
             attempt.end("interrupted", cause=cause, message=message)
         return Outcome(spec.run_id, "interrupted", attempt.number if attempt else None, cause, message)
-    if attempt is None:
+    if attempt is not None:
+        record_death(root, spec, attempt, cause, message)
+    else:
         message += ", before it began"
         attempt = record_unbegun(root, spec, submission, cause, message, job=job)
-        if attempt is None:
-            return Outcome(spec.run_id, "taken", message="another process works on this run")
-    else:
-        record_death(root, spec, attempt, cause, message)
+    if attempt is None:
+        return Outcome(spec.run_id, "taken", message="another process works on this run")
     return Outcome(spec.run_id, "failed", attempt.number, cause, message)
 
 

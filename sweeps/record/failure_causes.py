@@ -12,6 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, get_args
 
 from results import DataError, UsageError
@@ -151,17 +152,12 @@ def _seconds_left(facts: dict[str, str]) -> float | None:
     limit, run = (duration_seconds(facts.get(name, "")) for name in ("TimeLimit", "RunTime"))
     if limit is not None and run is not None:
         return limit - run
-    end = end_time(facts) or _number(os.environ.get("SLURM_JOB_END_TIME"))
-    return end - time.time() if end is not None else None
+    end = end_time(facts)
+    with suppress(KeyError, ValueError):
+        return (end or float(os.environ["SLURM_JOB_END_TIME"])) - time.time()
+    return None
 
 
 def _preempted(facts: dict[str, str]) -> bool:
     """The controller notes when it began to preempt a job; the field is None for all others."""
     return facts.get("PreemptTime", "None") not in ("None", "Unknown", "")
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        return float(value) if value else None
-    except ValueError:
-        return None

@@ -1,6 +1,7 @@
 """The ledger: what was submitted, when and by which process, written before anything starts.
 
 <root>/submissions/<id>/  submission.json  runs.jsonl  process.json  specs/<run_id>.json  supervisor.log  arrays/
+<root>/submissions/.untaken.json    which runs SLURM did not take, and why; written during a submitter's turn alone
 
 `process.json` and the supervisor's log belong to local submissions, `arrays/` to those to SLURM.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from scaling.specification.spec import canonical_json
 from sweeps.study.external_run import AnyRun, parse_any_run
 
 from .process_identity import ProcessId
+
+_UNTAKEN = ".untaken.json"
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,9 @@ class Submission:
 
     def process(self, root: Path) -> ProcessId | None:
         """The process that schedules it, also after its end; None if it never began."""
-        try:
+        with suppress(OSError, ValueError):
             return ProcessId.from_json(json.loads((self.folder(root) / "process.json").read_text()))
-        except (OSError, ValueError):
-            return None
+        return None
 
     def adopt(self, root: Path) -> None:
         """Enter this process as the one that schedules it. Raises StoreError."""
@@ -123,6 +126,53 @@ def submissions(root: Path) -> list[Submission]:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     entered = [load_submission(root, name) for name in names if not name.startswith(".")]
     return sorted(entered, key=lambda submission: submission.created)
+
+
+@dataclass(frozen=True)
+class Untaken:
+    """Why a run did not get into the queue.
+
+    reason   in SLURM's words
+    refused  whether SLURM would refuse it again; else there was no room for it then
+    attempt  the number of the newest attempt at it then, 0 for none
+    time     ISO 8601, UTC
+    """
+
+    reason: str
+    refused: bool
+    attempt: int
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="minutes"))
+
+    @property
+    def cause(self) -> str:
+        """One word for it."""
+        return "refused" if self.refused else "no_room"
+
+    def __str__(self) -> str:
+        if self.refused:
+            return f"refused by SLURM on {self.time}: {self.reason}"
+        return f"the cluster had no room for it on {self.time}: {self.reason}; submit goes on with it"
+
+
+def untaken(root: Path) -> dict[str, Untaken]:
+    """The runs that SLURM did not take at their last submission, by id, as `status` tells of them.
+
+    A later submission of a run supersedes its note, and so does an attempt at it. Nothing but what people read depends
+    on these. None where there is no file, or one of another version.
+    """
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        notes = json.loads((submissions_folder(root) / _UNTAKEN).read_text())
+        return {run_id: Untaken(**note) for run_id, note in notes.items()}
+    return {}
+
+
+def note_untaken(root: Path, submitted: Collection[str], notes: Mapping[str, Untaken]) -> None:
+    """Supersede what is noted of the runs of a submission. Raises StoreError if that cannot be written."""
+    before = untaken(root)
+    after = {run_id: note for run_id, note in before.items() if run_id not in submitted} | dict(notes)
+    if after != before:
+        text = json.dumps({run_id: asdict(note) for run_id, note in after.items()}, indent=1) + "\n"
+        atomic.write(atomic.make_folder(submissions_folder(root)) / _UNTAKEN, text)
 
 
 def check_writable(root: Path) -> None:

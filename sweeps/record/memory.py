@@ -51,23 +51,23 @@ def memory_kills() -> int | None:
 
 def _slurm_limits(environment: os._Environ[str] | dict[str, str]) -> list[int]:
     """SLURM gives megabytes, for the node or for each CPU; 0 means all that the node has."""
-    found = []
+    limits = []
     with suppress(KeyError, ValueError):
-        found.append(int(environment["SLURM_MEM_PER_NODE"]))
+        limits.append(int(environment["SLURM_MEM_PER_NODE"]))
     with suppress(KeyError, ValueError):
-        found.append(int(environment["SLURM_MEM_PER_CPU"]) * int(environment["SLURM_CPUS_ON_NODE"]))
-    return [megabytes * 2**20 for megabytes in found if megabytes > 0]
+        limits.append(int(environment["SLURM_MEM_PER_CPU"]) * int(environment["SLURM_CPUS_ON_NODE"]))
+    return [megabytes * 2**20 for megabytes in limits if megabytes > 0]
 
 
 def _cgroup_limits() -> list[int]:
     """Limits of this cgroup and of all above it, which hold as well."""
-    found = []
+    limits = []
     for folder in _cgroups():
         for name in ("memory.max", "memory.limit_in_bytes"):
             with suppress(OSError, ValueError):
-                found.append(int((folder / name).read_text()))
+                limits.append(int((folder / name).read_text()))
     # Version 1 writes "no limit" as the largest multiple of a page.
-    return [limit for limit in found if limit < 2**60]
+    return [limit for limit in limits if limit < 2**60]
 
 
 def _cgroups() -> list[Path]:
@@ -77,6 +77,6 @@ def _cgroups() -> list[Path]:
             _, controllers, name = line.split(":", 2)
             if controllers in ("", "memory") or "memory" in controllers.split(","):
                 base = Path("/sys/fs/cgroup") if not controllers else Path("/sys/fs/cgroup/memory")
-                own = base / name.lstrip("/")
-                return [own, *(parent for parent in own.parents if parent == base or base in parent.parents)]
+                innermost = base / name.lstrip("/")
+                return [innermost, *(parent for parent in innermost.parents if parent.is_relative_to(base))]
     return []

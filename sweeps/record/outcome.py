@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -40,8 +41,6 @@ class Outcome:
         """The last outcome line in a text; None if there is none."""
         for line in reversed(text.splitlines()):
             if line.startswith('{"outcome"'):
-                try:
+                with suppress(ValueError, TypeError, KeyError):
                     return cls(**json.loads(line)["outcome"])
-                except (ValueError, TypeError, KeyError):
-                    continue
         return None

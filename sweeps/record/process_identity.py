@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from results.provenance import output
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,24 @@ class ProcessId:
 
     def signal(self, number: int) -> bool:
         """Send it a signal, if it lives on this machine; whether that was done."""
-        if not self.alive():
-            return False
-        try:
-            os.kill(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        with suppress(ProcessLookupError, PermissionError):
+            if self.alive():
+                os.kill(self.pid, number)
+                return True
+        return False
 
 
 @cache
 def _boot() -> str:
     path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else _output(["sysctl", "-n", "kern.boottime"])
+    return path.read_text().strip() if path.exists() else _printed(["sysctl", "-n", "kern.boottime"])
 
 
 @cache
 def _namespace() -> str:
-    try:
+    with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
+    return ""
 
 
 def _started(pid: int) -> str | None:
@@ -94,12 +93,9 @@ def _started(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in "ZX" else fields[19]
-    state, _, started = _output(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
+    state, _, started = _printed(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
     return None if not started or state.startswith("Z") else started.strip()
 
 
-def _output(command: list[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+def _printed(command: list[str]) -> str:
+    return (output(command, Path("/")) or b"").decode().strip()

@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 
 from results.errors import TokenlawError
@@ -120,7 +122,7 @@ class Queue:
         if time.monotonic() - self._read < max_age:
             return self._jobs
         layout = ",".join(f"{name}:{width}" for name, width in _COLUMNS)
-        text = slurm(["squeue", "--noheader", "--array", f"--user={_user()}", f"--Format={layout}"])
+        text = slurm(["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--Format={layout}"])
         jobs = (_parse_line(line) for line in text.splitlines() if line.strip())
         self._jobs = {job.id: job for job in jobs if job.state not in GONE_STATES}
         self._read = time.monotonic()
@@ -251,16 +253,9 @@ def environment() -> dict[str, str]:
     return inherited | {"SLURM_TIME_FORMAT": "standard"}
 
 
-def _user() -> str:
-    return str(os.getuid())
-
-
 def _parse_line(line: str) -> QueuedJob:
-    values: list[str] = []
-    begin = 0
-    for _, width in _COLUMNS:
-        values.append(line[begin : begin + width].strip())
-        begin += width
+    ends = accumulate(width for _, width in _COLUMNS)
+    values = [line[end - width : end].strip() for end, (_, width) in zip(ends, _COLUMNS, strict=True)]
     identity, raw, state, restarts, name, reason, node, started, left, script = values
     return QueuedJob(
         identity, raw, state, reason if reason not in ("", "None") else None, name, node or None,
@@ -274,7 +269,7 @@ def duration_seconds(text: str) -> float | None:
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    days, hours, minutes, seconds = (int(digits or 0) for digits in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
@@ -286,36 +281,36 @@ def _remembered(wanted: set[str]) -> dict[str, Ending]:
         raise
     except SlurmError:
         return {}
-    endings: dict[str, Ending] = {}
-    for line in text.splitlines():
-        facts = pairs(line)
+    ended = []
+    for facts in map(pairs, text.splitlines()):
         identity = facts.get("JobId", "")
         if "ArrayJobId" in facts and facts.get("ArrayTaskId", "").isdigit():
             identity = f"{facts['ArrayJobId']}_{facts['ArrayTaskId']}"
-        if identity in wanted and facts.get("JobState") in GONE_STATES:
-            endings[identity] = _ending(facts["JobState"], facts.get("ExitCode", "0:0"))
-    return endings
+        ended.append((identity, facts.get("JobState", ""), facts.get("ExitCode", "0:0")))
+    return _endings(ended, wanted)
 
 
 def _accounted(wanted: set[str]) -> dict[str, Ending]:
     """Endings from the accounting database; nothing where there is none."""
-    endings: dict[str, Ending] = {}
+    ended: list[tuple[str, str, str]] = []
     arrays = sorted({identity.partition("_")[0] for identity in wanted}, key=int)
-    for begin in range(0, len(arrays), 200):
-        command = ["sacct", "--noheader", "--parsable2", "--format=JobID,State,ExitCode", "--jobs"]
-        try:
+    command = ["sacct", "--noheader", "--parsable2", "--format=JobID,State,ExitCode", "--jobs"]
+    with suppress(SlurmError):
+        for begin in range(0, len(arrays), 200):
             text = slurm([*command, ",".join(arrays[begin : begin + 200])])
-        except SlurmError:
-            return endings
-        for line in text.splitlines():
-            identity, state, code = line.split("|")[:3]
-            # CANCELLED by 1000
-            word = state.split()[0] if state else ""
-            if identity in wanted and word in GONE_STATES:
-                endings[identity] = _ending(word, code)
+            for identity, state, code, *_ in (line.split("|") for line in text.splitlines()):
+                # CANCELLED by 1000
+                ended.append((identity, state.partition(" ")[0], code))
+    return _endings(ended, wanted)
+
+
+def _endings(ended: Iterable[tuple[str, str, str]], wanted: set[str]) -> dict[str, Ending]:
+    """Of identity, state and `exit code:signal` of jobs the wanted ones that are gone."""
+    endings = {}
+    for identity, state, code in ended:
+        if identity in wanted and state in GONE_STATES:
+            number, _, signal = code.partition(":")
+            endings[identity] = Ending(
+                state, int(number) if number.isdigit() else 0, int(signal) if signal.isdigit() else 0
+            )
     return endings
-
-
-def _ending(state: str, code: str) -> Ending:
-    number, _, signal = code.partition(":")
-    return Ending(state, int(number) if number.isdigit() else 0, int(signal) if signal.isdigit() else 0)

@@ -6,15 +6,16 @@ attempts without these files, and of commands that name nothing in the study's f
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from results import Store, StoreError
+from results.provenance import content_of
 from results.store import atomic
 from sweeps.planning.plan import Plan
 
 from .attempts import SUPERSEDED, Attempt, attempts_at, attempts_folder
-from .code_snapshot import snapshots_folder
 from .ledger import load_submission
 
 CODE = {
@@ -26,33 +27,62 @@ FILES_SHOWN = 3
 
 
 class TrainerCode:
-    """The trainer's code in the folder of a study file, compared with the frozen copies below a root."""
+    """The trainer's code in a folder, that of the study file or of a snapshot, compared with the frozen copies below a
+    root that earlier attempts were made with."""
 
-    def __init__(self, root: Path, study: Path) -> None:
-        self._root, self._folder = root, study.resolve().parent
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._root, self._folder = root, folder.resolve()
         self._snapshots: dict[str, str] = {}
-        self._differences: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+        self._compared: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
 
     def differences(self, run_id: str, attempt: int, command: tuple[str, ...]) -> tuple[str, ...]:
         """Files of the code that an attempt was made with which are changed or gone by now; none where unknown."""
-        claim = Attempt(attempts_folder(self._root) / run_id / str(attempt)).claim
-        if claim is None or not claim.submission:
-            return ()
-        if claim.submission not in self._snapshots:
-            try:
-                self._snapshots[claim.submission] = load_submission(self._root, claim.submission).snapshot
-            except StoreError:
-                self._snapshots[claim.submission] = ""
-        key = self._snapshots[claim.submission], command
-        if key not in self._differences:
-            self._differences[key] = self._compare(*key) if key[0] else ()
-        return self._differences[key]
+        snapshot = self._snapshot(run_id, attempt)
+        if (snapshot, command) not in self._compared:
+            frozen = _code(_files(self._frozen(snapshot)), command) if snapshot else {}
+            now = {name: self._folder / name for name in frozen}
+            self._compared[snapshot, command] = tuple(
+                name
+                for name, path in frozen.items()
+                if not now[name].is_file() or content_of(now[name]) != content_of(path)
+            )
+        return self._compared[snapshot, command]
 
-    def _compare(self, snapshot: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        frozen = snapshots_folder(self._root) / snapshot / "trainer"
-        names = {path: path.relative_to(frozen).as_posix() for path in sorted(frozen.rglob("*")) if path.is_file()}
-        code = {path: name for path, name in names.items() if name in command or path.suffix.lower() in CODE}
-        return tuple(name for path, name in code.items() if _content(path) != _content(self._folder / name))
+    def mended(self, run_id: str, attempt: int, command: tuple[str, ...]) -> bool:
+        """Whether code is changed or gone since an attempt, or new, such as a module that was missing."""
+        snapshot = self._snapshot(run_id, attempt)
+        if not snapshot or not self._frozen(snapshot).is_dir():
+            return False
+        if self.differences(run_id, attempt, command):
+            return True
+        from .code_snapshot import trainer_files
+
+        # A snapshot lies below the root, of which a study's folder is read without.
+        frozen = self._root.resolve() in self._folder.parents
+        now = _files(self._folder) if frozen else trainer_files(self._folder, self._root.resolve())
+        return not _code(now, command).keys() <= _files(self._frozen(snapshot)).keys()
+
+    def _snapshot(self, run_id: str, attempt: int) -> str:
+        claim = Attempt(attempts_folder(self._root) / run_id / str(attempt)).claim
+        submission = claim.submission if claim is not None else ""
+        if submission not in self._snapshots:
+            self._snapshots[submission] = ""
+            with suppress(StoreError):
+                self._snapshots[submission] = load_submission(self._root, submission).snapshot
+        return self._snapshots[submission]
+
+    def _frozen(self, snapshot: str) -> Path:
+        from .code_snapshot import snapshots_folder
+
+        return snapshots_folder(self._root) / snapshot / "trainer"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _code(files: Mapping[str, Path], command: tuple[str, ...]) -> dict[str, Path]:
+    return {name: path for name, path in files.items() if name in command or path.suffix.lower() in CODE}
 
 
 def done_with_other_code(plan: Plan, root: Path) -> dict[str, tuple[str, ...]]:
@@ -61,10 +91,9 @@ def done_with_other_code(plan: Plan, root: Path) -> dict[str, tuple[str, ...]]:
     Reads the store's summaries and a claim a run. Raises StoreError for a damaged store.
     """
     trainers = {run.run_id: run.spec.trainer for run in plan.runs if run.spec.trainer}
-    study = Path(plan.study.source)
-    if not trainers or not study.is_file():
+    if not trainers or plan.study.folder is None:
         return {}
-    code = TrainerCode(root, study)
+    code = TrainerCode(root, plan.study.folder)
     return {
         run_id: files
         for run_id, result in Store(root).results(trainers).items()
@@ -98,10 +127,3 @@ def rerun(plan: Plan, root: Path, run_ids: Collection[str], reason: str) -> dict
         for attempt in attempts_at(root, run_id):
             atomic.write(attempt.path / SUPERSEDED, f"{reason}\n")
     return moved
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

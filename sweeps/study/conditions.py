@@ -26,33 +26,38 @@ NONE = "none"
 """TOML has no null: this text stands for "no value", as in regulariser = "none"."""
 
 
-def holds(value: Any, wanted: Any) -> bool:
-    """Whether a value meets a condition: equal, one of a list, or compared with a number (">= 4096", "!= S").
+def condition(wanted: Any) -> Callable[[Any], bool]:
+    """Tells of a value whether it is as wanted: equal, one of a list, or compared with a number (">= 4096", "!= S").
 
     Raises SpecError for a comparison with what is no number.
     """
     comparison = _COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
     if comparison is None:
         # A list means any of its entries, unless the value itself is a list, as budgets are.
-        return value in wanted if isinstance(wanted, list) and not isinstance(value, list) else bool(value == wanted)
+        return lambda value: bool(
+            value in wanted if isinstance(wanted, list) and not isinstance(value, list) else value == wanted
+        )
     sign, text = comparison.groups()
     if sign == "!=":
-        return str(value) != text
-    bound = _number(wanted, text)
-    return isinstance(value, int | float) and not isinstance(value, bool) and _OPERATORS[sign](value, bound)
+        return lambda value: str(value) != text
+    try:
+        bound = float(text)
+    except ValueError as error:
+        raise SpecError(f"condition {wanted!r} compares with {text!r}; allowed: a number") from error
+    compare = _OPERATORS[sign]
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and compare(value, bound)
 
 
-def check_conditions(conditions: Mapping[str, Any], where: str, sections: Collection[str]) -> None:
-    """Raise SpecError for a path that names no field of these sections, or a comparison that cannot be made."""
-    for path, wanted in conditions.items():
+def parse_conditions(
+    wanted: Mapping[str, Any], where: str, sections: Collection[str]
+) -> dict[str, Callable[[Any], bool]]:
+    """Conditions by path. Raises SpecError for a path that names no field of these sections, or a bad comparison."""
+    for path in wanted:
         section = path.partition(".")[0]
         if section not in sections:
             raise unknown(section, where, [f"{name}.<field>" for name in sections])
-        if section != "run":
-            check_path(path, where)
-        comparison = _COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
-        if comparison is not None and comparison.group(1) != "!=":
-            _number(wanted, comparison.group(2))
+        check_path(path, where)
+    return {path: condition(value) for path, value in wanted.items()}
 
 
 def value_at(run: Any, path: str) -> Any:
@@ -78,10 +83,3 @@ def value_at(run: Any, path: str) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return NONE if value is None else value
-
-
-def _number(wanted: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise SpecError(f"condition {wanted!r} compares with {text!r}; allowed: a number") from error

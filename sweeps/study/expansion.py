@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,20 +10,14 @@ from pydantic import BaseModel
 
 from results.errors import SpecError
 from scaling.specification.ladder import learning_rate, transformer
-from scaling.specification.spec import (
-    EvaluationSpec,
-    GeneratorRun,
-    OptimiserSpec,
-    TokenizerRun,
-    TransformerSpec,
-)
+from scaling.specification.spec import EvaluationSpec, GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec
 
 from .conditions import NONE
-from .external_run import ExternalRun
-from .fields import GENERATOR_SUGAR, Model, validated
+from .external_run import AnyRun, ExternalRun
+from .fields import GENERATOR_SUGAR, Model, as_table, set_at, validated
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
-from .sections import Seeds, Worker
+from .sections import RunSeeds, Seeds, Worker
 
 Lookup = Callable[[str], TokenizerRun]
 """Finds a stored tokenizer by the start of its id."""
@@ -44,22 +37,24 @@ class Expander:
         """What people should know: points of a grid that were left out. Each once."""
         return list(self._notes)
 
-    def runs(self, block: GridBlock, seeds: Seeds) -> Iterator[TokenizerRun | GeneratorRun]:
+    def runs(self, block: GridBlock, seeds: Seeds | RunSeeds) -> Iterator[AnyRun]:
         """The runs of a block, every tokenizer before the generators that use it; a run may come more than once.
 
         Raises SpecError that names the combination of axes, the field, its value and what is allowed.
         """
+        if isinstance(seeds, RunSeeds):
+            yield from self._external(block, seeds.run)
+            return
         budgets = block.isoflop
         points = fitting = 0
         for settings in block.combinations(self._sections):
             where = _Place(self._name, settings)
-            key = tuple((path, repr(value)) for path, value in settings.items() if not path.startswith("generator."))
-            for tokenizer in self._tokenizers_of(settings, key, seeds, where):
+            for tokenizer in self._tokenizers_of(settings, seeds, where):
                 if "generator" not in self._sections:
                     yield tokenizer
                     continue
                 evaluation = self._evaluation(settings, tokenizer, where)
-                values = self._generator_values(settings, where) | {"tokenizer": tokenizer, "evaluation": evaluation}
+                values = self._generator_of(settings, where) | {"tokenizer": tokenizer, "evaluation": evaluation}
                 choices: list[dict[str, Any]] = [{}]
                 if budgets is not None:
                     fitted = self._fitted(budgets, values, where)
@@ -76,39 +71,38 @@ class Expander:
                 "allowed: budgets whose images lie within min_images, max_images, the warm-up and the tolerance"
             )
 
-    def external(self, block: GridBlock, seeds: list[int], worker: Worker) -> Iterator[ExternalRun]:
-        """The runs of no stage of a block."""
+    def _external(self, block: GridBlock, seeds: list[int]) -> Iterator[ExternalRun]:
+        assert self._worker is not None
+        fields = {"trainer": tuple(self._worker.command), "threads": self._worker.threads}
         for settings in block.combinations(self._sections):
-            values = _nulls(_apply({"run": self._sections.get("run", {})}, settings)["run"])
+            values = _set({"run": {}, **self._sections}, settings)["run"]
             for seed in seeds:
-                fields = {"trainer": tuple(worker.command), "values": values, "threads": worker.threads, "seed": seed}
-                yield _validated(ExternalRun, fields, _Place(self._name, settings, "[run]"))
+                where = _Place(self._name, settings, "[run]")
+                yield validated(ExternalRun, {**fields, "values": values, "seed": seed}, where)
 
-    def _tokenizers_of(
-        self, settings: Settings, key: tuple[Any, ...], seeds: Seeds, where: _Place
-    ) -> Iterator[TokenizerRun]:
-        stored = self._by_id(settings)
-        for seed in [None] if stored is not None else seeds.tokenizer:
+    def _tokenizers_of(self, settings: Settings, seeds: Seeds, where: _Place) -> Iterator[TokenizerRun]:
+        key = _key(settings, of_generator=False)
+        for seed in seeds.tokenizer if self._id(settings) is None else [None]:
             if (seed, key) not in self._tokenizers:
-                tables = _apply(self._sections, settings)
-                self._tokenizers[seed, key] = (
-                    self._tokenizer(tables, seed, where) if stored is None else self._stored(tables, stored, where)
-                )
+                self._tokenizers[seed, key] = self._tokenizer(_set(self._sections, settings), seed, where)
             yield self._tokenizers[seed, key]
 
-    def _stored(self, tables: Mapping[str, Any], start: Any, where: _Place) -> TokenizerRun:
-        others = sorted(set(tables.get("tokenizer", {})) - {"id"})
-        if others or tables.get("data"):
-            what = f"tokenizer.{others[0]}" if others else "[data]"
-            raise SpecError(f"{where.of('[tokenizer]')} sets both tokenizer.id and {what}; allowed: one of the two")
-        if not isinstance(start, str):
-            raise SpecError(f"{where.of('[tokenizer]')} tokenizer.id = {start!r} is not allowed; allowed: a text")
-        return self._lookup(start)
+    def _id(self, settings: Settings) -> Any:
+        """The start of the id of a stored tokenizer; None for one to train."""
+        return settings.get("tokenizer.id", self._sections.get("tokenizer", {}).get("id"))
 
-    def _tokenizer(self, tables: Mapping[str, Any], seed: int | None, where: _Place) -> TokenizerRun:
-        values = {**_nulls(tables.get("tokenizer", {})), "seed": seed}
-        values |= {name: _nulls(tables.get(name, {})) for name in ("data", "evaluation")}
-        return _validated(TokenizerRun, self._with_trainer(values, "tokenizer", where), where.of("[tokenizer]"))
+    def _tokenizer(self, tables: dict[str, Any], seed: int | None, place: _Place) -> TokenizerRun:
+        where, values = place.of("[tokenizer]"), tables.get("tokenizer", {})
+        if "id" not in values:
+            values |= {"seed": seed, "data": tables.get("data", {}), "evaluation": tables.get("evaluation", {})}
+            return _validated(TokenizerRun, self._with_trainer(values, "tokenizer", place), where)
+        start = values.pop("id")
+        if values or tables.get("data"):
+            what = f"tokenizer.{min(values)}" if values else "[data]"
+            raise SpecError(f"{where} sets both tokenizer.id and {what}; allowed: one of the two")
+        if not isinstance(start, str):
+            raise SpecError(f"{where} tokenizer.id = {start!r} is not allowed; allowed: a text")
+        return self._lookup(start)
 
     def _with_trainer(self, values: dict[str, Any], stage: str, where: _Place) -> dict[str, Any]:
         if self._worker is None or stage not in self._worker.stages:
@@ -117,40 +111,32 @@ class Expander:
             raise SpecError(f"{where.of(f'[{stage}]')} has two commands; allowed: one of {stage}.trainer and [worker]")
         return values | {"trainer": tuple(self._worker.command)}
 
-    def _generator_values(self, settings: Settings, where: _Place) -> dict[str, Any]:
-        """All fields of a generator run but tokenizer, evaluation and seed, its parts validated."""
-        key = tuple((path, repr(value)) for path, value in settings.items() if path.startswith("generator."))
-        if key not in self._generators:
-            self._generators[key] = self._generator(_apply(self._sections, settings), where)
-        return self._generators[key]
-
     def _evaluation(self, settings: Settings, tokenizer: TokenizerRun, where: _Place) -> EvaluationSpec:
         """The tokenizer's; but generators on a tokenizer from the store may be measured by another protocol."""
         tables = self._sections.get("evaluation") or any(path.startswith("evaluation.") for path in settings)
-        if not tables or not self._by_id(settings):
+        if not tables or not self._id(settings):
             return tokenizer.evaluation
-        return _validated(
-            EvaluationSpec, _nulls(_apply(self._sections, settings)["evaluation"]), where.of("[evaluation]")
-        )
+        return _validated(EvaluationSpec, _set(self._sections, settings)["evaluation"], where.of("[evaluation]"))
 
-    def _by_id(self, settings: Settings) -> Any:
-        return settings.get("tokenizer.id", self._sections.get("tokenizer", {}).get("id"))
+    def _generator_of(self, settings: Settings, where: _Place) -> dict[str, Any]:
+        """All fields of a generator run but tokenizer, evaluation and seed, its parts validated."""
+        key = _key(settings, of_generator=True)
+        if key not in self._generators:
+            self._generators[key] = self._generator(_set(self._sections, settings)["generator"], where)
+        return self._generators[key]
 
-    def _generator(self, tables: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+    def _generator(self, values: dict[str, Any], place: _Place) -> dict[str, Any]:
         where = place.of("[generator]")
-        values = _nulls(tables["generator"])
         size, multiplier, warmup = (values.pop(name, None) for name in GENERATOR_SUGAR)
         if (size is None) == ("transformer" not in values):
             raise SpecError(f"{where} needs a size; allowed: exactly one of generator.size and generator.transformer")
-        if size is not None:
-            if not isinstance(size, str):
-                raise SpecError(f"{where} generator.size = {size!r} is not allowed; allowed: a name of the ladder")
+        if size is None:
+            shape = _validated(TransformerSpec, values["transformer"], f"{where} transformer")
+        elif isinstance(size, str):
             shape = transformer(size)
         else:
-            shape = _validated(TransformerSpec, values["transformer"], f"{where} transformer")
-        optimiser = values.get("optimiser", {})
-        if not isinstance(optimiser, dict):
-            raise SpecError(f"{where} generator.optimiser = {optimiser!r} is not allowed; allowed: a table")
+            raise SpecError(f"{where} generator.size = {size!r} is not allowed; allowed: a name of the ladder")
+        optimiser = as_table(values.get("optimiser", {}), f"{where} generator.optimiser", "a table")
         if multiplier is not None and "learning_rate" in optimiser:
             raise SpecError(f"{where} sets the learning rate twice; allowed: one of learning_rate_multiplier and "
                             "optimiser.learning_rate")  # fmt: skip
@@ -194,23 +180,23 @@ class _Place:
         return f"study {self.study}{axes}, {self.section}"
 
 
-def _apply(sections: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The sections with these dotted paths set."""
-    tables = copy.deepcopy(dict(sections))
+def _key(settings: Settings, *, of_generator: bool) -> tuple[Any, ...]:
+    """Tells apart the settings of generators, or all but these."""
+    chosen = (item for item in settings.items() if item[0].startswith("generator.") == of_generator)
+    return tuple((path, repr(value)) for path, value in chosen)
+
+
+def _set(sections: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """A copy of the sections with these dotted paths set."""
+    tables: dict[str, Any] = _nulls(sections)
     for path, value in settings.items():
-        steps = path.split(".")
-        table = tables
-        for step in steps[:-1]:
-            inner = table.get(step)
-            table[step] = inner if isinstance(inner, dict) else {}
-            table = table[step]
-        table[steps[-1]] = copy.deepcopy(value)
+        set_at(tables, path, _nulls(value))
     return tables
 
 
 def _nulls(value: Any) -> Any:
     """A copy in which the text "none" is None."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _nulls(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_nulls(inner) for inner in value]
@@ -218,16 +204,12 @@ def _nulls(value: Any) -> Any:
 
 
 def _validated(model: type[Model], values: Mapping[str, Any], where: object) -> Model:
-    return validated(model, _over_defaults(model, values), where)
-
-
-def _over_defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     """A table replaces those fields of its default that it names, unless it is of another kind or data set."""
-    merged, fields = dict(values), model.model_fields
-    for name, value in values.items():
-        field = fields.get(name)
-        if field is not None and isinstance(value, dict) and isinstance(field.default, BaseModel):
+    merged = dict(values)
+    for name, field in model.model_fields.items():
+        table = values.get(name)
+        if isinstance(table, dict) and isinstance(field.default, BaseModel):
             default = field.default.model_dump()
-            if all(value.get(key, default.get(key)) == default.get(key) for key in ("kind", "name")):
-                merged[name] = {**default, **value}
-    return merged
+            if all(table.get(key, default.get(key)) == default.get(key) for key in ("kind", "name")):
+                merged[name] = {**default, **table}
+    return validated(model, merged, where)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from results.errors import SpecError
+from results.settings import flat
 from scaling.specification.components import NonNegativeInt, PositiveInt
 from scaling.specification.spec import GeneratorRun, RunFields, TokenizerRun, canonical_json, explain
 
@@ -42,7 +42,9 @@ class ExternalRun(RunFields):
     @property
     def configuration_label(self) -> str:
         """The values for people, such as `depth=4,width=64`; shortened where they are many."""
-        shown = ",".join(f"{path}={value}" for path, value in _leaves(self.values))
+        leaves = sorted(flat(self.values).items(), key=lambda leaf: leaf[0].split("."))
+        texts = ((path, v if isinstance(v, str) else json.dumps(v, separators=(",", ":"))) for path, v in leaves)
+        shown = ",".join(map("=".join, texts))
         shown = "".join(c if c.isprintable() and c not in " /\\" else "_" for c in shown)
         return shown if len(shown) <= LABEL_LENGTH else f"{shown[: LABEL_LENGTH - 9]}~{self.family[:8]}"
 
@@ -53,7 +55,9 @@ class ExternalRun(RunFields):
 
 
 AnyRun = TokenizerRun | GeneratorRun | ExternalRun
-_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(Annotated[AnyRun, Field(discriminator="stage")])
+_ANY_RUN: TypeAdapter[AnyRun] = TypeAdapter(
+    Annotated[AnyRun, Field(discriminator="stage")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_any_run(text: str | bytes) -> AnyRun:
@@ -72,13 +76,8 @@ def facts_of(run: AnyRun) -> dict[str, Any]:
         return run_facts(run)
     from results.schema import RUNS
 
-    known: Mapping[str, Any] = {
-        "stage": run.stage,
-        "label": run.label,
-        "spec": canonical_json(run),
-        "seed": run.seed,
-        "threads": run.threads,
-    }
+    known: dict[str, Any] = {"stage": run.stage, "label": run.label, "spec": canonical_json(run)}
+    known |= {"seed": run.seed, "threads": run.threads}
     measured = {"run_id", "attempt", "status", "cause", "message", "wall_seconds", "peak_memory_bytes", "started_at",
                 "finished_at", "provenance", "source"}  # fmt: skip
     return {column.name: known.get(column.name) for column in RUNS if column.name not in measured}
@@ -107,14 +106,3 @@ def _check_json(value: Any, path: str) -> None:
         raise ValueError(f"{path} = {value} has no stable text; allowed: finite numbers")
     elif not (value is None or isinstance(value, str | int | float)):
         raise ValueError(f"{path} = {value!r} is not allowed; allowed: texts, numbers, true, false, lists and tables")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    leaves = []
-    for key, value in sorted(values.items()):
-        if isinstance(value, Mapping):
-            leaves += _leaves(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            leaves.append((f"{prefix}{key}", text))
-    return leaves

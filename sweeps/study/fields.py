@@ -42,7 +42,7 @@ _FIXED = {"tokenizer.stage", "generator.stage"}
 class Section(BaseModel):
     """Base of all typed tables: immutable, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def parse(model: type[Model], table: Any, where: str, example: str = "a table") -> Model:
@@ -113,6 +113,16 @@ def check_tree(path: str, value: Any, where: str) -> None:
             check_tree(f"{path}.{key}", inner, where)
 
 
+def set_at(tables: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path. What is no table on the way to it, such as "none", is replaced by one."""
+    *steps, last = path.split(".")
+    for step in steps:
+        if not isinstance(tables.get(step), dict):
+            tables[step] = {}
+        tables = tables[step]
+    tables[last] = value
+
+
 @cache
 def _children(path: str) -> frozenset[str] | None:
     """Names that may follow a valid dotted path; None if the path is a single value."""
@@ -138,4 +148,4 @@ def _models_at(path: str) -> tuple[type[BaseModel], ...]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from results.errors import SpecError
 
-from .conditions import holds
+from .conditions import condition
 from .fields import as_table, check_keys, check_tree, parse
 from .isoflop import IsoFlop
 
@@ -26,7 +27,7 @@ class GridBlock:
     product: Mapping[str, list[Any]] = field(default_factory=dict)
     zip: Mapping[str, list[Any]] = field(default_factory=dict)
     list: tuple[Mapping[str, Any], ...] = ()
-    exclude: tuple[Mapping[str, Any], ...] = ()
+    exclude: tuple[Mapping[str, Callable[[Any], bool]], ...] = ()
     seeds: Mapping[str, Any] = field(default_factory=dict)
     isoflop: IsoFlop | None = None
 
@@ -52,13 +53,13 @@ class GridBlock:
             for together in zipped:
                 for values in itertools.product(*self.product.values()):
                     settings = {**row, **together, **dict(zip(self.product, values, strict=True))}
-                    if not any(self._matches(condition, settings, base) for condition in self.exclude):
+                    if not any(
+                        all(meets(self.value(path, settings, base)) for path, meets in conditions.items())
+                        for conditions in self.exclude
+                    ):
                         yield settings
 
-    def _matches(self, condition: Mapping[str, Any], settings: Settings, base: Mapping[str, Any]) -> bool:
-        return all(holds(self._value(path, settings, base), wanted) for path, wanted in condition.items())
-
-    def _value(self, path: str, settings: Settings, base: Mapping[str, Any]) -> Any:
+    def value(self, path: str, settings: Settings, base: Mapping[str, Any]) -> Any:
         """The value at a path under these settings: an axis, part of a table on an axis, or what a section sets."""
         steps = path.split(".")
         for depth in range(len(steps), 0, -1):
@@ -86,14 +87,21 @@ def parse_block(table: Any, number: int, base: Mapping[str, Any]) -> GridBlock:
     if len(set(lengths.values())) > 1:
         raise SpecError(f"{where}.zip has axes of different lengths {lengths}; allowed: one length for all")
     rows = _rows(table.get("list", []), f"{where}.list")
-    exclude = _rows(table.get("exclude", []), f"{where}.exclude")
+    excluded = _rows(table.get("exclude", []), f"{where}.exclude")
+    exclude = tuple({path: condition(wanted) for path, wanted in row.items()} for row in excluded)
     seeds = as_table(table.get("seeds", {}), f"{where}.seeds", "a table like [seeds]")
     isoflop = None
     if "isoflop" in table:
         isoflop = parse(IsoFlop, table["isoflop"], f"{where}.isoflop", "a table such as { flops = [1e15, 1e16] }")
     block = GridBlock(where, product, zipped, rows, exclude, seeds, isoflop)
     _check_overlap(block)
-    _check_conditions(block, base)
+    for path in dict.fromkeys(path for row in excluded for path in row):
+        prefixes = itertools.accumulate(path.split("."), "{}.{}".format)
+        if block.paths.isdisjoint(prefixes) and block.value(path, {}, base) is None:
+            raise SpecError(
+                f"{where}.exclude names {path}, which neither an axis of the block nor a section sets; "
+                f"allowed: {', '.join(sorted(block.paths))} and what the sections set"
+            )
     return block
 
 
@@ -121,26 +129,12 @@ def _rows(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
 
 def _check_overlap(block: GridBlock) -> None:
     """Two axes may not set one field: which wins would depend on their order."""
-    groups = [set(block.product), set(block.zip), {path for row in block.list for path in row}]
-    for one, other in itertools.combinations(groups, 2):
-        if one & other:
-            raise SpecError(f"{block.where} sets {sorted(one & other)[0]} twice; allowed: one of product, zip and list")
-    if block.isoflop and any("generator.train_images" in group for group in groups):
+    axes = Counter([*block.product, *block.zip, *{path for row in block.list for path in row}])
+    twice = sorted(path for path, number in axes.items() if number > 1)
+    if twice:
+        raise SpecError(f"{block.where} sets {twice[0]} twice; allowed: one of product, zip and list")
+    if block.isoflop and "generator.train_images" in axes:
         raise SpecError(f"{block.where} sets generator.train_images beside isoflop, which derives it; allowed: one")
-    paths = sorted(block.paths)
-    for outer in paths:
-        inner = next((path for path in paths if path.startswith(f"{outer}.")), None)
-        if inner:
+    for outer, inner in itertools.permutations(sorted(block.paths), 2):
+        if inner.startswith(f"{outer}."):
             raise SpecError(f"{block.where} sets both {outer} and {inner}, a part of it; allowed: one of the two")
-
-
-def _check_conditions(block: GridBlock, base: Mapping[str, Any]) -> None:
-    for condition in block.exclude:
-        for path in condition:
-            steps = path.split(".")
-            prefixes = {".".join(steps[:depth]) for depth in range(1, len(steps) + 1)}
-            if not prefixes & block.paths and block._value(path, {}, base) is None:
-                raise SpecError(
-                    f"{block.where}.exclude names {path}, which neither an axis of the block nor a section sets; "
-                    f"allowed: {', '.join(sorted(block.paths))} and what the sections set"
-                )

@@ -7,15 +7,16 @@ the run itself, defaults included, so that a run that two blocks of a grid name 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from results.errors import SpecError
 
-from .conditions import check_conditions, holds, value_at
+from .conditions import parse_conditions, value_at
 from .external_run import STAGES, Stage
 from .fields import Section, as_table, check_keys, validated
 
@@ -29,15 +30,10 @@ _PLAIN = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", max_le
 """Names of partitions, accounts and qualities of service, several with commas."""
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _OWN_OPTIONS = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
     "time": "hours",
-    "nodes": "nodes",
     "mem": "memory_gb",
-    "cpus-per-task": "cpus_per_task",
-    "gpus-per-node": "gpus_per_node",
+    **{name.replace("_", "-"): name
+       for name in ("partition", "account", "qos", "constraint", "nodes", "cpus_per_task", "gpus_per_node")},
     **dict.fromkeys(
         ("array", "chdir", "dependency", "error", "input", "job-name", "kill-on-invalid-dep", "no-requeue", "ntasks",
          "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "wait", "wrap"),
@@ -128,12 +124,10 @@ class Resources(Section):
 
     def described(self) -> str:
         """For people, such as `2 nodes x 8 GPUs, 24 h, partition gpu`."""
-        if self.gpus:
-            parts = [
-                f"{self.nodes} nodes x {self.gpus_per_node} GPUs" if self.nodes > 1 else _counted(self.gpus, "GPU")
-            ]
-        else:
-            parts = [_counted(self.cpus_per_task, "CPU"), *[f"{self.nodes} nodes"] * (self.nodes > 1)]
+        number, device = (self.gpus_per_node, "GPU") if self.gpus else (self.cpus_per_task, "CPU")
+        parts = [f"{number} {device}{'s' * (number > 1)}"]
+        if self.nodes > 1:
+            parts = [f"{self.nodes} nodes x {number} GPUs"] if self.gpus else [*parts, f"{self.nodes} nodes"]
         parts += [f"{self.memory_gb:g} GB"] if self.memory_gb is not None else []
         parts += [f"{self.hours:g} h"]
         parts += [f"{name} {value}" for name in ("partition", "qos") if (value := getattr(self, name))]
@@ -146,28 +140,40 @@ DEFAULT = Resources()
 
 @dataclass(frozen=True)
 class Rule:
-    """Fields that a run gets if it meets all conditions of `where` (dotted path to value, list or comparison)."""
+    """Fields that a run gets if the values at these dotted paths meet their conditions."""
 
-    where: Mapping[str, Any]
+    where: Mapping[str, Callable[[Any], bool]]
     fields: Mapping[str, Any]
 
+    def holds(self, run: Any) -> bool:
+        """Whether a run meets all conditions."""
+        return all(condition(value_at(run, path)) for path, condition in self.where.items())
 
-@dataclass(frozen=True)
-class ResourceRules:
-    """One [resources.<stage>] section: defaults, and rules of which later ones win."""
 
-    stage: Stage
-    defaults: Mapping[str, Any]
-    rules: tuple[Rule, ...] = ()
+class ResourceTable:
+    """All [resources] of a study, with an answer for every run; runs for which the same rules hold share one object.
+
+    `sections` has for each stage its rules, of which later ones win; the first holds for all, the stage's defaults.
+    """
+
+    def __init__(self, sections: Mapping[Stage, Sequence[Rule]]) -> None:
+        self._sections = sections
+        self._known: dict[tuple[Any, ...], Resources] = {}
 
     def of(self, run: Any) -> Resources:
-        """What a run of this stage gets. Raises SpecError if the rules that hold for it contradict each other."""
-        fields = dict(self.defaults)
-        for rule in self.rules:
-            if all(holds(value_at(run, path), wanted) for path, wanted in rule.where.items()):
-                fields |= rule.fields
-        where = f"[resources.{self.stage}] for {run.label}:"
-        resources = validated(Resources, fields, where)
+        """What a run gets; the defaults of Resources for a stage without a section.
+
+        Raises SpecError if the rules that hold for it contradict each other, or its batch.
+        """
+        rules = self._sections.get(run.stage)
+        if rules is None:
+            return DEFAULT
+        where = f"[resources.{run.stage}] for {run.label}:"
+        held = tuple(rule.holds(run) for rule in rules)
+        resources = self._known.get((run.stage, held))
+        if resources is None:
+            fields = dict(pair for rule in compress(rules, held) for pair in rule.fields.items())
+            resources = self._known[run.stage, held] = validated(Resources, fields, where)
         batch = getattr(run, "batch_size", None)
         if batch is not None and batch < resources.tasks:
             raise SpecError(
@@ -177,33 +183,13 @@ class ResourceRules:
         return resources
 
 
-class ResourceTable:
-    """All [resources] of a study, with an answer for every run; equal runs of conditions share one object."""
-
-    def __init__(self, sections: Mapping[Stage, ResourceRules]) -> None:
-        self._sections = sections
-        self._known: dict[tuple[Any, ...], Resources] = {}
-
-    def of(self, run: Any) -> Resources:
-        """What a run gets; the defaults of Resources for a stage without a section."""
-        section = self._sections.get(run.stage)
-        if section is None:
-            return DEFAULT
-        seen = [section.stage, getattr(run, "batch_size", None)]
-        seen += [repr(value_at(run, path)) for rule in section.rules for path in rule.where]
-        key = tuple(seen)
-        if key not in self._known:
-            self._known[key] = section.of(run)
-        return self._known[key]
-
-
 def parse_resources(table: Mapping[str, Any]) -> ResourceTable:
     """The [resources] table of a study. Raises SpecError that names field, value and what is allowed."""
     check_keys(table, "[resources]", STAGES)
     return ResourceTable({stage: _parse_section(stage, table[stage]) for stage in STAGES if stage in table})
 
 
-def _parse_section(stage: Stage, table: Any) -> ResourceRules:
+def _parse_section(stage: Stage, table: Any) -> list[Rule]:
     where = f"[resources.{stage}]"
     as_table(table, f"resources.{stage}", f"a table, {where}")
     check_keys(table, where, [*Resources.model_fields, "rules"])
@@ -212,25 +198,21 @@ def _parse_section(stage: Stage, table: Any) -> ResourceRules:
     rules = table.get("rules", [])
     if not isinstance(rules, list):
         raise SpecError(f"resources.{stage}.rules is a single table; allowed: [[resources.{stage}.rules]] tables")
-    return ResourceRules(stage, defaults, tuple(_rule(rule, i, stage, defaults) for i, rule in enumerate(rules, 1)))
+    return [Rule({}, defaults), *(_rule(rule, number, stage, defaults) for number, rule in enumerate(rules, 1))]
 
 
 def _rule(table: Any, number: int, stage: Stage, defaults: Mapping[str, Any]) -> Rule:
     where = f"[[resources.{stage}.rules]] {number}"
     check_keys(as_table(table, where, "a table"), where, [*Resources.model_fields, "where"])
-    conditions = table.get("where")
-    if not isinstance(conditions, Mapping) or not conditions:
+    wanted = table.get("where")
+    if not isinstance(wanted, Mapping) or not wanted:
         raise SpecError(
-            f"{where} where = {conditions!r} is not allowed; allowed: a table of conditions such as "
+            f"{where} where = {wanted!r} is not allowed; allowed: a table of conditions such as "
             '{ "generator.size" = ["L", "XL"] }'
         )
-    check_conditions(conditions, f"{where}.where", _SECTIONS[stage])
+    conditions = parse_conditions(wanted, f"{where}.where", _SECTIONS[stage])
     fields = {name: value for name, value in table.items() if name != "where"}
     if not fields:
         raise SpecError(f"{where} sets nothing; allowed: {', '.join(Resources.model_fields)}")
     validated(Resources, {**defaults, **fields}, where)
     return Rule(conditions, fields)
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'s' * (number > 1)}"

@@ -58,13 +58,13 @@ class Worker(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Worker:
-        if "run" in self.stages and len(self.stages) > 1:
+        if self.external and len(self.stages) > 1:
             raise ValueError(
                 f"stage = {list(self.stages)} mixes runs of no stage with others; allowed: one of the two in a study"
             )
         for stage in self.stages:
             check_command(self.command, stage)
-        if self.threads != 1 and "run" not in self.stages:
+        if self.threads != 1 and not self.external:
             raise ValueError(f"threads = {self.threads} is for runs of no stage; allowed: [{self.stages[0]}] threads")
         return self
 
@@ -72,3 +72,8 @@ class Worker(Section):
     def stages(self) -> tuple[Stage, ...]:
         """The stages that the command executes, each once."""
         return tuple(dict.fromkeys([self.stage] if isinstance(self.stage, str) else self.stage))
+
+    @property
+    def external(self) -> bool:
+        """Whether it executes runs of no stage."""
+        return "run" in self.stages

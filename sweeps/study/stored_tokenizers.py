@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from results.errors import SpecError, TokenlawError
 from scaling.specification.spec import TokenizerRun
 
-from .external_run import AnyRun, parse_any_run
+from .external_run import parse_any_run
 
 SHOWN = 5
 """Ids that an error names at most."""
@@ -43,25 +45,21 @@ def _listed(runs: list[TokenizerRun]) -> str:
 
 
 def _tokenizer(root: Path, run_id: str) -> TokenizerRun | None:
-    """The specification of a run if it is a tokenizer's and can be read; the attempt's file, or else the store."""
+    """The specification of a run if it is a tokenizer's and can be read."""
+    for text in _texts(root, run_id):
+        with suppress(SpecError):
+            run = parse_any_run(text)
+            # A specification of another version may have another id.
+            if run.run_id == run_id:
+                return run if isinstance(run, TokenizerRun) else None
+    return None
+
+
+def _texts(root: Path, run_id: str) -> Iterator[str | bytes]:
+    """The specification of a run as its attempts have it, and the store."""
     for path in sorted((root / "attempts" / run_id).glob("*/spec.json")):
-        run = _parsed(path.read_bytes(), run_id)
-        if run is not None:
-            return run if isinstance(run, TokenizerRun) else None
+        yield path.read_bytes()
     from results import Store
 
-    try:
-        rows = Store(root).read("runs", run_ids=[run_id]).to_pylist()
-    except TokenlawError:
-        return None
-    run = _parsed(rows[0]["spec"], run_id) if rows else None
-    return run if isinstance(run, TokenizerRun) else None
-
-
-def _parsed(text: str | bytes, run_id: str) -> AnyRun | None:
-    """The run of a text if it is the one with this id: a specification of another version may not be."""
-    try:
-        run = parse_any_run(text)
-    except SpecError:
-        return None
-    return run if run.run_id == run_id else None
+    with suppress(TokenlawError):
+        yield from Store(root).read("runs", run_ids=[run_id])["spec"].to_pylist()

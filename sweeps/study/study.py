@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scaling.specification.spec import TokenizerRun
 
 from .expansion import Expander, Lookup
 from .external_run import AnyRun
-from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse
+from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse, set_at
 from .grid import GridBlock, parse_block
 from .hardware import Hardware
 from .resources import STAGES, Resources, ResourceTable, parse_resources
@@ -76,6 +76,12 @@ class Study:
         return self.about.name
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of its file, in which a trainer of its own lies; None for a built-in one."""
+        path = Path(self.source)
+        return path.resolve().parent if path.is_file() else None
+
+    @property
     def retries(self) -> int:
         """How often a failed run is tried again in one submission."""
         return self.limits.retries
@@ -86,26 +92,19 @@ class Study:
         Raises SpecError that names field, value and what is allowed, and the combination of axes.
         """
         runs: dict[str, Run] = {}
-        for run in self._expand():
-            runs.setdefault(run.run_id, run)
-            if len(runs) > self.limits.runs:
-                raise SpecError(
-                    f"study {self.name} has more than {self.limits.runs:,} runs; "
-                    f"allowed by limits.runs: {self.limits.runs:,}"
-                )
+        expander = Expander(self.name, self.sections, self.worker, self.lookup)
+        for block, seeds in self.blocks:
+            for run in expander.runs(block, seeds):
+                runs.setdefault(run.run_id, run)
+                if len(runs) > self.limits.runs:
+                    raise SpecError(
+                        f"study {self.name} has more than {self.limits.runs:,} runs; "
+                        f"allowed by limits.runs: {self.limits.runs:,}"
+                    )
+        self.notes[:] = expander.notes
         if not runs:
             raise SpecError(f"study {self.name} has no runs: exclusions leave nothing of its grid")
         return list(runs.values())
-
-    def _expand(self) -> Iterator[Run]:
-        expander = Expander(self.name, self.sections, self.worker, self.lookup)
-        for block, seeds in self.blocks:
-            if isinstance(seeds, RunSeeds):
-                assert self.worker is not None
-                yield from expander.external(block, seeds.run, self.worker)
-            else:
-                yield from expander.runs(block, seeds)
-        self.notes[:] = expander.notes
 
 
 def built_in() -> list[str]:
@@ -162,8 +161,8 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
     resources = parse_resources(document.get("resources", {}))
     hardware = parse(Hardware, document["hardware"], "[hardware]") if "hardware" in document else None
     worker = _worker(document)
-    seeds, staged = document.get("seeds", {}), worker is None or "run" not in worker.stages
-    base_seeds = _seeds(staged, "seeds", seeds)
+    seeds, staged = document.get("seeds", {}), worker is None or not worker.external
+    base_seeds = _seeds(staged, "[seeds]", seeds)
     if limits.gpu_hours is not None and hardware is None:
         raise SpecError("limits.gpu_hours cannot be checked without hardware; allowed: with [hardware] profile = ...")
     tables = document.get("grid", [{}])
@@ -180,7 +179,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
                         f"--set {path} has no effect: {block.where} sets {path_set}; allowed: fields off the grid"
                     )
     paired = tuple(
-        (b, _seeds(staged, f"{b.where}.seeds", {**seeds, **b.seeds}) if b.seeds else base_seeds) for b in blocks
+        (b, _seeds(staged, f"[{b.where}.seeds]", {**seeds, **b.seeds}) if b.seeds else base_seeds) for b in blocks
     )
     _check_stored(sections, blocks, seeds)
     combinations = sum(_count(block, its_seeds, "generator" in sections) for block, its_seeds in paired)
@@ -193,7 +192,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
 
 
 def _seeds(staged: bool, where: str, table: Mapping[str, Any]) -> Seeds | RunSeeds:
-    return parse(Seeds, table, f"[{where}]") if staged else parse(RunSeeds, table, f"[{where}]")
+    return parse(Seeds, table, where) if staged else parse(RunSeeds, table, where)
 
 
 def _count(block: GridBlock, seeds: Seeds | RunSeeds, generators: bool) -> int:
@@ -213,9 +212,9 @@ def _worker(document: Mapping[str, Any]) -> Worker | None:
     default = {"stage": "run"} if FREE in document else {}
     worker = parse(Worker, default | document["worker"], "[worker]")
     staged = [name for name in _SPEC_SECTIONS if name in document and name != FREE]
-    if "run" in worker.stages and staged:
+    if worker.external and staged:
         raise SpecError(f"[{staged[0]}] stands beside runs of no stage; allowed: [run], or another worker.stage")
-    if "run" not in worker.stages and FREE in document:
+    if not worker.external and FREE in document:
         raise SpecError(f'[run] stands beside worker.stage = {list(worker.stages)}; allowed: worker.stage = "run"')
     if "generator" in worker.stages and "generator" not in document:
         raise SpecError("worker.stage names the generator, but there is no [generator]; add that section")
@@ -224,7 +223,7 @@ def _worker(document: Mapping[str, Any]) -> Worker | None:
 
 def _check_kind(block: GridBlock, worker: Worker | None, generators: bool) -> None:
     """Raise SpecError for an axis that has no meaning for the kind of runs that the study has."""
-    external = worker is not None and "run" in worker.stages
+    external = worker is not None and worker.external
     wrong = sorted(path for path in block.paths if path.startswith("run.") != external)
     if wrong:
         kind, allowed = ("no", "run.<name>") if external else ("a", "fields of data, tokenizer, generator, evaluation")
@@ -265,11 +264,4 @@ def _override(document: dict[str, Any], text: str) -> None:
         if not re.fullmatch(r"[A-Za-z][\w.-]*", value):
             raise SpecError(f"--set {path} = {value} is not a TOML value: {error}") from error
         parsed = value
-    table = document
-    for step in steps[:-1]:
-        inner = table.setdefault(step, {})
-        if not isinstance(inner, dict):
-            # Such as "none", or another kind of value, which a field below it replaces by a table.
-            inner = table[step] = {}
-        table = inner
-    table[steps[-1]] = parsed
+    set_at(document, path, parsed)

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from results import Recorder, RunError, UsageError
@@ -35,10 +36,12 @@ from scaling.ranks import Place
 from scaling.specification.command_template import fill
 from scaling.specification.spec import GeneratorRun
 from scaling.specification.workspace import Progress, Workspace
-from sweeps.record.attempts import ROWS, resumable, size_of
+from sweeps.record.attempts import ROWS, Attempt, resumable, size_of
 from sweeps.record.failure_causes import says_out_of_memory
 from sweeps.record.memory import memory_kills
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of
+
+from .rendezvous import log_of
 
 ABOUT = "command.json"
 POLL_SECONDS = 0.2
@@ -92,7 +95,7 @@ def run_command(
     lines = _lines(spec, recorder, earlier)
     rows = LinesFile(Path(values["rows"]), lines)
     kills = memory_kills()
-    log = workspace.attempt / ("log.txt" if place.rank == 0 else f"log-{place.rank}.txt")
+    log = log_of(Attempt(workspace.attempt), place.rank)
     with _started(command, values, log, _ranks(place)) as trainer:
         code = _follow(trainer, rows, report, stop)
         incomplete = rows.close()
@@ -132,8 +135,8 @@ def _ranks(place: Place) -> dict[str, str]:
     """What torch.distributed and others read from the environment; nothing for a process that is alone."""
     if place.size == 1:
         return {}
-    numbers = {"RANK": place.rank, "WORLD_SIZE": place.size, "LOCAL_RANK": place.local, "MASTER_PORT": place.port}
-    return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": place.address}
+    ranks = {"RANK": str(place.rank), "WORLD_SIZE": str(place.size), "LOCAL_RANK": str(place.local)}
+    return ranks | {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port)}
 
 
 def earlier_rows(spec: AnyRun, attempt: Path) -> Recorder:
@@ -158,12 +161,14 @@ def _lines(spec: AnyRun, recorder: Recorder, earlier: Path | None) -> Lines:
     )
 
 
+@dataclass
 class _Trainer:
-    """The process of a command, and its log."""
+    """The process of a command, and its log, in which what it printed comes after `begin` bytes."""
 
-    def __init__(self, process: subprocess.Popen[bytes], program: str, log: Path, begin: int) -> None:
-        self.process, self.program = process, program
-        self._log, self._begin = log, begin
+    process: subprocess.Popen[bytes]
+    program: str
+    log: Path
+    begin: int
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process; of stopping signals the one that it handles."""
@@ -183,8 +188,8 @@ class _Trainer:
     def last_lines(self) -> list[str]:
         """The end of what it printed, without empty lines and without those of the worker, which shares the log."""
         try:
-            with self._log.open("rb") as file:
-                file.seek(max(self._begin, size_of(self._log) - 8192))
+            with self.log.open("rb") as file:
+                file.seek(max(self.begin, size_of(self.log) - 8192))
                 text = file.read().decode(errors="replace")
         except OSError:
             return []
@@ -196,9 +201,8 @@ def _started(
     command: Sequence[str], values: dict[str, str], log: Path, variables: Mapping[str, str]
 ) -> Iterator[_Trainer]:
     """The command, in a process group of its own that does not outlive this process. Raises RunError."""
-    folder = os.environ.get("TOKENLAW_SNAPSHOT") or None
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    environment |= {f"TOKENLAW_{name.upper()}": value for name, value in values.items()} | dict(variables)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
+    environment |= {f"TOKENLAW_{name.upper()}": value for name, value in values.items()}
     if shutil.which(command[0]) is None:
         # `python` where nothing of that name is on the path: the one that executes this.
         environment["PATH"] = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
@@ -211,7 +215,6 @@ def _started(
         try:
             process = subprocess.Popen(
                 [program, *command[1:]],
-                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -220,9 +223,10 @@ def _started(
                 preexec_fn=_ignore_warnings,
             )
         except OSError as error:
-            place = folder or Path.cwd()
             cause = "mistake" if error.errno in _NO_PROGRAM else "error"
-            raise RunError(f"trainer {command[0]!r} cannot be started in {place}: {error.strerror}", cause) from error
+            raise RunError(
+                f"trainer {command[0]!r} cannot be started in {Path.cwd()}: {error.strerror}", cause
+            ) from error
     trainer = _Trainer(process, command[0], log, begin)
     guard = subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).with_name("watchdog.py")), str(process.pid)],
@@ -305,10 +309,10 @@ def _judge(
 
 
 def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    known = {number.value: number.name for number in signal.Signals}
-    return f"signal {known.get(-code, -code)}"
+    try:
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"
 
 
 def _caught(pid: int) -> set[int] | None:

@@ -16,7 +16,7 @@ from scaling.specification.workspace import Progress
 from sweeps.record.attempts import Heartbeat, State
 from sweeps.record.memory import memory_kills, memory_limit, peak_memory
 
-from .signals import caught
+from .process import caught
 
 WRITE_SECONDS = 1.0
 """Least time between two heartbeats with news."""
@@ -30,7 +30,6 @@ class Stop:
     """Set by TERM and USR2 (a scheduler's warning) and INT: the run shall save a checkpoint and end."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
         self.signals: list[int] = []
         """The signals that came, in order."""
         self.overtaken = False
@@ -38,19 +37,10 @@ class Stop:
 
     def catching(self) -> AbstractContextManager[None]:
         """A context in which the signals of this process come here."""
-        return caught(STOPPING, self._on_signal)
-
-    def _on_signal(self, number: int) -> None:
-        self.signals.append(number)
-        self._event.set()
-
-    def overtake(self) -> None:
-        """Stop because another process owns the run now."""
-        self.overtaken = True
-        self._event.set()
+        return caught(STOPPING, self.signals.append)
 
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return bool(self.signals) or self.overtaken
 
 
 class Pulse(threading.Thread):

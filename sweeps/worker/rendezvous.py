@@ -12,17 +12,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from results import StoreError
 from results.store import atomic
 from scaling.ranks import Place
 from sweeps.record.attempts import Attempt, attempts_folder
 
-T = TypeVar("T")
+from .process import awaited
+
 START_SECONDS = 900.0
 """How long followers wait for rank 0: it may start much later, on a node that first has to boot."""
 
@@ -39,7 +39,7 @@ def announce(root: Path, run_id: str, place: Place, values: dict[str, Any]) -> N
         atomic.write(path, json.dumps(values) + "\n")
 
 
-def await_leader(root: Path, run_id: str, place: Place, seconds: float = START_SECONDS) -> dict[str, Any]:
+def await_leader(root: Path, run_id: str, place: Place) -> dict[str, Any]:
     """What rank 0 announced. Raises StoreError if it does not come."""
     path = _start(root, run_id, place)
 
@@ -52,8 +52,8 @@ def await_leader(root: Path, run_id: str, place: Place, seconds: float = START_S
             return None
         return values if isinstance(values, dict) else None
 
-    if (values := _await(announced, seconds)) is None:
-        raise StoreError(f"rank {place.rank} waited {seconds:.0f} s in vain for rank 0 to write {path}")
+    if (values := awaited(announced, START_SECONDS)) is None:
+        raise StoreError(f"rank {place.rank} waited {START_SECONDS:.0f} s in vain for rank 0 to write {path}")
     return values
 
 
@@ -74,30 +74,22 @@ def tell_end(attempt: Attempt, rank: int, cause: str, message: str) -> None:
     atomic.write(attempt.path / f"end-{rank}.json", json.dumps(values) + "\n")
 
 
-def await_end(attempt: Attempt, seconds: float = 60.0) -> None:
+def await_end(attempt: Attempt) -> None:
     """Wait until rank 0 has ended the attempt: srun may kill all processes of a step when one ends badly."""
-    _await(lambda: True if (beat := attempt.heartbeat) and beat.state != "running" else None, seconds)
+    awaited(lambda: (beat := attempt.heartbeat) is not None and beat.state != "running", 60.0)
 
 
-def first_end(attempt: Attempt, seconds: float = 2.0) -> tuple[str, str] | None:
+def first_end(attempt: Attempt) -> tuple[str, str] | None:
     """Cause and message of the follower that ended badly first, waiting a moment for it to say so."""
 
-    def told() -> list[tuple[float, str, str]] | None:
+    def told() -> list[tuple[float, str, str]]:
         ends = []
         for path in attempt.path.glob("end-*.json"):
             with suppress(OSError, ValueError, LookupError, TypeError):
                 values = json.loads(path.read_text())
                 message = f"rank {path.stem[4:]}: {values['message']}"
                 ends.append((float(values["time"]), str(values["cause"]), message))
-        return ends or None
+        return ends
 
-    ends = _await(told, seconds)
+    ends = awaited(told, 2.0)
     return min(ends)[1:] if ends else None
-
-
-def _await(look: Callable[[], T | None], seconds: float) -> T | None:
-    """What `look` gives once that is something; None after these seconds."""
-    deadline = time.monotonic() + seconds
-    while (value := look()) is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return value

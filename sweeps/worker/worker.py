@@ -28,7 +28,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
@@ -49,9 +48,7 @@ from . import rendezvous
 from .heartbeat import STOPPING, Pulse, Stop
 from .log import SaidProgress, one_line, redirect, say
 
-Run = AnyRun
-Execute = Callable[[Run, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
-
+Execute = Callable[[AnyRun, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
 
 OVERTAKEN = "a newer attempt has begun; this one was held for dead and writes nothing"
 
@@ -76,7 +73,7 @@ class Options:
 
 def work(
     root: Path,
-    spec: Run,
+    spec: AnyRun,
     options: Options | None = None,
     *,
     execute: Execute | None = None,
@@ -84,7 +81,7 @@ def work(
 ) -> Outcome:
     """Make one attempt at a run, in this process. Never raises for what goes wrong in the run; that is an Outcome.
 
-    `execute` defaults to what `training` gives. `log` is called with the attempt's log file once the run is claimed.
+    `execute` takes the place of training. `log` is called with the attempt's log file once the run is claimed.
     """
     started_at = datetime.now(UTC)
     options = options or Options()
@@ -106,7 +103,7 @@ def work(
     return _Worker(root, spec, attempt, started_at, replace(options, place=place)).perform(execute)
 
 
-def _claim(root: Path, spec: Run, options: Options) -> Attempt | Outcome:
+def _claim(root: Path, spec: AnyRun, options: Options) -> Attempt | Outcome:
     """The attempt that this process owns from now on, or why there is none. Raises StoreError."""
     store, run_id = Store(root), spec.run_id
     if run_id in store.finished():
@@ -145,46 +142,46 @@ def job_is_over(claim: Claim) -> bool:
     return job is None or job.restarts > claim.restarts
 
 
-def training(spec: Run, attempt: Attempt, options: Options) -> Execute:
-    """What executes a run: the command that it names as its trainer, or our own training."""
-    if spec.trainer:
-        from .command import run_command
-
-        path = attempt.path / "spec.json"
-        return lambda run, *rest: run_command(run, path, *rest, place=options.place)
-    from scaling.run import execute
-
-    def train(run: Run, *rest: Any) -> None:
-        assert not isinstance(run, ExternalRun)
-        execute(run, *rest, microbatch=options.microbatch, place=options.place)
-
-    return train
-
-
-def earlier_attempts(root: Path, attempt: Attempt) -> list[Attempt]:
+def _earlier(root: Path, attempt: Attempt) -> list[Attempt]:
     """The attempts that this one may resume from, newest first."""
     before = [other for other in attempts_at(root, attempt.run_id) if other.number < attempt.number]
     return [other for other in before if not (other.path / SUPERSEDED).exists()]
 
 
-def workspace(root: Path, spec: Run, attempt: Attempt, earlier: Sequence[Attempt]) -> Workspace:
-    """The folders of an attempt. Raises StoreError."""
-    return Workspace(
+def _train(
+    root: Path, spec: AnyRun, attempt: Attempt, options: Options, execute: Execute | None,
+    recorder: Recorder, report: Callable[[Progress], None], stop: Stop,
+) -> None:  # fmt: skip
+    """Execute a run in the folders of an attempt: by `execute`, the command that it names as its trainer, or our own
+    training. Raises whatever ends it."""
+    folders = Workspace(
         attempt=attempt.path,
-        earlier=tuple(other.path for other in earlier),
+        earlier=tuple(other.path for other in _earlier(root, attempt)),
         parent=artifacts.folder(root, spec.tokenizer.run_id) if isinstance(spec, GeneratorRun) else None,
         cache=atomic.make_folder(root / "cache"),
     )
+    said = SaidProgress(report)
+    if execute is not None:
+        execute(spec, folders, recorder, said, stop)
+    elif spec.trainer:
+        from .command import run_command
+
+        run_command(spec, attempt.path / "spec.json", folders, recorder, said, stop, place=options.place)
+    else:
+        from scaling.run import execute as train
+
+        assert not isinstance(spec, ExternalRun)
+        train(spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place)
 
 
 class _Worker:
     """One attempt, from claim to end."""
 
-    def __init__(self, root: Path, spec: Run, attempt: Attempt, started_at: datetime, options: Options) -> None:
+    def __init__(self, root: Path, spec: AnyRun, attempt: Attempt, started_at: datetime, options: Options) -> None:
         self.root, self.spec, self.attempt, self.started_at = root, spec, attempt, started_at
         self.options = options
         self.store = Store(root)
-        self.earlier = earlier_attempts(root, attempt)
+        self.earlier = _earlier(root, attempt)
         self.elapsed_before = sum(beat.elapsed for other in self.earlier if (beat := other.heartbeat))
         self.stop = Stop()
         self.pulse = Pulse(attempt.path / "heartbeat.json", self.elapsed_before, self._look)
@@ -192,7 +189,7 @@ class _Worker:
 
     def _look(self) -> None:
         if self.attempt.overtaken:
-            self.stop.overtake()
+            self.stop.overtaken = True
 
     def perform(self, execute: Execute | None) -> Outcome:
         """Run it, and end the attempt one way or the other."""
@@ -217,9 +214,9 @@ class _Worker:
     def _outcome(self, execute: Execute | None) -> tuple[Result, str | None, str | None]:
         """Execute the run; result, cause and message."""
         try:
-            execute = execute or training(self.spec, self.attempt, self.options)
-            folders = workspace(self.root, self.spec, self.attempt, self.earlier)
-            execute(self.spec, folders, self.recorder, SaidProgress(self.pulse.report), self.stop)
+            _train(
+                self.root, self.spec, self.attempt, self.options, execute, self.recorder, self.pulse.report, self.stop
+            )
         except RunError as error:
             if error.cause == "interrupted":
                 if self.stop.overtaken:
@@ -283,7 +280,9 @@ class _Worker:
             rendezvous.withdraw(self.root, self.spec.run_id, self.options.place)
 
 
-def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, log: Callable[[Path], None]) -> Outcome:
+def _follow(
+    root: Path, spec: AnyRun, options: Options, execute: Execute | None, log: Callable[[Path], None]
+) -> Outcome:
     """The part of a process that is not rank 0: train with it, write nothing but a log. Raises StoreError."""
     place, run_id = options.place, spec.run_id
     told = rendezvous.await_leader(root, run_id, place)
@@ -298,9 +297,7 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
     with stop.catching():
         say(_beginning(spec, attempt, options))
         try:
-            execute = execute or training(spec, attempt, options)
-            folders = workspace(root, spec, attempt, earlier_attempts(root, attempt))
-            execute(spec, folders, Recorder(run_id, number), SaidProgress(), stop)
+            _train(root, spec, attempt, options, execute, Recorder(run_id, number), lambda progress: None, stop)
         except RunError as error:
             if error.cause == "interrupted":
                 return Outcome(run_id, "interrupted", number, "interrupted", one_line(error))
@@ -317,7 +314,7 @@ def _follow(root: Path, spec: Run, options: Options, execute: Execute | None, lo
         return Outcome(run_id, "done", number)
 
 
-def _beginning(spec: Run, attempt: Attempt, options: Options) -> str:
+def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     facts, place = provenance(), options.place
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""

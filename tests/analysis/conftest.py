@@ -65,7 +65,7 @@ def law(family: Family, size: str, budget: int, flops: float) -> float:
 
 @dataclass
 class Study:
-    """Rows in the making; `frames()` gives the StudyFrames, `tables()` the three DataFrames."""
+    """Rows in the making; `frames()` gives the StudyFrames, `tables()` the three DataFrames by name."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -76,15 +76,14 @@ class Study:
         rows = {"runs": self.runs, "curves": self.curves, "evaluations": self.evaluations}
         return {name: pa.Table.from_pylist(rows[name], arrow_schema(name)) for name in COLUMNS}
 
-    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    def tables(self) -> dict[str, pd.DataFrame]:
         """The three tables as pandas reads them."""
-        arrow = self.arrow()
-        return arrow["runs"].to_pandas(), arrow["curves"].to_pandas(), arrow["evaluations"].to_pandas()
+        return {name: table.to_pandas() for name, table in self.arrow().items()}
 
     def frames(self, **options: Any) -> Any:
         from analysis.tokenizers.frames import from_tables
 
-        return from_tables(*self.tables(), **options)
+        return from_tables(self.tables(), **options)
 
 
 def flops_per_image(family: Family, size: str) -> float:

@@ -98,8 +98,8 @@ class Reader:
 def parse(command: str) -> None:
     """Check that a command of tokenlaw exists and has these options, without executing it."""
     words = shlex.split(command, comments=True)[1:]
-    found = typer.main.get_command(app)
-    while words and words[0] in (inner := getattr(found, "commands", {})):
-        found = inner[words.pop(0)]
-    assert not hasattr(found, "commands") or "--help" in words, f"{command}: no such command"
-    found.make_context(command, words)
+    group = typer.main.get_command(app)
+    while words and words[0] in getattr(group, "commands", {}):
+        group = group.get_command(None, words.pop(0))
+    assert not hasattr(group, "commands") or "--help" in words, f"{command}: no such command"
+    group.make_context(command, words)

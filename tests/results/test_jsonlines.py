@@ -17,10 +17,10 @@ from results.schema import METRICS
 
 def take(*lines: Any, staged: bool = False, earlier: Recorder | None = None) -> Lines:
     """Lines into a new recorder."""
-    found = Lines(Recorder("r", 1), staged=staged, earlier=lambda: earlier)
+    taker = Lines(Recorder("r", 1), staged=staged, earlier=lambda: earlier)
     for line in lines:
-        found.take(line)
-    return found
+        taker.take(line)
+    return taker
 
 
 def test_each_kind_of_line() -> None:
@@ -94,11 +94,6 @@ def test_the_specification_says_the_facts_of_a_stage() -> None:
     assert take({"facts": {"parameters_other": 5}}, staged=True).recorder.known_facts == {"parameters_other": 5}
     with pytest.raises(UsageError, match="fact width is not allowed, the specification says it; allowed: parameters_"):
         take({"facts": {"width": 5}}, staged=True)
-
-
-def test_a_second_row_of_one_place_is_refused() -> None:
-    with pytest.raises(UsageError, match="already has a row in curves"):
-        take({"step": 1, "loss": 1.0}, {"step": 1, "loss": 2.0})
 
 
 def test_resume_takes_over_the_earlier_rows_up_to_the_step() -> None:

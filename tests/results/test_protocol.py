@@ -34,10 +34,10 @@ def test_text_round_trip(protocol: Protocol) -> None:
 
 
 @given(protocols, protocols)
-def test_id_follows_the_text(one: Protocol, other: Protocol) -> None:
-    assert (one.json == other.json) == (one == other)
-    if one.json != other.json:
-        assert one.id != other.id
+def test_id_follows_the_text(first: Protocol, other: Protocol) -> None:
+    assert (first.json == other.json) == (first == other)
+    if first.json != other.json:
+        assert first.id != other.id
 
 
 def test_every_field_changes_the_id() -> None:

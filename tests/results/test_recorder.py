@@ -24,11 +24,11 @@ def test_any_float_survives_a_checkpoint(values: list[float], tmp_path_factory: 
     recorder.save(path)
     later = Recorder("abc", 2)
     later.restore(path)
-    found = [row["value"] for row in later.rows["curves"]]
-    assert [np.float64(v).tobytes() for v in found if not math.isnan(v)] == [
+    restored = [row["value"] for row in later.rows["curves"]]
+    assert [np.float64(v).tobytes() for v in restored if not math.isnan(v)] == [
         np.float64(v).tobytes() for v in values if not math.isnan(v)
     ]
-    assert [math.isnan(v) for v in found] == [math.isnan(v) for v in values]
+    assert [math.isnan(v) for v in restored] == [math.isnan(v) for v in values]
 
 
 def test_restore_replaces_rows_and_keys(recorder: Recorder, tmp_path: Path) -> None:

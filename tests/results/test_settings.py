@@ -28,9 +28,9 @@ def test_a_part_that_some_lack_is_told_by_its_kind_alone() -> None:
 
 def test_fields_of_a_generator_are_its_own_and_its_tokenizers() -> None:
     tokenizer = _tokenizer(0, 1.0)
-    found = _parts({"stage": "generator", "seed": 3, "tokenizer": tokenizer, "optimiser": {"learning_rate": 0.1}})
-    assert found["generator"] == {"seed": 3, "optimiser.learning_rate": 0.1}
-    assert found["tokenizer"] == _parts(tokenizer)["tokenizer"]
+    fields = _parts({"stage": "generator", "seed": 3, "tokenizer": tokenizer, "optimiser": {"learning_rate": 0.1}})
+    assert fields["generator"] == {"seed": 3, "optimiser.learning_rate": 0.1}
+    assert fields["tokenizer"] == _parts(tokenizer)["tokenizer"]
     assert _parts({"stage": "run", "values": {"stage": "x", "a": {"b": [1]}}}) == {"run": {"stage": "x", "a.b": [1]}}
     assert _parts("no object") == {} == parts("no JSON") and _parts({"imported": {"others": None}}) == {}
 

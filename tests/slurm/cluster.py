@@ -4,8 +4,8 @@
         cluster.run(["sbatch", "--wrap", "true"])
 
 Nodes are n1 to n4, each with 4 CPUs, 4 GB of memory and two device files that stand for GPUs. With `accounting` a
-slurmdbd on a mariadb of its own is there too, so that sacct works. One cluster at a
-time for each test process of a run, by a file lock.
+slurmdbd on a mariadb of its own is there too, so that sacct works. One cluster at a time for each test process of a
+run, by a file lock.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ class Cluster:
                 pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            found = dict(pair.partition("=")[::2] for pair in pairs if "=" in pair)
+            variables = dict(pair.partition("=")[::2] for pair in pairs if "=" in pair)
             # A submitter that a test started names the same file, and belongs to the test; its jobs do not.
-            client = "TOKENLAW_TEST_CLIENT" in found and "SLURM_JOB_ID" not in found
-            if found.get("SLURM_CONF") == str(self.configuration) and not client:
-                yield int(entry.name), found
+            client = "TOKENLAW_TEST_CLIENT" in variables and "SLURM_JOB_ID" not in variables
+            if variables.get("SLURM_CONF") == str(self.configuration) and not client:
+                yield int(entry.name), variables
 
     # --- what tests do with it ----------------------------------------------------------------------------------------
 
@@ -252,13 +252,8 @@ class Cluster:
         )  # fmt: skip
         client = ["mariadb", "--no-defaults", f"--socket={run}/mariadb", "--user=root"]
         self.wait_for(lambda: bool(self.run([*client, "-e", "select 1"])), "mariadb")
-        self.run(
-            [
-                *client,
-                "-e",
-                "create user slurm@'127.0.0.1' identified by 'slurm'; grant all on *.* to slurm@'127.0.0.1'",
-            ]
-        )
+        user = "slurm@'127.0.0.1'"
+        self.run([*client, "-e", f"create user {user} identified by 'slurm'; grant all on *.* to {user}"])
         self._database_port = _free_port()
         path = self.folder / "slurmdbd.conf"
         path.write_text(

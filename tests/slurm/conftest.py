@@ -93,18 +93,18 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLab]:
 
     This process becomes a client of that cluster, as whoever looks at a status is.
     """
-    made: list[Lab] = []
+    started: list[Lab] = []
 
     def make(on: Cluster, tokenizers: int, generators: int, *, root: Path | None = None, **options: Any) -> Lab:
         monkeypatch.setenv("SLURM_CONF", str(on.configuration))
-        root = root or tmp_path / f"root{len(made)}"
+        root = root or tmp_path / f"root{len(started)}"
         root.mkdir(exist_ok=True)
-        path = tmp_path / f"study{len(made)}.toml"
+        path = tmp_path / f"study{len(started)}.toml"
         path.write_text(study_text(tokenizers, generators, **options))
-        made.append(Lab(root, path, on))
-        return made[-1]
+        started.append(Lab(root, path, on))
+        return started[-1]
 
     yield make
-    for lab in made:
+    for lab in started:
         with suppress(RuntimeError):
             lab.clean_up()

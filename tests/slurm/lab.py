@@ -86,7 +86,7 @@ class Lab(RootedStudy):
             for attempt in attempts_at(self.root, run_id)[:2]
         )
         pids = {claim.worker.pid for claim, _ in claims if claim is not None and claim.worker.alive()}
-        return {pid: found.get("SLURMD_NODENAME", "") for pid, found in self.cluster.processes() if pid in pids}
+        return {pid: variables.get("SLURMD_NODENAME", "") for pid, variables in self.cluster.processes() if pid in pids}
 
     def wait_until_at_work(self, count: int) -> None:
         """Wait for so many runs that have something to resume from."""
@@ -102,8 +102,8 @@ class Lab(RootedStudy):
 
     def logs(self) -> str:
         """The logs of all jobs, for a test that failed."""
-        found = sorted(self.root.glob("submissions/*/arrays/*/*.log"))
-        return "\n".join(f"--- {path.relative_to(self.root)}\n{path.read_text()}" for path in found[:40])
+        logs = sorted(self.root.glob("submissions/*/arrays/*/*.log"))
+        return "\n".join(f"--- {path.relative_to(self.root)}\n{path.read_text()}" for path in logs[:40])
 
     def clean_up(self) -> None:
         """End what this lab started."""

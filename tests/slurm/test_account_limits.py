@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.status import collect
 
 from .cluster import Cluster, why_not

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 def _memory(lab: Lab, run_id: str) -> list[float]:
     """Gigabytes that the jobs of a run asked for, in order of submission."""
-    found: list[tuple[str, Any]] = []
+    asked: list[tuple[str, Any]] = []
     for path in lab.root.glob("submissions/*/arrays/*/array.json"):
         values = json.loads(path.read_text())
         if run_id in values["members"]:
-            found.append((path.parent.parent.parent.name, values["resources"]["memory_gb"]))
-    return [memory for _, memory in sorted(found)]
+            asked.append((path.parent.parent.parent.name, values["resources"]["memory_gb"]))
+    return [memory for _, memory in sorted(asked)]
 
 
 def test_every_cause_is_named_and_the_rest_completes(cluster: Cluster, labs: MakeLab) -> None:
@@ -37,8 +37,8 @@ def test_every_cause_is_named_and_the_rest_completes(cluster: Cluster, labs: Mak
     )
     code, output = lab.submit("--wait", seconds=500)
     assert code == 1, output + lab.logs()
-    found = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
-    assert found == {
+    statuses = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
+    assert statuses == {
         "K256-T16-s0": ("done", None),
         "K256-T16-XS-s0.0": ("done", None),
         "K256-T16-s1": ("failed", "error"),
@@ -87,8 +87,8 @@ def test_disk_that_fills_up_costs_nothing_but_time(cluster: Cluster, small_disk:
         while True:
             ballast.write(bytes(4096))
     lab.drained()
-    found = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
-    assert {found[f"K256-T16-s{seed}"] for seed in (0, 1)} == {("failed", "storage")}
+    statuses = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
+    assert {statuses[f"K256-T16-s{seed}"] for seed in (0, 1)} == {("failed", "storage")}
     assert lab.store.finished() == set()
     assert lab.store.failures() == {}
     code, output = lab.submit()

@@ -106,8 +106,8 @@ def test_a_failure_in_a_pack_is_its_own(cluster: Cluster, labs: MakeLab) -> None
     )
     code, output = lab.submit("--wait")
     assert code == 1, output + lab.logs()
-    found = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
-    assert found == {
+    statuses = {label: (status.status, status.cause) for label, status in lab.statuses().items()}
+    assert statuses == {
         "K256-T16-s0": ("failed", "error"),
         "K256-T16-s1": ("diverged", "diverged"),
         "K256-T16-s2": ("done", None),

@@ -31,15 +31,14 @@ def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "repo
     palette = Palette.of(frames.families, points)
     cross = answer.compression[0].crossover if answer.compression else None
     rows = {"nrows": 2, "sharex": True, "height_ratios": [3.1, 1.3]} if cross else {"nrows": 1}
-    with look.applied(style) as chosen:
-        figure, axes = look.new_figure(chosen, 0.72 if cross else 0.55, **rows)
+    with look.new_figure(style, 0.72 if cross else 0.55, **rows) as (figure, axes):
         top: Axes = axes[0] if cross else axes
         families = palette.present(points)
         for family in families:
             _family(top, points[points["family"] == family], family, palette)
         look.log_value_axis(top, "gFID, no guidance", points["gfid"])
-        look.flops_axis(top, "" if cross else "training FLOPs of the generator")
-        look.legend_below(figure, palette.handles(families), chosen)
+        look.counting_axis(top, label="" if cross else "training FLOPs of the generator")
+        look.legend_below(figure, palette.handles(families))
         if cross is not None:
             _crossover_band(top, cross)
             _ratio(axes[1], cross)
@@ -63,28 +62,26 @@ def _crossover_band(axis: Axes, cross: Crossover) -> None:
     _crossover_line(axis, cross)
     if cross.flops is None:
         return
-    low = "" if cross.interval_low is None else wording.flops(cross.interval_low)
-    high = "" if cross.interval_high is None else wording.flops(cross.interval_high)
-    span = "" if cross.band is None else f"\n95 %: {low or '<' + wording.flops(cross.low)} to "
-    span += "" if cross.band is None else high or ">" + wording.flops(cross.high)
+    low, high = wording.crossover_ends(cross, "<{}", ">{}")
+    span = "" if cross.band is None else f"\n95 %: {low} to {high}"
     place: Any = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top", "fontsize": "small"}
     look.note(axis, f"fronts cross\nat {wording.flops(cross.flops)}{span}", (cross.flops, 1.0), (-5, -2), **place)
 
 
 def _ratio(axis: Axes, cross: Crossover) -> None:
-    ratio = np.exp(cross.log_ratio)
+    flops, ratio = np.exp(cross.log_flops), np.exp(cross.log_ratio)
     shown = [ratio]
     if cross.band is not None:
         low, high = np.exp(cross.band[0]), np.exp(cross.band[1])
-        axis.fill_between(cross.grid, low, high, color=MUTED, alpha=0.28, lw=0)
+        axis.fill_between(flops, low, high, color=MUTED, alpha=0.28, lw=0)
         shown += [np.clip(low, ratio / 4, None), np.clip(high, None, ratio * 4)]
-    axis.plot(cross.grid, ratio, color=INK, lw=1.4)
+    axis.plot(flops, ratio, color=INK, lw=1.4)
     axis.axhline(1, color=INK, lw=0.8)
     _crossover_line(axis, cross)
     values = np.concatenate([*shown, [1.0]])
     look.log_value_axis(axis, "gFID ratio", values)
     axis.set_ylim(values.min() * 0.9, values.max() * 1.12)
-    look.flops_axis(axis)
+    look.counting_axis(axis)
     kind = "95 % interval" if cross.band is not None else "one seed, no interval"
     axis.set_title(f"{cross.first} / {cross.second}, below 1: {cross.first} is better ({kind})", weight="normal")
 
@@ -105,8 +102,7 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
     points = points[points["bits_per_pixel"].notna()]
     palette = Palette.of(frames.families, points)
     families = palette.present(points)
-    with look.applied(style) as chosen:
-        figure, (left, right) = look.new_figure(chosen, 0.45, ncols=2)
+    with look.new_figure(style, 0.45, ncols=2) as (figure, (left, right)):
         for family in families:
             rows = points[points["family"] == family]
             colour, dash = palette.colours[family], palette.dashes[family]
@@ -115,12 +111,12 @@ def cross_entropy_against_compute(frames: StudyFrames, answer: Answer, style: st
                 marker = palette.markers[str(size)]
                 left.plot(mean["path_flops"], mean["bits_per_pixel"], dash, color=colour, marker=marker, lw=1.1, ms=4)
                 right.plot(mean["bits_per_pixel"], mean["gfid"], dash, color=colour, marker=marker, lw=1.1, ms=4)
-        look.flops_axis(left)
+        look.counting_axis(left)
         look.log_value_axis(left, "bits per pixel, held-out", points["bits_per_pixel"])
         if points["gfid"].notna().any():
             look.log_value_axis(right, "gFID, no guidance", points["gfid"].dropna())
         right.set_xlabel("bits per pixel, held-out")
         left.set_title("Cross-entropy falls with compute")
         right.set_title("but ranks no two tokenizers")
-        look.legend_below(figure, palette.handles(families), chosen)
+        look.legend_below(figure, palette.handles(families))
     return figure

@@ -33,7 +33,7 @@ WIDEST_TITLE = 80  # characters of the text width
 STEPS = 120
 
 
-def fit_figure(result: FitResult, style: str = "report", *, metric: str | None = None) -> Figure:
+def fit_figure(result: FitResult, style: str = "report") -> Figure:
     """Points, the fitted curve with its interval band, and the residuals below.
 
     A law of several columns is drawn against the one that varies most, with curves at CURVES values of the next (of a
@@ -44,17 +44,15 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
     if points is None:
         raise UsageError("this fit carries no points to draw: fit the data again")
     along, by = _drawn_columns(result, points)
-    with look.applied(style) as settings:
-        figure, axes = look.new_figure(settings, 0.75, nrows=2, sharex=True, height_ratios=[3, 1])
-        top, bottom = axes
-        metric = metric or points.names.get("metric", "metric")
-        shade = _shades(points, by)
+    with look.new_figure(style, 0.75, nrows=2, sharex=True, height_ratios=[3, 1]) as (figure, (top, bottom)):
+        metric = points.names.get("metric", "metric")
         used = points.weights > 0
-        top.scatter(points.columns[along][used], points.metric[used], s=11, c=shade[used], lw=0, alpha=0.85, zorder=3)
+        shade = _colours(None if by is None else points.columns[by][used], points, by)
+        top.scatter(points.columns[along][used], points.metric[used], s=11, c=shade, lw=0, alpha=0.85, zorder=3)
         handles = []
         banded = result.draws is not None and not result.not_identified
         for value, columns_at in _curves(result, points, along, by):
-            colour = look.COLOURS[0] if value is None else _colour(value, points, by)
+            colour = _colours(value, points, by)
             top.plot(columns_at[along], result.predict(columns_at), color=colour, lw=1.2)
             if value is not None and by is not None:
                 text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {wording.number(value)}"
@@ -63,35 +61,34 @@ def fit_figure(result: FitResult, style: str = "report", *, metric: str | None =
                 low, high = _band(result, columns_at)
                 top.fill_between(columns_at[along], low, high, color=colour, alpha=0.18, lw=0)
         top.set_xscale("log")
+        top.set_ylabel(metric)
         if np.all(points.metric > 0):
             look.log_value_axis(top, metric, points.metric)
-        else:
-            top.set_ylabel(metric)
         words = f"({result.status.value.replace('_', ' ')}, {result.rows} rows)"
         between = "   " if len(result.law.formula) + len(words) < WIDEST_TITLE else "\n"
-        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=settings.font_size)
+        top.set_title(f"{result.law.formula}{between}{words}", loc="left", fontsize=look.mpl.rcParams["font.size"])
         r = residuals(problem_of(result), result.coordinates[None, :])[0][0]
         r = -r if result.residual == "log" else -r * result.scales.metric
         bottom.axhline(0, color=look.MUTED, lw=0.8)
-        bottom.scatter(points.columns[along][used], r[used], s=9, c=shade[used], lw=0, alpha=0.85)
+        bottom.scatter(points.columns[along][used], r[used], s=9, c=shade, lw=0, alpha=0.85)
         far = {flag.row for flag in result.flagged if flag.used}
         marked = np.isin(points.rows, list(far)) & used
-        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look.COLOURS[1], "markeredgewidth": 0.9}
-        bottom.plot(points.columns[along][marked], r[marked], ls="", marker="o", markersize=5.1, **ring)
+        ring: Any = {"ls": "", "marker": "o", "ms": 5.1, "mfc": "none", "mec": look.COLOURS[1], "mew": 0.9}
+        bottom.plot(points.columns[along][marked], r[marked], **ring)
         bottom.set_ylabel("log residual" if result.residual == "log" else "residual")
         bottom.set_xlabel(_label(points, along))
         if banded:
             level = f"{100 * (result.interval or 0.95):.4g} % interval of the curve"
             handles.append(Line2D([], [], color=look.MUTED, lw=7, alpha=0.3, label=level))
         if marked.any():
-            handles.append(Line2D([], [], ls="", marker="o", markersize=5.1, label="flagged: far from the law", **ring))
+            handles.append(Line2D([], [], label="flagged: far from the law", **ring))
         for other in result.law.columns:
             if other not in (along, by, *result.law.metric_columns):
                 middle = wording.number(float(np.median(points.columns[other])))
                 text = f"curves at the median {points.names.get(other, other)} = {middle}"
                 handles.append(Line2D([], [], ls="", label=text))
         if handles:
-            look.legend_below(figure, handles, settings)
+            look.legend_below(figure, handles)
         return figure
 
 
@@ -126,22 +123,15 @@ def _band(result: FitResult, columns_at: Mapping[str, Array]) -> tuple[Array, Ar
     return low, high
 
 
-def _shades(points: Points, by: str | None) -> Array:
-    colours = [look.COLOURS[0]] * len(points) if by is None else [_colour(v, points, by) for v in points.columns[by]]
-    from matplotlib.colors import to_rgba_array
-
-    return np.asarray(to_rgba_array(colours))
-
-
-def _colour(value: float, points: Points, by: str | None) -> tuple[float, float, float, float]:
-    from matplotlib import colormaps
-
-    assert by is not None
+def _colours(values: Array | float | None, points: Points, by: str | None) -> Any:
+    """A colour, or an array of them, for values of the column `by`; one colour for all without such a column."""
+    if by is None or values is None:
+        return look.COLOURS[0]
     column = points.columns[by]
     if column.min() > 0:
-        column, value = np.log(column), float(np.log(value))
-    share = (value - column.min()) / max(float(np.ptp(column)), 1e-12)
-    return colormaps["viridis_r"](0.08 + 0.9 * float(np.clip(share, 0, 1)))
+        column, values = np.log(column), np.log(values)
+    share = (values - column.min()) / max(float(np.ptp(column)), 1e-12)
+    return look.mpl.colormaps["viridis_r"](0.08 + 0.9 * np.clip(share, 0, 1))
 
 
 def _curves(
@@ -150,11 +140,8 @@ def _curves(
     """Columns to draw curves at: `along` over its range, `by` at quantiles, everything else at its middle."""
     low, high = points.columns[along].min(), points.columns[along].max()
     line = np.geomspace(low / (high / low) ** 0.03, high * (high / low) ** 0.03, STEPS)
-    middle = {
-        name: np.full(STEPS, float(np.median(points.columns[name])))
-        for name in result.law.columns
-        if name not in (along, by) and name not in result.law.constant_columns
-    }
+    others = [n for n in result.law.columns if n not in (along, by, *result.law.constant_columns)]
+    middle = {name: np.full(STEPS, float(np.median(points.columns[name]))) for name in others}
     if by is None:
         return [(None, {**middle, along: line})]
     values = np.unique(points.columns[by])

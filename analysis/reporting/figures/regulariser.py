@@ -1,4 +1,5 @@
-"""The causal regulariser at equal compute: its effect on gFID and cross-entropy, budget by budget, with intervals.
+"""The causal regulariser at equal compute: its effect on gFID and cross-entropy, budget by budget, with intervals;
+and the compute multiplier at equal gFID: how much less compute one tokenizer needs than another.
 
 As the paper's Fig. 7 (arXiv 2412.16326), but paired by seed and with intervals.
 """
@@ -16,6 +17,7 @@ from analysis.reporting.answer import Answer
 from analysis.tokenizers.contrasts import Contrast
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.rows import geometric_means, groups
+from analysis.tokenizers.seed_intervals import half_width
 
 from . import style as look
 from .style import INK, MUTED, Palette
@@ -26,12 +28,11 @@ def regulariser_effect(frames: StudyFrames, answer: Answer, style: str = "report
     if not answer.regulariser:
         return None
     palette = Palette.of(frames.families, frames.points)
-    with look.applied(style) as chosen:
-        figure, axes = look.new_figure(chosen, 0.46, ncols=3, width_ratios=[1.0, 1.25, 1.05])
+    with look.new_figure(style, 0.46, ncols=3, width_ratios=[1.0, 1.25, 1.05]) as (figure, axes):
         _curves(axes[0], frames, answer.regulariser, palette)
         _effects(axes[1], answer.regulariser, "gfid", palette)
         _effects(axes[2], answer.regulariser, "nats_per_image", palette)
-        look.legend_below(figure, palette.handles(_families(answer.regulariser), sizes=False), chosen)
+        look.legend_below(figure, palette.handles(_families(answer.regulariser), sizes=False))
     return figure
 
 
@@ -50,7 +51,7 @@ def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], pa
             mean = geometric_means(group, ["path_flops", "gfid"], "images")
             marks: Any = {"color": palette.colours[family], "marker": palette.markers[str(size)], "ms": 4.5}
             axis.plot(mean["path_flops"], mean["gfid"], palette.dashes[family], **marks)
-    look.flops_axis(axis, "training FLOPs")
+    look.counting_axis(axis, label="training FLOPs")
     look.log_value_axis(axis, "gFID, no guidance", points["gfid"])
     axis.set_title(f"gFID, {', '.join(sizes)}")
 
@@ -91,3 +92,36 @@ def _effects(axis: Axes, contrasts: tuple[Contrast, ...], metric: str, palette: 
     else:
         axis.set_ylabel("with − without (< 0 helps)")
         axis.set_title("nats per image")
+
+
+def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
+    """One line a regularised tokenizer: the horizontal gap of the fronts; seeds thin, with the t interval over them."""
+    shown = [(m, m.estimate) for m in answer.compute_multiplier if m.estimate is not None and m.curve.size]
+    if not shown:
+        return None
+    palette = Palette.of(frames.families, frames.points)
+    with look.new_figure(style, 0.42) as (figure, axis):
+        values = [1.0]
+        for m, estimate in shown:
+            colour = palette.colours[m.treatment]
+            logs = np.log(m.curve)
+            for row in m.curve:
+                axis.plot(m.curve_gfid, row, color=colour, lw=0.7, alpha=0.5)
+            mean = logs.mean(axis=0)
+            gap = f"{wording.number(estimate.value)} on average{wording.span(estimate)}"
+            label = f"{m.treatment} over {m.base}: {gap}"
+            axis.plot(m.curve_gfid, np.exp(mean), color=colour, lw=2.2, label=label)
+            half, _, _ = half_width(logs, None)
+            if half is not None:
+                low, high = np.exp(mean - half), np.exp(mean + half)
+                axis.fill_between(m.curve_gfid, low, high, color=colour, alpha=0.15, lw=0)
+            values += [float(v) for v in m.curve[np.isfinite(m.curve)]]
+        axis.axhline(1, color=INK, lw=0.9)
+        levels = np.concatenate([m.curve_gfid for m, _ in shown])
+        look.log_value_axis(axis, "gFID to be reached   (better →)", levels, "x")
+        axis.invert_xaxis()
+        look.log_value_axis(axis, "compute multiplier", values)
+        axis.set_ylim(min(values) * 0.8, max(values) * 1.25)
+        axis.legend(loc="best")
+        axis.set_title("above 1: the same gFID for less compute")
+    return figure

@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -27,8 +27,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.reporting import wording
+from analysis.tokenizers.fronts import in_order
 from results.errors import UsageError
 from results.store import atomic
+
+T = TypeVar("T")
 
 INK = "#1f2328"
 MUTED = "#7d8590"
@@ -59,28 +62,24 @@ STYLES = {
 OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
 """Families for characters that matplotlib's own fonts lack, taken where they are installed."""
 
-FORMATS = ("pdf", "png", "svg")
+FORMATS: dict[str, Any] = {
+    "pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None},
+}  # fmt: skip
+"""File formats, with what is left out of their metadata, so that the same figure gives the same bytes."""
 XML = '<?xml version="1.0" encoding="utf-8"?>\n'
 
 
-def style_named(name: str) -> Style:
-    """A style by name. Raises UsageError, listing what is allowed."""
-    if name not in STYLES:
-        raise UsageError(f"style = {name!r} is unknown; allowed: {', '.join(STYLES)}")
-    return STYLES[name]
-
-
-def check_format(form: str) -> str:
-    """The format, if it is one of FORMATS. Raises UsageError otherwise."""
-    if form not in FORMATS:
-        raise UsageError(f"format = {form!r} is unknown; allowed: {', '.join(FORMATS)}")
-    return form
+def named(kind: str, name: str, allowed: Mapping[str, T]) -> T:
+    """A style, format or figure by name. Raises UsageError, listing what is allowed."""
+    if name not in allowed:
+        raise UsageError(f"{kind} = {name!r} is unknown; allowed: {', '.join(allowed)}")
+    return allowed[name]
 
 
 @contextmanager
 def applied(name: str) -> Iterator[Style]:
     """matplotlib's settings of a style, within the block only."""
-    style = style_named(name)
+    style = named("style", name, STYLES)
     others = [family for family in OTHER_SCRIPTS if family in {font.name for font in fontManager.ttflist}]
     base, small = style.font_size, 0.9 * style.font_size
     settings: Any = {
@@ -101,11 +100,14 @@ def applied(name: str) -> Iterator[Style]:
         yield style
 
 
-def new_figure(style: Style, height: float, **grid: Any) -> tuple[Figure, Any]:
-    """A figure of the style's width, `height` as a share of it, with the axes that `Figure.subplots` makes."""
-    figure = Figure(figsize=(style.width, style.width * height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(**grid)
+@contextmanager
+def new_figure(name: str, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure of a style's width, `height` as a share of it, with the axes that `Figure.subplots` makes; the style's
+    settings hold within the block."""
+    with applied(name) as style:
+        figure = Figure(figsize=(style.width, style.width * height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(**grid)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,10 @@ class Palette:
     def of(families: pd.DataFrame, points: pd.DataFrame) -> Palette:
         """Families in order of rate; sizes in order of parameters; regularised families are dashed."""
         names = list(families["family"])
-        order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
         regularised = set(families.loc[families["regulariser"].notna(), "family"])
         return Palette(
             {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(names)},
-            {str(s): MARKERS[i % len(MARKERS)] for i, s in enumerate(order.index)},
+            {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(in_order(points))},
             {f: "--" if f in regularised else "-" for f in names},
         )
 
@@ -143,22 +144,16 @@ class Palette:
         return [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in self.markers.items()]
 
 
-def flops_axis(axis: Axes, label: str = "training FLOPs of the generator") -> None:
-    """Logarithmic compute axis; powers of ten as labels, and 3 times them where the axis spans few of them."""
-    _counting_axis(axis, label, power_of_ten, (1.0, 3.0), (1.0,))
+def counting_axis(axis: Axes, along: str = "path_flops", label: str | None = None) -> None:
+    """Logarithmic x axis of compute (3 x 10^12), `images` or `step` (16k, 1M), with more labels where it spans little.
 
-
-def images_axis(axis: Axes, label: str = "training images") -> None:
-    """Logarithmic axis of image counts: 16k, 1M."""
-    _counting_axis(axis, label, wording.images, (1, 2, 5), (1, 3))
-
-
-def _counting_axis(
-    axis: Axes, label: str, write: Callable[[float], str], narrow: Sequence[float], wide: Sequence[float]
-) -> None:
-    """Logarithmic x axis with labels at the multiples `narrow` of powers of ten where it spans few of them."""
+    `label`: by default what the column `along` is.
+    """
+    names = {"path_flops": "training FLOPs of the generator", "images": "training images", "step": "steps"}
+    write: Callable[[float], str] = power_of_ten if along == "path_flops" else wording.images
+    narrow, wide = ((1, 3), (1,)) if along == "path_flops" else ((1, 2, 5), (1, 3))
     axis.set_xscale("log")
-    axis.set_xlabel(label)
+    axis.set_xlabel(names[along] if label is None else label)
     low, high = axis.get_xlim()
     few = low > 0 and math.log10(high / low) < 1.6
     axis.xaxis.set_major_locator(LogLocator(base=10, subs=narrow if few else wide, numticks=20))
@@ -171,11 +166,11 @@ def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, fl
     axis.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D], style: Style) -> None:
-    """A legend under all panels, in as many columns as the width of the style holds."""
+def legend_below(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend under all panels, in as many columns as the width of the figure holds."""
     # A character is about 0.6 em wide; the handle with its gaps takes about 5 em.
     widths = [0.6 * len(str(handle.get_label())) + 5.0 for handle in handles]
-    room = style.width * 72 / (0.88 * style.font_size)
+    room = figure.get_figwidth() * 72 / (0.88 * mpl.rcParams["font.size"])
     columns = next((n for n in range(len(handles), 1, -1) if _row_width(widths, n) <= room), 1)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
 
@@ -213,34 +208,26 @@ def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: s
     ticks.set_minor_formatter(NullFormatter())
 
 
-def _settle(figure: Figure) -> None:
-    """Lay the figure out once; otherwise every save lays it out twice, which is most of a save's time."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-
-
 def svg(figure: Figure, style: str = "report") -> str:
     """The figure as SVG text without XML declaration; the same figure gives the same text."""
-    buffer = io.BytesIO()
-    with applied(style):
-        _settle(figure)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().decode()
+    text = image_bytes(figure, "svg", style).decode()
     return text[text.index("<svg") :]
 
 
 def image_bytes(figure: Figure, form: str, style: str = "report") -> bytes:
     """The figure as bytes of one of FORMATS, on a white ground but for SVG; no dates inside."""
-    if check_format(form) == "svg":
-        return (XML + svg(figure, style)).encode()
+    metadata = named("format", form, FORMATS)
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"CreationDate": None} if form == "pdf" else {"Software": None}
     with applied(style) as look:
-        _settle(figure)
-        figure.savefig(buffer, format=form, dpi=look.dpi, facecolor="white", metadata=metadata)
-    return buffer.getvalue()
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            # Laid out once; otherwise every save does it twice, which is most of a save's time.
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        ground: Any = {} if form == "svg" else {"dpi": look.dpi, "facecolor": "white"}
+        figure.savefig(buffer, format=form, metadata=metadata, **ground)
+    content = buffer.getvalue()
+    return content if form != "svg" else XML.encode() + content[content.index(b"<svg") :]
 
 
 def save(figure: Figure, path: Path, style: str = "report") -> Path:

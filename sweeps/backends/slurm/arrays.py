@@ -10,7 +10,7 @@ cluster takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,12 +27,14 @@ class Array:
     members     ids of the runs, in the order of their jobs: `resources.pack` of them are one job
     resources   what each job gets
     parent      id of a tokenizer run whose job must end first; None for none
+    lines       where the runs stand among those of the submission, from 0
     """
 
     number: int
     members: tuple[str, ...]
     resources: Resources
     parent: str | None = None
+    lines: tuple[int, ...] = ()
 
     @property
     def jobs(self) -> int:
@@ -40,29 +42,28 @@ class Array:
         return math.ceil(len(self.members) / self.resources.pack)
 
     @property
-    def packs(self) -> Iterator[tuple[str, ...]]:
+    def packs(self) -> list[tuple[str, ...]]:
         """The runs of each job, in the order of the indices."""
         size = self.resources.pack
-        return (self.members[begin : begin + size] for begin in range(0, len(self.members), size))
+        return [self.members[begin : begin + size] for begin in range(0, len(self.members), size)]
 
     def as_json(self) -> dict[str, Any]:
         """The form in the ledger."""
         resources = self.resources.model_dump(mode="json") | {"options": dict(self.resources.options)}
-        return {"number": self.number, "members": self.members, "resources": resources, "parent": self.parent}
+        return vars(self) | {"resources": resources}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Array:
         """The inverse of `as_json`. Raises LookupError, TypeError, ValueError for anything else."""
-        return cls(
-            int(values["number"]), tuple(values["members"]), Resources.model_validate(values["resources"]),
-            values["parent"],
-        )  # fmt: skip
+        resources = Resources.model_validate(values["resources"])
+        number, members, lines = int(values["number"]), tuple(values["members"]), tuple(values["lines"])
+        return cls(number, members, resources, values["parent"], lines)
 
     def split(self, jobs: int, number: int) -> tuple[Array, Array]:
         """Its first `jobs` elements, and the rest as an array of the given number."""
         size = jobs * self.resources.pack
-        first = replace(self, members=self.members[:size])
-        return first, replace(self, number=number, members=self.members[size:])
+        first = replace(self, members=self.members[:size], lines=self.lines[:size])
+        return first, replace(self, number=number, members=self.members[size:], lines=self.lines[size:])
 
 
 def arrange(
@@ -72,7 +73,7 @@ def arrange(
     largest: int,
     queued: Mapping[str, str] | None = None,
 ) -> list[Array]:
-    """The arrays for these runs, every tokenizer before its generators, what has most work behind it first.
+    """The arrays for all runs of a submission, every tokenizer before its generators, most work behind it first.
 
     resources   by run id
     waits       by run id: the tokenizer run to wait for; None for nothing
@@ -80,6 +81,7 @@ def arrange(
     queued      jobs of tokenizers that are in the queue already, by run id
     """
     listed = list(runs)
+    line = {run.run_id: number for number, run in enumerate(listed)}
     urgency = priorities(listed, jobs=1)
     by_urgency = sorted(listed, key=lambda run: -urgency[run.run_id])
     arrays: list[Array] = []
@@ -95,7 +97,7 @@ def arrange(
         for (shape, _), members in groups.items():
             for begin in range(0, len(members), largest * shape.pack):
                 chunk = tuple(run.run_id for run in members[begin : begin + largest * shape.pack])
-                array = Array(len(arrays), chunk, shape, waits[chunk[0]])
+                array = Array(len(arrays), chunk, shape, waits[chunk[0]], tuple(line[run_id] for run_id in chunk))
                 arrays.append(array)
                 job_of |= {run_id: (array.number, index) for index, pack in enumerate(array.packs) for run_id in pack}
     return arrays

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from results import Store
 from sweeps.backends.base import Request, Submitted
-from sweeps.backends.policy import grown
-from sweeps.backends.remaining import Remaining, remaining
+from sweeps.backends.policy import grown, progressed
 from sweeps.backends.standing import Observe, SubmissionSummary
-from sweeps.backends.submission import check, enter
+from sweeps.backends.submission import Remaining, check, enter, remaining
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.record import slurm_client
-from sweeps.record.attempts import attempts_at, living
-from sweeps.record.code_snapshot import CodeSnapshot, load_snapshot
-from sweeps.record.ledger import Submission
-from sweeps.record.outcome import Outcome
-from sweeps.record.slurm_client import Cluster, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
-from sweeps.record.untaken import Untaken, note_untaken
+from sweeps.record import failure_causes, slurm_client
+from sweeps.record.attempts import Attempt, Claim, attempts_at, living, newest_attempt
+from sweeps.record.code_snapshot import load_snapshot
+from sweeps.record.endings import last_line, record_death, record_unbegun, settle
+from sweeps.record.ledger import Submission, Untaken, note_untaken
+from sweeps.record.outcome import EXIT_CODES, Outcome
+from sweeps.record.slurm_client import Cluster, Ending, Queue, QueuedJob, SlurmError, SlurmMissing, slurm
+from sweeps.study.external_run import AnyRun
 
-from .arrays import Array, arrange
-from .entries import ArrayEntry, add_entry, close, content, elements, entries, lost_job, open_submissions
+from .arrays import arrange
+from .entries import ArrayEntry, close, content, elements, entries, lost_job, open_submissions
 from .pack_job import command
 from .script import write_script
-from .settling import settle_unbegun, settle_vanished
 from .turn import Turn
 from .waiting import Waiter
 
 MANY = 50
 """From so many jobs on the controller is asked how many more it takes (MaxJobCount)."""
 REFUSED = "refused by SLURM: "
+OWN_ENDINGS = (EXIT_CODES["interrupted"], EXIT_CODES["taken"], EXIT_CODES["blocked"])
+"""Exit codes with which a job says that its run did not fail."""
 _NO_ROOM = re.compile(
     r"job submit limit|MaxSubmit|GrpSubmit|Invalid job array specification|MaxArraySize", re.IGNORECASE
 )
@@ -83,8 +84,7 @@ class SlurmBackend:
             left: list[str] = []
             for submission in list(open_submissions(root, study)):
                 for entry in entries(root, submission):
-                    array_job = entry.job or lost_job(entry, jobs)
-                    left += [job for index in range(entry.array.jobs) if (job := f"{array_job}_{index}") in jobs]
+                    left += [job.id for job in entry.in_queue(jobs).values()]
             slurm_client.cancel(left)
         return f"cancelled {len(left)} jobs of SLURM, which save and stop" if left else ""
 
@@ -126,16 +126,12 @@ class _Submitter:
         growth = self.plan.study.limits.out_of_memory_growth
         shapes = {run.run_id: grown(run.resources, run.spec, left.failures.of(run.run_id), growth) for run in chosen}
         arrays = arrange(chosen, shapes, left.ready, cluster.max_array, self.jobs)
-        order = {run.run_id: number for number, run in enumerate(chosen)}
-        submission = enter(
-            self.request, SlurmBackend.name, chosen, chosen,
-            {f"arrays/{array.number}/array.json": content(array, order) for array in arrays},
-        )  # fmt: skip
-        self.report.submission = submission
-        note_untaken(self.root, order, {})
+        files = {f"arrays/{array.number}/array.json": content(array) for array in arrays}
+        submission = self.report.submission = enter(self.request, SlurmBackend.name, chosen, chosen, files)
+        note_untaken(self.root, left.ready, {})
         room = _room(cluster) if sum(array.jobs for array in arrays) >= MANY else None
-        self._hand_over(submission, load_snapshot(self.root, submission.snapshot), arrays, order, room)
-        note_untaken(self.root, order, self._untaken())
+        self._hand_over(submission, room)
+        note_untaken(self.root, left.ready, self._untaken())
 
     def _untaken(self) -> dict[str, Untaken]:
         """What `status` is to tell of the runs that are not in the queue now."""
@@ -172,99 +168,82 @@ class _Submitter:
             if not in_queue:
                 close(self.root, submission)
         specs = {run_id: run.spec for run_id, run in left.items() if run_id not in self.jobs}
-        settle_vanished(self.root, specs, self.queue)
-        settle_unbegun(self.root, specs, known, self.queue)
+        _settle_vanished(self.root, specs, self.queue)
+        _settle_unbegun(self.root, specs, known, self.queue)
 
     def _drop_stranded(self, entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> None:
         """Cancel elements that wait for ever; their runs are submitted again, if they have no result by now."""
-        queued = (jobs.get(entry.element(index)) for index in range(entry.array.jobs))
-        stranded = [job for job in queued if job is not None and job.stranded]
+        stranded = [job for job in entry.in_queue(jobs).values() if job.stranded]
         if stranded:
             self.request.say(f"cancelling {len(stranded)} jobs that wait for ever: {stranded[0].reason}")
             slurm_client.cancel([job.id for job in stranded])
 
     # --- sbatch -------------------------------------------------------------------------------------------------------
 
-    def _hand_over(
-        self,
-        submission: Submission,
-        snapshot: CodeSnapshot,
-        arrays: Sequence[Array],
-        order: Mapping[str, int],
-        room: int | None,
-    ) -> None:
+    def _hand_over(self, submission: Submission, room: int | None) -> None:
         """Submit the arrays, every tokenizer before its generators; `room` is for so many jobs, None if not known."""
-        left = list(arrays)
+        left = entries(self.root, submission)
         number = len(left)
         full: str | None = None
         """Why the cluster takes nothing more."""
         while left:
-            array = left.pop(0)
-            entry = ArrayEntry(submission.folder(self.root) / "arrays" / str(array.number))
-            parent = array.parent
+            entry = left.pop(0)
+            array, parent = entry.array, entry.array.parent
             if full is not None or parent in self.report.waiting:
-                self._set_aside(entry, array, full or "its tokenizer waits for room")
+                self._set_aside(entry, full or "its tokenizer waits for room")
                 continue
             if parent is not None and not self.jobs.get(parent):
                 refused = self.report.aside.get(parent)
                 reason = (refused.message if refused is not None else None) or "its tokenizer was not submitted"
-                self._refuse(entry, array, f"its tokenizer was not taken: {reason.removeprefix(REFUSED)}")
+                self._refuse(entry, f"its tokenizer was not taken: {reason.removeprefix(REFUSED)}")
                 continue
             if room is not None and room < array.jobs:
-                if room <= 0:
-                    full = "MaxJobCount"
-                    self.request.say(f"the cluster takes no more jobs now ({full})")
-                    self._set_aside(entry, array, full)
+                fitting, reason, told = room, "MaxJobCount", " (MaxJobCount)"
+            else:
+                self.turn.check()
+                try:
+                    job = entry.record_job(self._sbatch(submission, entry))
+                except SlurmError as error:
+                    reason, told = str(error), f": {error}"
+                    if _FULL.search(reason) is not None:
+                        fitting = 0
+                    elif _NO_ROOM.search(reason) is not None:
+                        # Half of it may fit; the rest waits for the next submit.
+                        fitting = (array.jobs + 1) // 2 if array.jobs > 1 else 0
+                    else:
+                        self._refuse(entry, reason)
+                        continue
                 else:
-                    left[:0] = self._split(submission, array, number, order, room)
-                    number += 1
-                continue
-            self.turn.check()
-            try:
-                job = self._sbatch(submission, snapshot, entry, array)
-            except SlurmError as error:
-                overloaded = _FULL.search(str(error)) is not None
-                if not overloaded and _NO_ROOM.search(str(error)) is None:
-                    self._refuse(entry, array, str(error))
-                elif not overloaded and array.jobs > 1:
-                    # Half of it may fit; the rest waits for the next submit.
-                    left[:0] = self._split(submission, array, number, order, (array.jobs + 1) // 2)
-                    number += 1
-                else:
-                    self.request.say(f"the cluster takes no more jobs now: {error}")
-                    full = str(error)
-                    self._set_aside(entry, array, full)
-                continue
-            job = entry.record_job(job)
-            room = None if room is None else room - array.jobs
-            self.report.arrays += 1
-            self.report.jobs += array.jobs
-            self.report.queued += len(array.members)
-            self.jobs |= {run_id: f"{job}_{index}" for index, pack in enumerate(array.packs) for run_id in pack}
+                    room = None if room is None else room - array.jobs
+                    self.report.arrays += 1
+                    self.report.jobs += array.jobs
+                    self.report.queued += len(array.members)
+                    self.jobs |= {run_id: f"{job}_{index}" for index, pack in enumerate(array.packs) for run_id in pack}
+                    continue
+            if fitting > 0:
+                left[:0] = entry.split(fitting, number)
+                number += 1
+            else:
+                self.request.say(f"the cluster takes no more jobs now{told}")
+                full = reason
+                self._set_aside(entry, full)
 
-    def _split(
-        self, submission: Submission, array: Array, number: int, order: Mapping[str, int], size: int
-    ) -> tuple[Array, Array]:
-        """Enter an array as two, of which the first has `size` jobs and the second the given number."""
-        first, second = array.split(size, number)
-        for array in (second, first):
-            add_entry(submission.folder(self.root), array, order)
-        return first, second
-
-    def _set_aside(self, entry: ArrayEntry, array: Array, reason: str) -> None:
-        self.report.waiting = {**self.report.waiting, **dict.fromkeys(array.members, reason)}
+    def _set_aside(self, entry: ArrayEntry, reason: str) -> None:
+        self.report.waiting |= dict.fromkeys(entry.array.members, reason)
         entry.abandon()
 
-    def _refuse(self, entry: ArrayEntry, array: Array, reason: str) -> None:
+    def _refuse(self, entry: ArrayEntry, reason: str) -> None:
         message = f"{REFUSED}{reason}"
-        self.report.aside |= {run: Outcome(run, "failed", cause="refused", message=message) for run in array.members}
+        self.report.aside |= {
+            run_id: Outcome(run_id, "failed", cause="refused", message=message) for run_id in entry.array.members
+        }
         entry.abandon()
 
-    def _sbatch(self, submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array) -> str:
+    def _sbatch(self, submission: Submission, entry: ArrayEntry) -> str:
         """Submit an array; SLURM's id. Raises SlurmError if SLURM did not take it."""
-        script = write_script(
-            submission, snapshot, entry, array, command(self.root, submission, array.number), self._dependency(array)
-        )
+        line = command(self.root, submission, entry.array.number)
+        snapshot = load_snapshot(self.root, submission.snapshot)
+        script = write_script(submission, snapshot, entry, line, self._dependency(entry.array.parent))
         try:
             return slurm_client.sbatch(script)
         except SlurmError as error:
@@ -277,11 +256,11 @@ class _Submitter:
                 raise
             return job
 
-    def _dependency(self, array: Array) -> str | None:
-        if array.parent is None or array.parent in Store(self.root).finished():
+    def _dependency(self, parent: str | None) -> str | None:
+        if parent is None or parent in Store(self.root).finished():
             # It may have finished since this submission began; SLURM forgets jobs after some minutes.
             return None
-        return f"afterok:{self.jobs[array.parent]}"
+        return f"afterok:{self.jobs[parent]}"
 
 
 def _room(cluster: Cluster) -> int | None:
@@ -293,3 +272,58 @@ def _room(cluster: Cluster) -> int | None:
         return None
     # It takes an array only if one more job would fit.
     return most - known - 1
+
+
+def _settle_vanished(root: Path, runs: Mapping[str, AnyRun], queue: Queue) -> None:
+    """Record how those attempts ended whose job left the queue without a word. Raises StoreError, SlurmError.
+
+    `runs` are without a result and not in the queue.
+    """
+    jobs = queue.read()
+    dead: dict[str, tuple[Attempt, Claim, str]] = {}
+    for run_id in runs:
+        newest = newest_attempt(root, run_id)
+        if newest is None or (claim := newest.claim) is None or claim.job is None or claim.job in jobs:
+            continue
+        beat = newest.heartbeat
+        if beat is None or beat.state == "running":
+            dead[run_id] = (newest, claim, claim.job)
+    endings = queue.endings(job for _, _, job in dead.values())
+    for run_id, (attempt, claim, job) in dead.items():
+        ending = endings.get(job, Ending("", 0, 0))
+        cause, message = failure_causes.of_death(
+            attempt.heartbeat, ending.signal, ending.state or None, here=claim.worker.local
+        )
+        if cause == "timeout" and progressed(attempts_at(root, run_id)) > 0:
+            record_death(root, runs[run_id], attempt, cause, f"{message}, without progress")
+        else:
+            settle(root, runs[run_id], attempt, cause, message, submission=claim.submission, job=job)
+
+
+def _settle_unbegun(root: Path, runs: Mapping[str, AnyRun], arrays: Iterable[ArrayEntry], queue: Queue) -> None:
+    """Record the failure of jobs that ended before any worker of theirs began, such as on a node without our Python.
+
+    `runs` are without a result and not in the queue. Raises StoreError, SlurmError.
+    """
+    jobs = queue.read()
+    gone: dict[str, tuple[ArrayEntry, int, list[str]]] = {}
+    for entry in arrays:
+        if entry.job is None or entry.abandoned:
+            continue
+        for index, pack in enumerate(entry.array.packs):
+            element, left = entry.element(index), [run_id for run_id in pack if run_id in runs]
+            if not left or element in jobs:
+                continue
+            # Of a pack that began what was not reached is simply left.
+            claims = (attempt.claim for run_id in pack for attempt in attempts_at(root, run_id))
+            if all(claim is None or claim.job != element for claim in claims):
+                gone[element] = (entry, index, left)
+    for element, ending in queue.endings(gone).items():
+        entry, index, left = gone[element]
+        if ending.state not in ("FAILED", "OUT_OF_MEMORY", "TIMEOUT") or ending.exit_code in OWN_ENDINGS:
+            continue
+        submission = entry.folder.parent.parent.name
+        cause = "out_of_memory" if ending.state == "OUT_OF_MEMORY" else "error"
+        message = f"its job ended before it began: {last_line(entry.log(index)) or 'it printed nothing'}"
+        for run_id in left:
+            record_unbegun(root, runs[run_id], submission, cause, message, job=element)

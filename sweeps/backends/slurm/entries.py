@@ -20,7 +20,7 @@ from pathlib import Path
 from results import SpecError, StoreError
 from results.store import atomic
 from sweeps.record.ledger import Submission, submissions
-from sweeps.record.slurm_client import Queue, QueuedJob
+from sweeps.record.slurm_client import ClusterView, Queue, QueuedJob, SlurmError
 from sweeps.study.external_run import AnyRun, parse_any_run
 
 from .arrays import Array
@@ -72,30 +72,34 @@ class ArrayEntry:
         """What an element's job printed, around its workers."""
         return self.folder / f"{index}.log"
 
+    def in_queue(self, jobs: Mapping[str, QueuedJob]) -> dict[int, QueuedJob]:
+        """Its elements in the queue, by index, also where nobody wrote the id down."""
+        array_job = self.job or lost_job(self, jobs)
+        return {n: job for n in range(self.array.jobs) if (job := jobs.get(f"{array_job}_{n}")) is not None}
+
+    def split(self, jobs: int, number: int) -> list[ArrayEntry]:
+        """Enter its first `jobs` elements in its place, and the rest under the given number. Raises StoreError."""
+        first, rest = self.array.split(jobs, number)
+        folder = atomic.make_folder(self.folder.with_name(str(number)))
+        atomic.write(folder / "array.json", content(rest))
+        atomic.write(self.folder / "array.json", content(first))
+        return [ArrayEntry(self.folder), ArrayEntry(folder)]
+
     def runs(self, index: int) -> list[AnyRun]:
         """The specifications of an element's runs. Raises StoreError."""
-        path = self.folder.parent.parent / "runs.jsonl"
+        path, pack = self.folder.parent.parent / "runs.jsonl", self.array.resources.pack
+        wanted = self.array.lines[index * pack : (index + 1) * pack]
         try:
-            numbers = json.loads((self.folder / "array.json").read_text())["lines"]
-            pack = self.array.resources.pack
-            wanted = {number: place for place, number in enumerate(numbers[index * pack : (index + 1) * pack])}
             with path.open() as lines:
-                specs = {wanted[n]: parse_any_run(line) for n, line in enumerate(lines) if n in wanted}
-            return [specs[place] for place in range(len(wanted))]
-        except (OSError, ValueError, LookupError, TypeError, SpecError) as error:
+                specs = {number: parse_any_run(line) for number, line in enumerate(lines) if number in wanted}
+            return [specs[number] for number in wanted]
+        except (OSError, ValueError, LookupError, SpecError) as error:
             raise StoreError(f"{path} or {self.folder} is damaged: {error!r}") from error
 
 
-def content(array: Array, order: Mapping[str, int]) -> bytes:
-    """What `array.json` holds: the array, and where its runs stand in `runs.jsonl` (line by run id, from 0)."""
-    return (json.dumps(array.as_json() | {"lines": [order[run_id] for run_id in array.members]}) + "\n").encode()
-
-
-def add_entry(folder: Path, array: Array, order: Mapping[str, int]) -> ArrayEntry:
-    """Enter an array, or replace what was entered under its number. Raises StoreError."""
-    entry = ArrayEntry(atomic.make_folder(folder / "arrays" / str(array.number)))
-    atomic.write(entry.folder / "array.json", content(array, order))
-    return entry
+def content(array: Array) -> bytes:
+    """What `array.json` holds."""
+    return (json.dumps(array.as_json()) + "\n").encode()
 
 
 def entries(root: Path, submission: Submission) -> list[ArrayEntry]:
@@ -122,12 +126,12 @@ def close(root: Path, submission: Submission) -> None:
     atomic.write(submission.folder(root) / "closed", "")
 
 
-def queued(root: Path, queue: Queue, max_age: float = 1.0) -> dict[str, QueuedJob]:
+def queued(root: Path, queue: Queue) -> dict[str, QueuedJob]:
     """The runs that are in the queue, waiting or running, with their jobs, by run id. Changes nothing.
 
     Raises SlurmError if the queue cannot be read.
     """
-    jobs = queue.read(max_age)
+    jobs = queue.read()
     in_queue: dict[str, QueuedJob] = {}
     for submission in open_submissions(root):
         for entry in entries(root, submission):
@@ -135,17 +139,20 @@ def queued(root: Path, queue: Queue, max_age: float = 1.0) -> dict[str, QueuedJo
     return in_queue
 
 
+def cluster_view(root: Path) -> ClusterView:
+    """What SLURM knows of the runs below a root; nothing is asked where nothing was submitted to it."""
+    try:
+        if not any(open_submissions(root)):
+            return ClusterView()
+        return ClusterView(queued(root, Queue()), known=True)
+    except SlurmError as error:
+        return ClusterView(complaint=str(error))
+
+
 def elements(entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> dict[str, QueuedJob]:
     """The runs of an array that are in the queue, with their jobs. A job that waits for ever is not."""
-    array_job = entry.job or lost_job(entry, jobs)
-    if array_job is None:
-        return {}
-    return {
-        run_id: job
-        for index, pack in enumerate(entry.array.packs)
-        if (job := jobs.get(f"{array_job}_{index}")) is not None and not job.stranded
-        for run_id in pack
-    }
+    in_queue, packs = entry.in_queue(jobs), entry.array.packs
+    return {run_id: job for index, job in in_queue.items() if not job.stranded for run_id in packs[index]}
 
 
 def lost_job(entry: ArrayEntry, jobs: Mapping[str, QueuedJob]) -> str | None:

@@ -1,6 +1,6 @@
 """What a job of SLURM executes: it starts the workers of its runs, and does what the cause of their ends asks for.
 
-    python -P -m sweeps.backends.slurm.pack_job --root ROOT --submission ID --array NUMBER      in an element of it
+    python -P -m sweeps.backends.slurm.pack_job ROOT SUBMISSION ARRAY        in an element of that array
 
 The job gets paths alone. It finds its runs in the ledger by its index: one, or a pack of them, which it executes one
 after the other, or so many side by side as their resources say. For each it starts one worker a task with srun, and
@@ -12,7 +12,6 @@ logs of their attempts.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import signal
@@ -27,15 +26,14 @@ from types import FrameType
 from results import Store, TokenlawError
 from sweeps.backends.policy import progressed, stuck
 from sweeps.record import artifacts, failure_causes
-from sweeps.record.attempts import STALE_SECONDS, Attempt, attempts_at
-from sweeps.record.code_snapshot import load_snapshot
+from sweeps.record.attempts import STALE_SECONDS, Attempt, attempts_at, newest_attempt
 from sweeps.record.endings import record_death, settle
 from sweeps.record.ledger import Submission, load_submission
 from sweeps.record.outcome import EXIT_CODES, Outcome
 from sweeps.record.slurm_client import SlurmError, end_time, job_facts, requeue
 from sweeps.study.external_run import AnyRun
 from sweeps.worker.log import say
-from sweeps.worker.process import WORKER, worker_environment
+from sweeps.worker.process import awaited, start_worker
 
 from .entries import ArrayEntry
 from .script import grace_seconds, megabytes
@@ -60,6 +58,7 @@ class PackJob:
         self.specs = entry.runs(index)
         self.resources = entry.array.resources
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.where = f"job {job_id}, start {self.restarts + 1}, on {os.environ.get('SLURMD_NODENAME', '')}"
         self.terminated = False
         self.paused = False
         """Whether no further run is begun: the job is being stopped, or its time is nearly up."""
@@ -67,11 +66,10 @@ class PackJob:
     def perform(self) -> int:
         """Bring the runs to their end; the exit code of the job. Raises TokenlawError."""
         signal.signal(signal.SIGTERM, self._on_term)
-        where = f"job {self.id}, start {self.restarts + 1}, on {os.environ.get('SLURMD_NODENAME', '')}"
         if len(self.specs) > 1:
-            say(f"{len(self.specs)} runs, {self.resources.pack_parallel} at a time, {where}")
+            say(f"{len(self.specs)} runs, {self.resources.pack_parallel} at a time, {self.where}")
         with ThreadPoolExecutor(self.resources.pack_parallel) as pool:
-            waiting = [pool.submit(self._bring_to_end, spec, where) for spec in self.specs]
+            waiting = [pool.submit(self._bring_to_end, spec) for spec in self.specs]
             # With a time-out, so that signals are handled meanwhile.
             while not all(future.done() for future in waiting):
                 time.sleep(0.1)
@@ -86,7 +84,7 @@ class PackJob:
         """When the time limit ends this job, in seconds since 1970; infinite if there is none."""
         return end_time(job_facts(self.id, timeout=3.0)) or math.inf
 
-    def _bring_to_end(self, spec: AnyRun, where: str) -> Outcome:
+    def _bring_to_end(self, spec: AnyRun) -> Outcome:
         """Execute one run of the pack, unless it has ended before, or nothing more is to be begun."""
         if len(self.specs) > 1:
             if (ended := self._ended_before(spec)) is not None:
@@ -95,10 +93,9 @@ class PackJob:
             grace = grace_seconds(math.ceil(self.resources.hours * 60))
             self.paused |= time.time() > self.time_limit() - grace
         if self.terminated or self.paused:
-            return Outcome(
-                spec.run_id, "interrupted", cause="preempted", message="not begun before the job was stopped"
-            )
-        say(f"{spec.stage} {spec.label} ({spec.run_id}), {where}")
+            message = "not begun before the job was stopped"
+            return Outcome(spec.run_id, "interrupted", cause="preempted", message=message)
+        say(f"{spec.stage} {spec.label} ({spec.run_id}), {self.where}")
         outcome = PackedRun(self, spec).perform()
         self.paused |= outcome.result == "interrupted"
         return outcome
@@ -111,7 +108,7 @@ class PackJob:
         run_id = spec.run_id
         if run_id in self.store.finished() and artifacts.folder(self.root, run_id).is_dir():
             return Outcome(run_id, "done")
-        newest = next(iter(attempts_at(self.root, run_id)), None)
+        newest = newest_attempt(self.root, run_id)
         claim, beat = (newest.claim, newest.heartbeat) if newest is not None else (None, None)
         if newest is None or claim is None or beat is None or claim.job != self.id or beat.state != "failed":
             return None
@@ -122,15 +119,13 @@ class PackJob:
     def _end(self, outcomes: Sequence[Outcome]) -> int:
         """Requeue the job, or end it with the exit code that its dependents need."""
         interrupted = [outcome for outcome in outcomes if outcome.result == "interrupted"]
-        if interrupted and (cause := self._again(interrupted)) is not None:
-            left = [outcome for outcome in interrupted if cause != "timeout" or not self._recorded_as_stuck(outcome)]
-            if left and self._requeue():
-                return EXIT_CODES["interrupted"]
-            if not left:
-                interrupted = []
-                outcomes = [o if o.result != "interrupted" else Outcome(o.run_id, "failed") for o in outcomes]
-        if interrupted:
+        cause = self._again(interrupted) if interrupted else None
+        left = [outcome for outcome in interrupted if cause != "timeout" or not self._recorded_as_stuck(outcome)]
+        if left:
+            if cause is not None:
+                self._requeue()
             return EXIT_CODES["interrupted"]
+        outcomes = [o if o.result != "interrupted" else Outcome(o.run_id, "failed") for o in outcomes]
         codes = [self._exit_code(outcome) for outcome in outcomes]
         # What waits for a pack begins if any of it is done; what waits for the others sees that, and is blocked.
         return 0 if 0 in codes else codes[0]
@@ -170,19 +165,16 @@ class PackJob:
         say(f"failed: {message}")
         return True
 
-    def _requeue(self) -> bool:
-        """Put this job back into the queue; it ends here. Whether SLURM did so."""
+    def _requeue(self) -> None:
+        """Put this job back into the queue, if SLURM does so; it ends here."""
         try:
             requeue(self.id)
         except SlurmError as error:
             say(f"cannot requeue: {error}; the next `tokenlaw submit` goes on with what is left")
-            return False
+            return
         say("requeued")
         # SLURM ends this process; if it ended earlier it might be taken for completed.
-        deadline = time.monotonic() + 30
-        while not self.terminated and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return True
+        awaited(lambda: self.terminated, 30)
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         self.terminated = True
@@ -217,23 +209,11 @@ class PackedRun:
 
     def _attempt(self, *, last: bool) -> Outcome:
         """Start the workers and wait for them; `last`: that they could not begin is recorded."""
-        job, resources = self.job, self.job.resources
-        spec = job.submission.write_spec(job.root, self.spec)
-        options = ["--root", str(job.root), "--submission", job.submission.id, "--job", job.id]
-        if resources.microbatch is not None:
-            options += ["--microbatch", str(resources.microbatch)]
-        snapshot = load_snapshot(job.root, job.submission.snapshot)
-        # The rank that leads prints one line at the end; all else that comes is passed on to the job's log.
-        process = subprocess.Popen(
-            [*self._step(), *(job.submission.worker or WORKER), *options, str(spec)],
-            env=worker_environment(self.spec.threads),
-            cwd=snapshot.trainer,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        job = self.job
+        process = start_worker(
+            job.root, job.submission, self.spec, ["--job", job.id],
+            microbatch=job.resources.microbatch, step=self._step(),
+        )  # fmt: skip
         printed = self._listen(process)
         return Outcome.parse(printed) or self._post_mortem(process.returncode, printed, last)
 
@@ -289,16 +269,15 @@ class PackedRun:
             # The attempt is left as it is: what ended the job tells the next submission what became of it.
             return Outcome(run_id, "interrupted", cause="interrupted", message="ended by SLURM")
         elif not job.ours():
-            return Outcome(
-                run_id, "taken", attempt.number if attempt else None, message="this job runs elsewhere by now"
-            )
+            number = attempt.number if attempt else None
+            return Outcome(run_id, "taken", number, message="this job runs elsewhere by now")
         elif attempt is None and not last:
             return Outcome(run_id, "failed", cause=cause, message=f"{message}, before it began")
         return settle(job.root, self.spec, attempt, cause, message, submission=job.submission.id, job=job.id)
 
     def _own_attempt(self) -> Attempt | None:
         """The newest attempt, if a worker of this job made it and it did not end in order."""
-        newest = next(iter(attempts_at(self.job.root, self.spec.run_id)), None)
+        newest = newest_attempt(self.job.root, self.spec.run_id)
         if newest is None or (claim := newest.claim) is None or claim.job != self.job.id:
             return None
         beat = newest.heartbeat
@@ -307,21 +286,15 @@ class PackedRun:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The job's process; its exit code is 0 if what waits for it may start."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeps.backends.slurm.pack_job", description="execute one element of an array"
-    )
-    parser.add_argument("--root", type=Path, required=True, help="the data root")
-    parser.add_argument("--submission", required=True, help="id of the submission")
-    parser.add_argument("--array", type=int, required=True, help="number of the array in the submission")
-    given = parser.parse_args(arguments)
     try:
+        folder, name, number = arguments or sys.argv[1:]
         array_job, index = os.environ["SLURM_ARRAY_JOB_ID"], int(os.environ["SLURM_ARRAY_TASK_ID"])
-        submission = load_submission(given.root, given.submission)
-        entry = ArrayEntry(submission.folder(given.root) / "arrays" / str(given.array))
+        root, submission = Path(folder), load_submission(Path(folder), name)
+        entry = ArrayEntry(submission.folder(root) / "arrays" / number)
         if entry.record_job(array_job) != array_job or entry.abandoned:
             say("this array was submitted again by another job, for its submitter died; nothing to do")
             return EXIT_CODES["taken"]
-        return PackJob(given.root, submission, entry, index, f"{array_job}_{index}").perform()
+        return PackJob(root, submission, entry, index, f"{array_job}_{index}").perform()
     except TokenlawError as error:
         say(f"error: {error}")
         return error.exit_code
@@ -332,8 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(root: Path, submission: Submission, number: int) -> list[str]:
     """The command line of a job."""
-    options = ["--root", str(root), "--submission", submission.id, "--array", str(number)]
-    return [sys.executable, "-P", "-m", "sweeps.backends.slurm.pack_job", *options]
+    return [sys.executable, "-P", "-m", "sweeps.backends.slurm.pack_job", str(root), submission.id, str(number)]
 
 
 if __name__ == "__main__":

@@ -9,41 +9,38 @@ paths, and reads its specifications from the ledger. What is taken of submitit's
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from results.store import atomic
-from sweeps.record.code_snapshot import HOME, CodeSnapshot
+from sweeps.record.code_snapshot import CodeSnapshot
 from sweeps.record.ledger import Submission
+from sweeps.worker.process import python_path
 
-from .arrays import Array
 from .entries import ArrayEntry
 
 
 def write_script(
-    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array, command: Sequence[str],
-    dependency: str | None,
-) -> Path:  # fmt: skip
+    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, command: Sequence[str], dependency: str | None
+) -> Path:
     """Write the batch script of an array beside its entry in the ledger. Raises StoreError."""
     # Imported here, so that `--help`, `plan` and `status` need not wait for it.
     from submitit.slurm.slurm import _make_sbatch_string
 
-    text = _make_sbatch_string(
-        f"exec {shlex.join(command)}", entry.folder, **parameters(submission, snapshot, entry, array, dependency)
-    )
+    values = parameters(submission, snapshot, entry, dependency)
+    text = _make_sbatch_string(f"exec {shlex.join(command)}", entry.folder, **values)
     path = entry.folder / "job.sh"
     atomic.write(path, text + "\n")
     return path
 
 
 def parameters(
-    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, array: Array, dependency: str | None
+    submission: Submission, snapshot: CodeSnapshot, entry: ArrayEntry, dependency: str | None
 ) -> dict[str, Any]:
     """What submitit's function takes: everything that an array needs."""
-    resources = array.resources
+    array, resources = entry.array, entry.array.resources
     minutes = max(math.ceil(resources.hours * 60), 1)
     side_by_side = resources.pack_parallel
     options: dict[str, object] = {
@@ -72,7 +69,7 @@ def parameters(
         "stderr_to_stdout": True,
         # The job starts its workers with srun itself.
         "use_srun": False,
-        "setup": [_exports(snapshot)],
+        "setup": [f"export PYTHONPATH={shlex.quote(python_path(snapshot.path))}"],
         "additional_parameters": options,
     }
     # submitit's default marks jobs with a key that clusters which track such keys refuse.
@@ -91,9 +88,3 @@ def grace_seconds(minutes: int) -> int:
     (`failure_causes`).
     """
     return min(max(round(minutes * 60 * 0.05), 30), 240)
-
-
-def _exports(snapshot: CodeSnapshot) -> str:
-    """The line of the batch script that puts the frozen code before everything else."""
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place and Path(place) != HOME]
-    return f"export PYTHONPATH={shlex.quote(os.pathsep.join([str(snapshot.path), *inherited]))}"

@@ -24,6 +24,7 @@ from results import StoreError
 from results.store import atomic
 from sweeps.record.ledger import submissions_folder
 from sweeps.record.process_identity import ProcessId
+from sweeps.worker.process import awaited
 
 STALE_SECONDS = 120.0
 PATIENCE_SECONDS = 900.0
@@ -34,28 +35,20 @@ _NAME = re.compile(r"\.turn-([0-9]{6,})")
 class Turn:
     """A submitter's turn, while its `with` block runs. Raises StoreError if it does not come."""
 
-    def __init__(
-        self, root: Path, say: Callable[[str], None] = lambda line: None, patience: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self._folder = submissions_folder(root)
         self._say = say
-        self._patience = patience
         self._number = 0
 
     def __enter__(self) -> Self:
         atomic.make_folder(self._folder)
-        deadline = time.monotonic() + self._patience
-        told = False
-        while not self._take():
-            if time.monotonic() > deadline:
+        if not self._take():
+            self._say("waiting for another submitter to finish")
+            if not awaited(self._take, PATIENCE_SECONDS):
                 raise StoreError(
                     f"{self._path(self._newest())} belongs to a submitter that does not end; if that process is dead, "
                     "remove the file and submit again"
                 )
-            if not told:
-                self._say("waiting for another submitter to finish")
-                told = True
-            time.sleep(0.1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -84,15 +77,17 @@ class Turn:
         if self._newest() != number:
             return False
         self._number = number
-        for path in self._folder.glob(".turn-*"):
-            match = _NAME.fullmatch(path.name)
-            if match and int(match[1]) < number:
-                path.unlink(missing_ok=True)
+        for earlier in self._numbers():
+            if earlier < number:
+                self._path(earlier).unlink(missing_ok=True)
         return True
 
-    def _newest(self) -> int:
+    def _numbers(self) -> list[int]:
         names = (_NAME.fullmatch(entry.name) for entry in os.scandir(self._folder))
-        return max((int(match[1]) for match in names if match), default=0)
+        return [int(match[1]) for match in names if match]
+
+    def _newest(self) -> int:
+        return max(self._numbers(), default=0)
 
     def _path(self, number: int) -> Path:
         return self._folder / f".turn-{number:06d}"

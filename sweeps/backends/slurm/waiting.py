@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from results import Store
 from sweeps.backends.base import Request, Submitted
-from sweeps.backends.standing import Observe, Standing, SubmissionSummary, Working
+from sweeps.backends.standing import Observe, Observed, SubmissionSummary
 from sweeps.backends.status import collect
-from sweeps.backends.time_left import Clock
-from sweeps.record.attempts import Heartbeat, attempts_at
+from sweeps.record.attempts import newest_attempt
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import Queue, QueuedJob, SlurmError
-from sweeps.worker.signals import INTERRUPTS, caught
+from sweeps.worker.process import INTERRUPTS, caught
 
 from .entries import queued
 
+T = TypeVar("T")
 LOOK_SECONDS = 2.0
 """Time between looks at the queue."""
 AGAIN_SECONDS = 30.0
@@ -33,27 +34,17 @@ USUAL = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTa
 class Waiter:
     """Waits for the runs of a request."""
 
-    def __init__(
-        self,
-        request: Request,
-        resubmit: Callable[[], Submitted],
-        observe: Observe,
-        *,
-        look_seconds: float | None = None,
-    ) -> None:
+    def __init__(self, request: Request, resubmit: Callable[[], Submitted], observe: Observe) -> None:
         self.plan, self.root = request.plan, request.root.absolute()
-        self.resubmit, self.observe = resubmit, observe
+        self.resubmit = resubmit
+        self.observed = Observed(request.runs, observe)
         self.wanted = set(request.runs)
-        self.look_seconds = LOOK_SECONDS if look_seconds is None else look_seconds
         self.store = Store(self.root)
         self.queue = Queue()
-        self.clock = Clock(request.runs)
-        self.news: list[str] = []
         self.told: set[str] = set(USUAL)
         """Reasons for which jobs wait that need not be told any more."""
         self.silent = False
         self.stopped: int | None = None
-        self.begun = time.monotonic()
 
     def wait(self, report: Submitted) -> SubmissionSummary:
         """Wait for the end of what `report` says was submitted, and of what has to be submitted again.
@@ -65,7 +56,7 @@ class Waiter:
         known: set[str] = set()
         with caught(INTERRUPTS, self._leave):
             while self.stopped is None:
-                flight = self._flight()
+                flight = self._asked(lambda: queued(self.root, self.queue))
                 if flight is not None:
                     results = self.store.results(self.wanted)
                     self._show(flight, {run_id: stored.status for run_id, stored in results.items()}, report)
@@ -73,51 +64,37 @@ class Waiter:
                         break
                     ours = flight.keys() & self.wanted
                     left = known - flight.keys() - results.keys()
-                    known = set(ours)
-                    idle = not ours
+                    known, idle = ours, not ours
                     others = bool(report.waiting or (idle and report.under_way))
                     later = others and time.monotonic() - submitted > AGAIN_SECONDS
                     stranded = any(job.stranded for job in self.queue.read().values())
                     if left or later or stranded or (idle and not others):
-                        again = self._again()
+                        again = self._asked(self.resubmit)
                         if again is not None:
                             report, submitted = again, time.monotonic()
                             if idle and not report.queued and not report.under_way and not report.waiting:
                                 break
                             known = set()
                             if report.queued:
+                                arrays = f"{report.arrays} arrays"
+                                self.observed.news.append(f"submitted {report.queued} runs again, in {arrays}")
                                 continue
-                time.sleep(self.look_seconds)
-        summary = self._summary(before, report)
-        summary.stopped_by = self.stopped
-        return summary
+                time.sleep(LOOK_SECONDS)
+        return self._summary(before, report)
 
-    def _flight(self) -> dict[str, QueuedJob] | None:
-        """The runs in the queue; None while SLURM does not answer."""
+    def _asked(self, ask: Callable[[], T]) -> T | None:
+        """What needs SLURM to answer; None while it does not, which is told once."""
         try:
-            flight = queued(self.root, self.queue)
+            answer = ask()
         except SlurmError as error:
-            self._tell_silence(error)
+            if not self.silent:
+                self.observed.news.append(f"{error}; waiting")
+            self.silent = True
             return None
         if self.silent:
-            self.news.append("SLURM answers again")
+            self.observed.news.append("SLURM answers again")
             self.silent = False
-        return flight
-
-    def _again(self) -> Submitted | None:
-        try:
-            report = self.resubmit()
-        except SlurmError as error:
-            self._tell_silence(error)
-            return None
-        if report.queued:
-            self.news.append(f"submitted {report.queued} runs again, in {report.arrays} arrays")
-        return report
-
-    def _tell_silence(self, error: SlurmError) -> None:
-        if not self.silent:
-            self.news.append(f"{error}; waiting")
-        self.silent = True
+        return answer
 
     def _show(self, flight: dict[str, QueuedJob], results: dict[str, str], report: Submitted) -> None:
         """Tell whoever shows it where the study stands."""
@@ -125,57 +102,29 @@ class Waiter:
         for reason in {job.reason for run_id, job in flight.items() if run_id in self.wanted and job.waiting}:
             if reason and reason not in self.told:
                 self.told.add(reason)
-                self.news.append(f"jobs wait in the queue: {reason}; `tokenlaw status` shows which")
-        beats = {
-            run_id: beat
-            for run_id in running
-            if (attempts := attempts_at(self.root, run_id)) and (beat := attempts[0].heartbeat)
-        }
-        failed = {
-            run_id
-            for run_id, outcome in report.aside.items()
-            if outcome.result == "failed" and self._open(run_id, flight, results)
-        }
-        blocked = self._blocked(flight, results, report, failed)
-        estimate = self.clock.estimate(beats, results, max(len(running), 1), failed | blocked)
-        working = tuple(
-            Working(self.plan.by_id[run_id], beats.get(run_id, Heartbeat()), False, estimate.left.get(run_id, 0.0))
-            for run_id in running
-        )
-        self.observe(
-            Standing(
-                total=len(self.wanted),
-                done=len(results),
-                failed=len(failed),
-                blocked=len(blocked),
-                working=working,
-                seconds_done=estimate.done,
-                seconds_total=estimate.total,
-                eta=estimate.eta,
-                elapsed=time.monotonic() - self.begun,
-                stopping=False,
-                news=tuple(self.news),
-            )
-        )
-        self.news.clear()
+                self.observed.news.append(f"jobs wait in the queue: {reason}; `tokenlaw status` shows which")
+        attempts = {run_id: newest_attempt(self.root, run_id) for run_id in running}
+        left_aside = {run_id: o for run_id, o in report.aside.items() if self._open(run_id, flight, results)}
+        failed = {run_id for run_id, outcome in left_aside.items() if outcome.result == "failed"}
+        lost = self._lost(flight, results, left_aside)
+        at_a_time = max(len(running), 1)
+        self.observed.show(attempts, results, at_a_time, failed=len(failed), blocked=len(lost - failed), never=lost)
 
     def _open(self, run_id: str, flight: Mapping[str, QueuedJob], results: Mapping[str, str]) -> bool:
         """Whether a run is wanted, has no result and is not in the queue."""
         return run_id in self.wanted and run_id not in results and run_id not in flight
 
-    def _blocked(
-        self, flight: Mapping[str, QueuedJob], results: Mapping[str, str], report: Submitted, failed: Collection[str]
+    def _lost(
+        self, flight: Mapping[str, QueuedJob], results: Mapping[str, str], left_aside: Collection[str]
     ) -> set[str]:
-        """The runs that will not begin as things are, beside those that SLURM refused or that failed too often."""
-        aside = {run_id for run_id in report.aside if self._open(run_id, flight, results)}
-        barred = {run_id for run_id, job in flight.items() if run_id in self.wanted - results.keys() and job.barred}
-        lost = aside | barred
-        waiting = {run_id for run_id in self.wanted - results.keys() - lost if self.plan.by_id[run_id].parent in lost}
-        return (lost | waiting) - set(failed)
+        """The runs that will not begin as things are: left aside, barred by SLURM, or behind one of these."""
+        unfinished = self.wanted - results.keys()
+        lost = {run_id for run_id in unfinished if run_id in left_aside or (run_id in flight and flight[run_id].barred)}
+        return lost | {run_id for run_id in unfinished if self.plan.by_id[run_id].parent in lost}
 
     def _summary(self, before: Collection[str], report: Submitted) -> SubmissionSummary:
         """How every run ended that had no result before."""
-        summary = SubmissionSummary(before=len(before), jobs_go_on=True, elapsed=time.monotonic() - self.begun)
+        summary = SubmissionSummary(len(before), {}, self.stopped, jobs_go_on=True, elapsed=self.observed.elapsed)
         statuses = {status.run.run_id: status for status in collect(self.plan, self.root)}
         for run_id in self.plan.by_id:
             if run_id in before or run_id not in self.wanted:

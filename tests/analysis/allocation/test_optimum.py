@@ -33,9 +33,9 @@ def fitted(law: str = "chinchilla", noise: float = 0.0) -> FitResult:
 @pytest.mark.parametrize("flops", [1e19, 1e22])
 def test_closed_form_is_the_minimum_along_the_budget(law: str, flops: float) -> None:
     result = fitted(law)
-    found = optimum(result, flops)
-    assert found.closed_form
-    n, d = found.params.value, found.tokens.value
+    best = optimum(result, flops)
+    assert best.closed_form
+    n, d = best.params.value, best.tokens.value
     assert n is not None and d is not None
     assert 6 * n * d == pytest.approx(flops)
     near = n * np.exp(np.linspace(-0.5, 0.5, 2001))
@@ -44,15 +44,15 @@ def test_closed_form_is_the_minimum_along_the_budget(law: str, flops: float) -> 
     searched = optimum(result, flops, cost=FormulaCost("6*N*D"))
     assert not searched.closed_form
     assert searched.params.value == pytest.approx(n, rel=1e-4)
-    assert searched.params_exponent.value == pytest.approx(found.params_exponent.value, rel=1e-3)
+    assert searched.params_exponent.value == pytest.approx(best.params_exponent.value, rel=1e-3)
 
 
 def test_exponents_are_a_and_its_complement() -> None:
     result = fitted()
-    found = optimum(result, 1e20)
-    assert found.params_exponent.value == pytest.approx(0.367 / (0.347 + 0.367), rel=1e-6)
-    assert found.params_exponent.value == pytest.approx(result.derived["a"].value)
-    assert found.tokens_exponent.value == pytest.approx(1 - found.params_exponent.value)
+    best = optimum(result, 1e20)
+    assert best.params_exponent.value == pytest.approx(0.367 / (0.347 + 0.367), rel=1e-6)
+    assert best.params_exponent.value == pytest.approx(result.derived["a"].value)
+    assert best.tokens_exponent.value == pytest.approx(1 - best.params_exponent.value)
 
 
 @given(st.floats(0.5, 100), st.floats(0.7, 1.3), st.floats(0.7, 1.3), st.floats(44, 52))
@@ -84,8 +84,8 @@ def test_cost_from_a_column_of_flops() -> None:
 
 def test_intervals_from_draws_hold_the_value() -> None:
     result = fitted(noise=0.01)
-    found = optimum(result, 1e21, draws=bootstrap(result, replicates=200).coordinates)
-    for e in (found.params, found.tokens, found.loss, found.params_exponent):
+    best = optimum(result, 1e21, draws=bootstrap(result, replicates=200).coordinates)
+    for e in (best.params, best.tokens, best.loss, best.params_exponent):
         assert e.low is not None and e.high is not None and e.value is not None
         assert e.low < e.value < e.high
 

@@ -11,14 +11,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.fit import as_points, fit, make_problem
+from analysis.fitting.fit import as_points, fit
 from analysis.fitting.known_laws import law_named
-from analysis.fitting.losses import Loss
-from analysis.fitting.minimiser import minimise
-from analysis.fitting.problem import Problem, evaluate
+from analysis.fitting.minimiser import along_bounds, minimise, system_of
+from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status
-from analysis.fitting.scales import Scales
-from analysis.fitting.steps import along_bounds, system_of
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -73,15 +70,15 @@ def test_a_step_that_meets_a_bound_is_the_best_one_that_stops_there(
 ) -> None:
     problem = below_zero()
     index = [q.name for q in problem.law.parameters].index("E")
-    here = np.array([[0.5, 0.5, 0.5]]) + shift
-    here[0, index] = floor
-    at = evaluate(problem, here, keep=True)
-    held = np.zeros_like(here, dtype=bool)
+    current = np.array([[0.5, 0.5, 0.5]]) + shift
+    current[0, index] = floor
+    at = evaluate(problem, current, keep=True)
+    held = np.zeros_like(current, dtype=bool)
     lam = np.array([damping])
-    straight = np.clip(here + system_of(at, lam, held).solve(at.gradient), problem.lower, problem.upper)
+    straight = np.clip(current + system_of(at, lam, held).solve(at.gradient), problem.lower, problem.upper)
     others = np.arange(len(problem.lower)) != index
     assume(straight[0, index] == 0.0 and np.all(straight[0, others] > problem.lower[others]))
-    there = along_bounds(problem, here, at, held, lam, straight, bend=False)
+    there = along_bounds(problem, current, at, held, lam, straight, bend=False)
     assert there[0, index] == 0.0
     inside = (there > problem.lower) & (there < problem.upper)
 
@@ -90,7 +87,7 @@ def test_a_step_that_meets_a_bound_is_the_best_one_that_stops_there(
         ridge = (1e-13 + 0.1 * damping) * np.diag(at.reweighted[0])
         return float(at.gradient[0] @ step + 0.5 * step @ matrix @ step + 0.5 * ridge @ step**2)
 
-    best = there[0] - here[0]
+    best = there[0] - current[0]
     for k in np.flatnonzero(inside[0]):
         for change in (1e-3, -1e-3):
             other = best.copy()

@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.fit import as_points, fit, fit_groups, make_problem
+from analysis.fitting.fit import as_points, fit, fit_groups
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Array, Columns, Law, Parameter, Values
-from analysis.fitting.losses import Loss
-from analysis.fitting.problem import Problem, evaluate
+from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status
-from analysis.fitting.scales import Scales
 from analysis.fitting.search import ELEMENTS, LONGER, batches, stacked
 from results.errors import DataError, FitError, UsageError
 
@@ -38,8 +36,8 @@ def surface(n: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def problem_of(law: str, points: dict[str, np.ndarray], loss: Loss) -> Problem:
-    made = as_points(law_named(law), points, "log")
-    return make_problem(law_named(law), made, Scales.of(law_named(law), made), "log", loss)
+    valid = as_points(law_named(law), points, "log")
+    return make_problem(law_named(law), valid, Scales.of(law_named(law), valid), "log", loss)
 
 
 @pytest.mark.parametrize("loss", ["huber", "squares", "lad", "envelope"])
@@ -113,9 +111,9 @@ def test_every_problem_is_in_one_batch_of_bounded_size(rows: list[int], starts: 
         problem_of("power", curve(n, 0.3, 0), Loss("lad" if lad and k % 3 == 0 else "huber"))
         for k, n in enumerate(rows)
     ]
-    made = batches(some, [starts] * len(rows), range(len(rows)))
-    assert sorted(k for batch in made for k in batch) == list(range(len(rows)))
-    for batch in made:
+    batched = batches(some, [starts] * len(rows), range(len(rows)))
+    assert sorted(k for batch in batched for k in batch) == list(range(len(rows)))
+    for batch in batched:
         length = [rows[k] for k in batch]
         assert len(batch) == 1 or (
             max(length) * starts * len(batch) <= ELEMENTS and max(length) <= LONGER * min(length)

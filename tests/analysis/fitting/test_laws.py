@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from analysis.fitting.known_laws import LAWS, DataConstrained, law_named
 from analysis.fitting.law import Columns, Law
-from analysis.fitting.problem import bounds_of, parameters_of
+from analysis.fitting.problem import Scales, bounds_of, parameters_of
 from analysis.fitting.result import predict_with
-from analysis.fitting.scales import Scales
 from results.errors import UsageError
 
 ALL = [

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from analysis.fitting.fit import fit
 from analysis.fitting.known_laws import law_named
-from analysis.fitting.points import drop_worst, make_points
-from analysis.fitting.reading import Roles, filter_rows, points_from_table, read_table
+from analysis.fitting.points import drop_worst, filter_rows, make_points, read_table
+from analysis.fitting.request import FitRequest
 from results.errors import DataError, UsageError
 
 X = {"x": np.array([1.0, 2, 3]), "metric": np.array([3.0, 2, 1.5])}
@@ -56,11 +56,20 @@ def test_missing_column_lists_those_there_are() -> None:
         ({"x": [], "metric": []}, "no rows"),
         ({"x": [1.0, 2.0], "metric": [1.0]}, "2 rows, but 'metric' has 1"),
         ({"x": [[1.0]], "metric": [1.0]}, "not a column"),
+        ({"x": [1.0, 2.0, np.nan], "metric": [1.0, 2.0]}, "column 'x': 3 rows, but 'metric' has 2"),
+        ({"x": [1.0, 2.0], "metric": [1.0, 2.0, np.inf]}, "column 'x': 2 rows, but 'metric' has 3"),
+        ({"x": [1.0, 2.0], "metric": [1.0, 2.0], "weights": [1.0]}, "column 'weights': 1 rows, but 'metric' has 2"),
+        ({"x": [1.0, 2.0], "metric": [1.0, 2.0], "clusters": ["a"]}, "column 'clusters': 1 rows, but 'metric' has 2"),
     ],
 )
 def test_wrong_shapes(data: dict, words: str) -> None:
     with pytest.raises(DataError, match=words):
         make_points(data, roles=["x"])
+
+
+def test_row_numbers_of_another_length() -> None:
+    with pytest.raises(DataError, match="column 'metric': 4 rows, but 3 row numbers"):
+        make_points({"x": np.arange(1.0, 5), "metric": [1.0, 2, 3, np.nan]}, roles=["x"], rows=np.arange(3))
 
 
 def test_no_weight_at_all_and_empty_cluster_names() -> None:
@@ -129,26 +138,28 @@ def test_parquet_and_csv_give_the_same_points(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "t.csv", index=False)
     table.to_parquet(tmp_path / "t.parquet")
     law = law_named("chinchilla")
-    one, two = (points_from_table(read_table(tmp_path / f"t.{kind}"), law, Roles()) for kind in ("csv", "parquet"))
+    from_csv, from_parquet = (
+        FitRequest(read_table(tmp_path / f"t.{kind}"), law).points(law) for kind in ("csv", "parquet")
+    )
     for name in law.columns:
-        np.testing.assert_allclose(one.columns[name], two.columns[name], rtol=1e-15)
+        np.testing.assert_allclose(from_csv.columns[name], from_parquet.columns[name], rtol=1e-15)
 
 
 def test_tokens_follow_from_params_and_flops_and_it_says_so() -> None:
     table = pd.DataFrame({"N": [1e6, 2e6], "C": [6e15, 24e15], "loss": [3.0, 2.5]})
-    points = points_from_table(table, law_named("chinchilla"), Roles(params="N", flops="C"))
+    points = FitRequest(table, law_named("chinchilla"), params="N", flops="C").points(law_named("chinchilla"))
     np.testing.assert_allclose(points.columns["tokens"], [1e9, 2e9])
     assert points.notes == ("D = C / (6 N): tokens from C and N",)
     with pytest.raises(UsageError, match="params or tokens beside flops"):
-        points_from_table(table, law_named("chinchilla"), Roles(flops="C"))
+        FitRequest(table, law_named("chinchilla"), flops="C").points(law_named("chinchilla"))
     with pytest.raises(UsageError, match="metric is not named"):
-        points_from_table(table.rename(columns={"loss": "L"}), law_named("chinchilla"), Roles())
+        FitRequest(table.rename(columns={"loss": "L"}), law_named("chinchilla")).points(law_named("chinchilla"))
 
 
 def test_row_numbers_survive_filtering() -> None:
     table = pd.DataFrame({"x": [1.0, 2, 3, 4], "loss": [3.0, 2.5, -1, 2], "keep": [False, True, True, True]})
     with pytest.raises(DataError, match="row 2, column 'loss': -1"):
-        points_from_table(filter_rows(table, "keep"), law_named("power"), Roles())
+        FitRequest(filter_rows(table, "keep"), law_named("power")).points(law_named("power"))
 
 
 @pytest.mark.parametrize(
@@ -173,4 +184,4 @@ def test_a_condition_that_keeps_nothing() -> None:
 def test_a_column_that_occurs_twice() -> None:
     table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["x", "x", "loss"])
     with pytest.raises(DataError, match="more than once"):
-        points_from_table(table, law_named("power"), Roles())
+        FitRequest(table, law_named("power")).points(law_named("power"))

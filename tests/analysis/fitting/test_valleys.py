@@ -11,15 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.fit import as_points, fit, fit_groups, make_problem
+from analysis.fitting.fit import as_points, fit, fit_groups
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import Columns
-from analysis.fitting.losses import Loss
-from analysis.fitting.minimiser import minimise
-from analysis.fitting.newton import hessian, newton
-from analysis.fitting.problem import Problem, evaluate, parameters_of
+from analysis.fitting.minimiser import hessian, minimise, newton
+from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem, parameters_of
 from analysis.fitting.result import Status
-from analysis.fitting.scales import Scales
 from analysis.inference.bootstrap import bootstrap
 from analysis.inference.profile import natural_problem, profile
 
@@ -34,8 +31,8 @@ def curve(n: int = 14, noise: float = 0.0, seed: int = 0) -> dict[str, np.ndarra
 
 
 def problem_of(law: str, points: dict[str, np.ndarray], loss: str = "squares") -> Problem:
-    made = as_points(law_named(law), points, "log")
-    return make_problem(law_named(law), made, Scales.of(law_named(law), made), "log", Loss(loss))
+    valid = as_points(law_named(law), points, "log")
+    return make_problem(law_named(law), valid, Scales.of(law_named(law), valid), "log", Loss(loss))
 
 
 @pytest.mark.parametrize("law", ["m3", "m4", "bnsl-1", "bnsl-2", "shifted-power"])
@@ -89,12 +86,12 @@ def test_newton_never_goes_uphill_nor_out_of_bounds(shift: list[float]) -> None:
 )
 def test_further_along_a_valley_the_prediction_hardly_changes(law: str, far: dict[str, float]) -> None:
     x = Columns({"x": np.geomspace(0.05, 20, 30)})
-    here = {name: np.array([[value]]) for name, value in far.items()}
-    there = law_named(law).further(here, x, np.array([[2.0]]))
+    near = {name: np.array([[value]]) for name, value in far.items()}
+    there = law_named(law).further(near, x, np.array([[2.0]]))
     assert there is not None
     moved = max(abs(np.log(there[name][0, 0] / value)) for name, value in far.items() if value > 0)
     assert moved > 0.5
-    change = np.log(law_named(law).predict(there, x) / law_named(law).predict(here, x))
+    change = np.log(law_named(law).predict(there, x) / law_named(law).predict(near, x))
     assert np.abs(change).max() < 0.01
 
 
@@ -122,9 +119,9 @@ def test_a_break_between_the_last_two_points_leaves_the_slope_after_it_open(seed
     assert result.parameters["c1"].value is None and result.parameters["d1"].value is None
     assert result.gradient_norm < 1e-4  # the open parameters, whose slopes are rounding, do not count
     problem = problem_of("bnsl-1", points)
-    here = evaluate(problem, result.coordinates[None, :]).objective[0]
+    objective = evaluate(problem, result.coordinates[None, :]).objective[0]
     best = minimise(problem, result.coordinates[None, :], max_iterations=500, bend=True).objective[0]
-    assert here <= best * (1 + 3e-6)
+    assert objective <= best * (1 + 3e-6)
     # the bend that the last point needs is log(1 / 0.8) over log x between the last two points: no steeper one is taken
     steepness = parameters_of(problem.law, result.coordinates[None, :])["c1"][0, 0]
     assert 0 < steepness < 2 * np.log(1 / 0.8) / np.log(x[-1] / x[-2])
@@ -160,11 +157,11 @@ def test_both_ends_of_a_profile_in_a_valley_lie_equally_high() -> None:
         heights = []
         for end in (ends[name].low, ends[name].high):
             assert end is not None and abs(end - result.values[name]) > 0.3
-            here = start[None, :]
+            at = start[None, :]
             for value in np.linspace(start[number], end, 25)[1:]:  # slowly along the valley
-                here = np.where(np.arange(len(start)) == number, value, here)
-                here = minimise(held, here, max_iterations=1000, bend=True).coordinates
-            heights.append(evaluate(problem, here).objective[0] - result.objective)
+                at = np.where(np.arange(len(start)) == number, value, at)
+                at = minimise(held, at, max_iterations=1000, bend=True).coordinates
+            heights.append(evaluate(problem, at).objective[0] - result.objective)
         assert heights[0] == pytest.approx(heights[1], rel=0.02)
 
 
@@ -180,7 +177,7 @@ def test_no_law_fits_worse_than_one_that_it_contains() -> None:
     }
     laws = ("m1", "m2", "m3", "m4", "shifted-power", "bnsl-1", "bnsl-2", "bnsl-3")
     objective = {
-        law: np.array([found.objective for found in fit_groups(law, curves, loss="squares").values()]) for law in laws
+        law: np.array([result.objective for result in fit_groups(law, curves, loss="squares").values()]) for law in laws
     }
     inside = [("m1", "m2"), ("m2", "m4"), ("m2", "shifted-power"), ("m3", "bnsl-1"), ("shifted-power", "bnsl-1")]
     for inner, outer in (*inside, ("bnsl-1", "bnsl-2"), ("bnsl-2", "bnsl-3")):

@@ -90,9 +90,9 @@ def test_profile_sees_what_the_bootstrap_sees() -> None:
 
 def test_same_seed_same_draws_other_seed_others() -> None:
     result = some_fit()
-    one, two, other = (bootstrap(result, replicates=40, seed=s) for s in (3, 3, 4))
-    np.testing.assert_array_equal(one.coordinates, two.coordinates)
-    assert not np.array_equal(one.coordinates, other.coordinates)
+    first, again, other = (bootstrap(result, replicates=40, seed=s) for s in (3, 3, 4))
+    np.testing.assert_array_equal(first.coordinates, again.coordinates)
+    assert not np.array_equal(first.coordinates, other.coordinates)
 
 
 def test_given_resamples_are_weights() -> None:

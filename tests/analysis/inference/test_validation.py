@@ -50,10 +50,10 @@ def test_hidden_rows_do_not_reach_the_fit() -> None:
 def test_holdout_above_by_compute_with_coverage() -> None:
     data = plane(200)
     c = 6 * data["params"] * data["tokens"]
-    found = holdout_above("chinchilla", data, float(np.quantile(c, 0.8)), replicates=200)
-    assert found.held == 40
-    assert found.rmsle == pytest.approx(0.01, rel=0.6)
-    assert found.coverage is not None and found.coverage > 0.85
+    held_out = holdout_above("chinchilla", data, float(np.quantile(c, 0.8)), replicates=200)
+    assert held_out.held == 40
+    assert held_out.rmsle == pytest.approx(0.01, rel=0.6)
+    assert held_out.coverage is not None and held_out.coverage > 0.85
     with pytest.raises(DataError, match="no row has more"):
         holdout_above("chinchilla", data, 1e40)
     with pytest.raises(DataError, match="every row has more"):
@@ -66,9 +66,9 @@ def test_expanding_window_trains_on_less_compute_than_it_predicts() -> None:
     assert len(parts) == 4
     assert [p.trained for p in parts] == sorted(p.trained for p in parts)
     c = 6 * data["params"] * data["tokens"]
-    for part in parts:
-        assert np.sort(c)[part.trained - 1] <= c[part.rows].min()
-    assert np.mean([part.rmsle for part in parts]) < 0.05
+    for held in parts:
+        assert np.sort(c)[held.trained - 1] <= c[held.rows].min()
+    assert np.mean([held.rmsle for held in parts]) < 0.05
     with pytest.raises(DataError, match="too few"):
         expanding_window("chinchilla", plane(11))
 
@@ -110,24 +110,24 @@ def test_published_likelihoods() -> None:
 
 def test_the_true_law_wins_and_aicc_is_undefined_for_few_units() -> None:
     ranked = compare_laws(["kaplan", "chinchilla"], plane(120))
-    assert [one.law for _, one in ranked] == ["chinchilla", "kaplan"]
+    assert [likely.law for _, likely in ranked] == ["chinchilla", "kaplan"]
     [(_, few)] = compare_laws(["chinchilla"], {**plane(60), "clusters": np.arange(60) % 7})
     assert few.units == 7
     assert few.aicc is None
 
 
 def test_aicc_is_the_textbook_one_for_gaussian_noise() -> None:
-    [(result, one)] = compare_laws(["power"], curve(), noise="gaussian")
+    [(result, likely)] = compare_laws(["power"], curve(), noise="gaussian")
     rss = np.sum(np.log(result.predict(curve()) / curve()["metric"]) ** 2)
     n, k = 40, 4
     textbook = n * np.log(rss / n) + n * (1 + np.log(2 * np.pi)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
-    assert one.aicc == pytest.approx(textbook, rel=1e-9)
+    assert likely.aicc == pytest.approx(textbook, rel=1e-9)
 
 
 def test_groups_with_one_exponent_and_with_two() -> None:
     def both(alpha: float, a: float) -> dict[str, np.ndarray]:
-        one, two = plane(80, 0.004, 1), plane(80, 0.004, 2, alpha, a)
-        joined = {k: np.concatenate([one[k], two[k]]) for k in one}
+        first, second = plane(80, 0.004, 1), plane(80, 0.004, 2, alpha, a)
+        joined = {k: np.concatenate([first[k], second[k]]) for k in first}
         return {**joined, "groups": np.repeat(["VQ", "CRT"], 80)}
 
     same = compare_groups("chinchilla", both(0.34, 600.0), replicates=100)
@@ -148,8 +148,8 @@ def test_groups_with_one_exponent_and_with_two() -> None:
 def test_the_group_test_rejects_at_its_level() -> None:
     small = 0
     for seed in range(60):
-        one, two = plane(40, 0.01, 2 * seed), plane(40, 0.01, 2 * seed + 1, a=500.0)
-        data = {k: np.concatenate([one[k], two[k]]) for k in one}
+        first, second = plane(40, 0.01, 2 * seed), plane(40, 0.01, 2 * seed + 1, a=500.0)
+        data = {k: np.concatenate([first[k], second[k]]) for k in first}
         test = compare_groups("chinchilla", {**data, "groups": np.repeat([1, 2], 40)}, replicates=100, seed=seed)
         small += test.bootstrap_p_value <= 0.1
     assert small <= 14  # 6 expected

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from analysis.reporting.answer import answer
 from analysis.reporting.figures import style
-from analysis.reporting.figures.gallery import GALLERY, drawn, entry, write_figures
+from analysis.reporting.figures.gallery import GALLERY, drawn, write_figures
 from results.errors import UsageError
 
 
@@ -29,9 +29,9 @@ def _ink(png: bytes, tmp_path) -> np.ndarray:
     return np.array([q.mean() for q in (dark[:h, :w], dark[:h, w:], dark[h:, :w], dark[h:, w:])])
 
 
-@pytest.mark.parametrize("name", [e.name for e in GALLERY if e.name != "own-metrics"])
+@pytest.mark.parametrize("name", [name for name in GALLERY if name != "own-metrics"])
 def test_every_figure_of_a_full_study_is_drawn_and_holds_ink(full, name, tmp_path):
-    figure = entry(name).draw(*full)
+    figure = GALLERY[name](*full)
     assert figure is not None
     shares = _ink(style.image_bytes(figure, "png"), tmp_path)
     assert (shares > 0.002).all(), f"an empty quarter: {shares}"
@@ -39,7 +39,7 @@ def test_every_figure_of_a_full_study_is_drawn_and_holds_ink(full, name, tmp_pat
 
 def test_own_metrics_are_drawn_by_the_setting_with_the_fewest_values(own_study, tmp_path):
     frames = own_study.frames()
-    figures = {item.name: figure for item, figure in drawn(frames, answer(frames))}
+    figures = dict(drawn(frames, answer(frames)))
     assert list(figures) == ["training", "own-metrics"]
     (axis,) = figures["own-metrics"].axes
     assert [text.get_text() for text in figures["own-metrics"].legends[0].get_texts()] == [
@@ -53,7 +53,7 @@ def test_own_metrics_are_drawn_by_the_setting_with_the_fewest_values(own_study, 
 
 @pytest.mark.parametrize("form", ["svg", "pdf", "png"])
 def test_the_same_study_gives_the_same_bytes(full, form):
-    one, two = (style.image_bytes(entry("worse-is-better").draw(*full), form) for _ in range(2))
+    one, two = (style.image_bytes(GALLERY["worse-is-better"](*full), form) for _ in range(2))
     assert one == two
 
 
@@ -61,7 +61,7 @@ def test_the_same_study_gives_the_same_bytes(full, form):
 def test_text_stays_inside_the_figure(full):
     """Titles, labels and annotations of every figure lie within its bounds, in the two published styles."""
     for look in ("report", "neurips"):
-        for item, figure in drawn(*full, style=look):
+        for name, figure in drawn(*full, style=look):
             with style.applied(look):
                 figure.draw_without_rendering()
                 renderer = figure.canvas.get_renderer()
@@ -73,7 +73,7 @@ def test_text_stays_inside_the_figure(full):
                 if text.get_text():
                     box = text.get_window_extent(renderer)
                     inside = box.x0 > -2 and box.x1 < width + 2 and box.y0 > -2 and box.y1 < height + 2
-                    assert inside, f"{item.name} in {look}: {text.get_text()!r} leaves the figure"
+                    assert inside, f"{name} in {look}: {text.get_text()!r} leaves the figure"
 
 
 def test_a_study_without_the_data_has_no_such_figure(make_study, known):
@@ -81,7 +81,7 @@ def test_a_study_without_the_data_has_no_such_figure(make_study, known):
     study.curves = []
     study.evaluations = [r for r in study.evaluations if r["metric"] in ("gfid", "rfid")]
     frames = study.frames()
-    names = [item.name for item, _ in drawn(frames, answer(frames))]
+    names = [name for name, _ in drawn(frames, answer(frames))]
     assert names == ["gfid-compute", "best-pair"]
 
 
@@ -111,5 +111,5 @@ def test_settings_do_not_leak(full):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    style.svg(entry("best-pair").draw(*full))
+    style.svg(GALLERY["best-pair"](*full))
     assert dict(mpl.rcParams) == before

@@ -171,18 +171,19 @@ def test_floor_is_comparable_only_under_one_reference(make_study, known):
 
 def test_unusable_studies_end_in_one_typed_line(make_study, known):
     study = _small(make_study, known)
-    runs, curves, evaluations = study.tables()
+    tables = study.tables()
+    runs = tables["runs"]
     with pytest.raises(DataError, match="no finished run"):
-        from_tables(runs.iloc[:0], curves, evaluations)
+        from_tables(tables | {"runs": runs.iloc[:0]})
     with pytest.raises(DataError, match="among the 1 runs asked for"):
-        from_tables(runs, curves, evaluations, ["nothere"])
+        from_tables(tables, ["nothere"])
     with pytest.raises(DataError, match="table runs has no column tokenizer_family"):
-        from_tables(runs.drop(columns="tokenizer_family"), curves, evaluations)
+        from_tables(tables | {"runs": runs.drop(columns="tokenizer_family")})
     with pytest.raises(DataError, match=r"all \d+ attempts .* failed .*out_of_memory"):
-        from_tables(runs.assign(status="failed", cause="out_of_memory"), curves, evaluations)
+        from_tables(tables | {"runs": runs.assign(status="failed", cause="out_of_memory")})
     mixed = runs.assign(data_fingerprint=np.where(runs["codebook_size"] == 256, "a" * 64, "b" * 64))
     with pytest.raises(DataError, match="mixes data sets"):
-        from_tables(mixed, curves, evaluations)
+        from_tables(tables | {"runs": mixed})
 
 
 def test_load_reads_an_exported_folder_and_selects_runs(make_study, known, tmp_path):

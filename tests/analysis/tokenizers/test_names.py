@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.tokenizers.names import told_apart
+from results.settings import told_apart
 
 
 @pytest.mark.parametrize(

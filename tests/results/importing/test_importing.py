@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from results import DataError, Recorder, Store, UsageError
 from results.importing.importer import Imported, import_file, imported
-from results.joined import joined
+from results.settings import joined
 
 WIDE = """generator,N,codebook_size,tokens_per_image,images,path_flops,gFID,rfid,n
 S,1e6,256,64,1000,1e12,20.5,2.5,50000
@@ -36,8 +36,8 @@ class Scene:
         return import_file(self.store, self.folder / name, columns=chosen, **options)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.store.read(table).to_pylist()
-        return found
+        rows: list[dict[str, Any]] = self.store.read(table).to_pylist()
+        return rows
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_wide_form(scene: Scene) -> None:
     about = json.loads(row["provenance"])["imported"]
     assert (about["file"], about["source"], len(about["sha256"]), about["columns"]) == ("t.csv", "table 3", 64, MAP)
     assert str(scene.folder) not in row["provenance"]
-    found = {(row["metric"], row["images"], row["value"], row["n"], row["split"]) for row in scene.rows("evaluations")}
-    assert ("gfid", 4000, 12.0, 50000, "train") in found and ("rfid", 1000, 2.5, 50000, "validation") in found
+    cells = {(row["metric"], row["images"], row["value"], row["n"], row["split"]) for row in scene.rows("evaluations")}
+    assert ("gfid", 4000, 12.0, 50000, "train") in cells and ("rfid", 1000, 2.5, 50000, "validation") in cells
     assert scene.store.check().damaged == ()
     assert len(scene.store.finished()) == 3
 
@@ -198,8 +198,8 @@ def test_columns_of_ones_own_are_kept_and_joined(scene: Scene, run_row: dict[str
     table = joined(scene.store)
     rows = table.to_pylist()
     assert len(rows) == 6 and table.column_names[:2] == ["run_id", "attempt"]
-    (own,) = [row for row in rows if row["run_id"] == "own"]
-    assert (own["run.width"], own["run.deep.er"], own["run.flag"], own["other.tried by"]) == (7, "[1]", True, None)
+    (ours,) = [row for row in rows if row["run_id"] == "own"]
+    assert (ours["run.width"], ours["run.deep.er"], ours["run.flag"], ours["other.tried by"]) == (7, "[1]", True, None)
     assert {row["other.tried by"] for row in rows if row["generator"] == "M"} == {"B"}
     assert {row["parameters_other"] for row in rows if row["generator"] == "S"} == {1_000_000}
     assert "spec" not in table.column_names
@@ -207,7 +207,7 @@ def test_columns_of_ones_own_are_kept_and_joined(scene: Scene, run_row: dict[str
 
 
 def test_frames_see_imported_runs(scene: Scene) -> None:
-    from analysis.reporting.measured_tables import generator_table, protocol_table, run_table
+    from analysis.reporting.tables import generator_table, protocol_table, run_table
     from analysis.tokenizers.frames import load
 
     scene.take(WIDE)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -20,28 +19,8 @@ import pytest
 from results import Recorder, Store, StoreError, UsageError
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
 from results.store import atomic
-from results.store.parquet import read_parquet
-
-Append = Callable[..., bool]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-@pytest.fixture
-def append(store: Store, run_row: dict[str, Any]) -> Append:
-    """Appends a small set for a run."""
-
-    def append(run_id: str, attempt: int = 1, status: str = "done", **changes: Any) -> bool:
-        recorder = Recorder(run_id, attempt)
-        for step in range(3):
-            recorder.curve(branch="trunk", step=step, images=step, tokens=step, flops=1.0, loss=float(step))
-        row = run_row | {"status": status, "label": f"label-{run_id}"} | changes
-        return store.append(run_id, recorder.tables(row), status=status, attempt=attempt)
-
-    return append
+from results.store.parquet import parquet_bytes, read_parquet
+from tests.results.store.filled_store import Append
 
 
 def test_empty_store_reads_as_empty_and_is_not_created(store: Store) -> None:
@@ -206,33 +185,26 @@ def test_export_and_open_folder(store: Store, append: Append, tmp_path: Path) ->
     with pytest.raises(StoreError, match="read-only"):
         append_to = {name: store.read(name, ["a"]) for name in TABLES}
         folder.append("a", append_to, status="done", attempt=1)
-    with pytest.raises(StoreError, match="read-only"):
-        folder.compact()
+    for change in (folder.compact, lambda: folder.supersede({"a"}, "no")):
+        with pytest.raises(StoreError, match="read-only"):
+            change()
 
 
 def test_published_failures_are_left_out_unless_asked_for(store: Store, append: Append, tmp_path: Path) -> None:
     append("a", attempt=1, status="failed", cause="error")
     append("a", attempt=2)
     for table in TABLES:
-        atomic.write(tmp_path / f"{table}.parquet", _parquet(store.read(table, include_failed=True)))
+        atomic.write(tmp_path / f"{table}.parquet", parquet_bytes(store.read(table, include_failed=True)))
     folder = Store.open_folder(tmp_path)
     assert folder.read("curves")["attempt"].to_pylist() == [2] * 3
     assert folder.read("curves", include_failed=True)["attempt"].to_pylist() == [2] * 3 + [1] * 3
     assert [f.attempt for f in folder.failures()["a"]] == [1]
 
 
-def _parquet(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
-
-
 def test_export_csv(store: Store, append: Append, tmp_path: Path) -> None:
     append("a")
     store.export(tmp_path / "out", format="csv")
-    assert pyarrow.csv.read_csv(tmp_path / "out" / "curves.csv")["value"].to_pylist() == [0.0, 1.0, 2.0]
+    assert pyarrow.csv.read_csv(tmp_path / "out" / "curves.csv")["value"].to_pylist() == [1.0, 1.1, 1.2]
 
 
 def test_folder_without_tables(tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_writers_readers_and_two_compactors_at_once(tmp_path: Path, run_row: dic
         merged = [compactor.result(timeout=300) for compactor in compactors]
     store = Store(tmp_path)
     shared = [f"shared-{number:02d}" for number in range(0, RUNS, 2)]
-    own = [f"w{writer}-{number:02d}" for writer in range(WRITERS) for number in range(1, RUNS, 2)]
-    assert store.finished() == {*shared, *own}
-    assert sum(won) == len(shared) + len(own)
+    unshared = [f"w{writer}-{number:02d}" for writer in range(WRITERS) for number in range(1, RUNS, 2)]
+    assert store.finished() == {*shared, *unshared}
+    assert sum(won) == len(shared) + len(unshared)
     # The winner that the store holds is the one that was told so.
     attempts = store.read("runs")["attempt"].to_pylist()
     assert [attempts.count(writer + 1) for writer in range(WRITERS)] == won

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from results import Recorder, Store, StoreError
+from results import Recorder, Store
 from results.store.parquet import read_parquet
 
 
@@ -51,9 +51,3 @@ def test_all_of_a_large_file(store: Store) -> None:
     store.compact()
     assert set(store.supersede({"a", "b", "c"}, "all")) == {"a", "b", "c"}
     assert store.finished() == set() and len(store.read("runs")) == 0
-
-
-def test_a_published_folder_is_read_only(store: Store, tmp_path: Path) -> None:
-    store.export(tmp_path / "out")
-    with pytest.raises(StoreError, match="read-only"):
-        Store.open_folder(tmp_path / "out").supersede({"a"}, "no")

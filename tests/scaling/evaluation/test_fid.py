@@ -19,6 +19,7 @@ from scaling.data.images import Images, load_images
 from scaling.evaluation import fid
 from scaling.evaluation.features import extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, paired_frechet_estimate
+from scaling.sealed_tensors import cached, seal, unseal
 from scaling.specification.spec import DataSpec
 
 seeds = st.integers(0, 2**32 - 1)
@@ -157,19 +158,21 @@ def test_one_row_has_no_covariance() -> None:
         Moments.total([])
 
 
-def test_bytes_round_trip_and_damage() -> None:
-    whole = Moments.of(gaussian(0, 30, 4))
-    content = whole.to_bytes()
-    again = Moments.from_bytes(content)
-    assert again.count == 30 and torch.equal(again.mean, whole.mean) and torch.equal(again.scatter, whole.scatter)
-    assert frechet_distance(again, whole) == frechet_distance(whole, whole)
-    for position in (3, 40, len(content) - 1):
-        damaged = bytearray(content)
-        damaged[position] ^= 1
-        with pytest.raises(DataError, match="moments are damaged"):
-            Moments.from_bytes(bytes(damaged))
-    with pytest.raises(DataError, match="moments are damaged"):
-        Moments.from_bytes(content[: len(content) // 2])
+def test_sealed_tensors_round_trip_and_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tensors = {"mean": gaussian(0, 1, 4)[0], "scatter": gaussian(0, 30, 4)}
+    content = seal(tensors)
+    again, _ = unseal(content)
+    assert again.keys() == tensors.keys() and all(torch.equal(again[name], value) for name, value in tensors.items())
+    flipped = [content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] for place in (3, 40, -2)]
+    for damaged in (*flipped, content[: len(content) // 2]):
+        with pytest.raises(DataError):
+            unseal(damaged)
+        path = tmp_path / "cache" / "file"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(damaged)
+        assert cached(path, lambda: tensors) is tensors and f"{path} is damaged" in caplog.text
+        assert path.read_bytes() == content
+    assert torch.equal(cached(path, lambda: pytest.fail("the cache was not used"))["mean"], tensors["mean"])
 
 
 # --- standard error
@@ -252,7 +255,7 @@ def test_reference_cache(fashion_mnist: dict[str, Path], tmp_path: Path, monkeyp
     network.feature_scale.div_(2)
     repaired = fid.reference_moments(data, "validation", network, tmp_path)
     torch.testing.assert_close(repaired.scatter, first.scatter)
-    assert Moments.from_bytes(path.read_bytes()).count == 1_000
+    assert unseal(path.read_bytes())[0]["count"] == 1_000
 
 
 def test_reference_hash_names_content_split_and_side() -> None:
@@ -287,4 +290,4 @@ def test_processes_may_share_a_cache(fashion_mnist: dict[str, Path], tmp_path: P
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root) for _ in range(3)]
     assert [process.wait(120) for process in processes] == [0] * 3
     (path,) = tmp_path.iterdir()
-    assert Moments.from_bytes(path.read_bytes()).count == 10_000
+    assert unseal(path.read_bytes())[0]["count"] == 10_000

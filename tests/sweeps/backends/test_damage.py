@@ -56,7 +56,7 @@ def test_disk_that_fills_up_in_a_run_or_at_its_rows(sweep: Sweep, small_disk: Pa
     assert (outcome.result, outcome.cause) == ("storage", "storage")
     assert "No space left on device" in str(outcome.message) and "free some space" in str(outcome.message)
     assert (_contents(small_disk / "store"), _contents(small_disk / "artifacts")) == before
-    statuses = {one.run.run_id: one for one in collect(sweep.plan, sweep.root)}
+    statuses = {status.run.run_id: status for status in collect(sweep.plan, sweep.root)}
     assert statuses[tokenizers[0].run_id].status == "done"
     failed = statuses[tokenizers[1].run_id]
     assert (failed.status, failed.cause) == ("failed", "storage")
@@ -95,7 +95,7 @@ def test_file_system_that_is_read_only(sweep: Sweep, small_disk: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot write .*: the file system is read-only"):
         check_writable(sweep.root)
     # Reading needs no writing.
-    assert [one.status for one in collect(sweep.plan, sweep.root)] == ["done", "pending", "pending", "pending"]
+    assert [status.status for status in collect(sweep.plan, sweep.root)] == ["done", "pending", "pending", "pending"]
     assert sweep.store.read("curves").num_rows == 1
     assert _contents(small_disk) == before
 
@@ -160,8 +160,8 @@ def test_parquet_that_was_cut_short_is_moved_aside_and_its_run_runs_again(sweep:
     (damage,) = sweep.store.check().damaged
     assert first.run_id in damage.name
     assert sweep.store.finished() == {second.run_id}
-    found = collect(sweep.plan, sweep.root)[0]
-    assert (found.status, found.cause) == ("pending", "removed")
+    status = collect(sweep.plan, sweep.root)[0]
+    assert (status.status, status.cause) == ("pending", "removed")
     assert work(sweep.root, first, execute=_train()).result == "done"
     assert sweep.store.read("curves").num_rows == 2
     assert _contents(sweep.store.folder / second.run_id) == kept

@@ -38,8 +38,8 @@ def test_failures_are_told_apart_and_never_stop_the_others(sweep: Sweep) -> None
     )
     summary = sweep.submit(jobs=3, again=False)
     assert summary.exit_code == 1
-    found = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
-    assert found == {
+    statuses = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
+    assert statuses == {
         "K256-T16-s0": ("failed", "error", 1),
         "K256-T16-XS-s0.0": ("pending", "blocked", 0),
         "K256-T16-s1": ("diverged", "diverged", 1),
@@ -77,9 +77,9 @@ def test_failures_are_told_apart_and_never_stop_the_others(sweep: Sweep) -> None
     assert (summary.exit_code, summary.before, summary.count("failed"), summary.count("blocked")) == (1, 8, 1, 1)
     assert sorted((sweep.root / "submissions").iterdir()) == ledger
     assert sweep.submit(jobs=3, retry=True).exit_code == 0
-    found = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
-    assert found["K256-T16-XS-s3.3"] == ("done", None, 4)
-    assert found["K256-T16-s1"] == ("diverged", "diverged", 1)
+    statuses = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
+    assert statuses["K256-T16-XS-s3.3"] == ("done", None, 4)
+    assert statuses["K256-T16-s1"] == ("diverged", "diverged", 1)
 
 
 @pytest.mark.slow
@@ -95,8 +95,8 @@ def test_a_submission_that_waits_tries_again_by_cause_with_what_depends_on_it(sw
     news: list[str] = []
     summary = sweep.submit(jobs=2, observe=lambda snapshot: news.extend(snapshot.news))
     assert summary.exit_code == 1
-    found = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
-    assert found == {
+    statuses = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
+    assert statuses == {
         "K256-T16-s0": ("done", None, 2),
         "K256-T16-XS-s0.0": ("done", None, 1),
         "K256-T16-s1": ("failed", "out_of_memory", 2),
@@ -125,7 +125,7 @@ def test_killed_workers_resume_with_the_same_rows(sweep: Sweep, tmp_path: Path) 
     assert sweep.submit().exit_code == 0
     assert sweep.measured() == undisturbed
     assert set(sweep.store.read("runs")["attempt"].to_pylist()) == {2}
-    assert {failure.cause for found in sweep.store.failures().values() for failure in found} == {"killed"}
+    assert {failure.cause for failures in sweep.store.failures().values() for failure in failures} == {"killed"}
     resumed = attempts_at(sweep.root, sweep.plan.runs[0].run_id)[0].log.read_text()
     assert "beginning at step 3" in resumed
 
@@ -189,7 +189,7 @@ def test_lack_of_memory_is_seen_although_the_submitter_died_too(sweep: Sweep, mo
     sweep.wait_for(lambda: not sweep.workers())
     sweep.behave()
     assert sweep.submit(again=False).exit_code == 0
-    failures = {run_id: [failure.cause for failure in found] for run_id, found in sweep.store.failures().items()}
+    failures = {run_id: [failure.cause for failure in failed] for run_id, failed in sweep.store.failures().items()}
     assert failures == {hog: ["out_of_memory"]}
     assert "microbatch" in attempts_at(sweep.root, hog)[0].log.read_text()
     assert "microbatch" not in attempts_at(sweep.root, other)[0].log.read_text()
@@ -200,8 +200,8 @@ def test_worker_that_cannot_begin_is_a_failure_that_counts(sweep: Sweep) -> None
     broken = (sys.executable, "-c", "import sys; sys.exit('no such library')")
     summary = sweep.submit(worker=broken)
     assert (summary.exit_code, summary.count("failed"), summary.count("blocked")) == (1, 2, 2)
-    found = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
-    assert found["K256-T16-s0"] == ("failed", "error", 2)
+    statuses = {s.run.label: (s.status, s.cause, s.attempts) for s in collect(sweep.plan, sweep.root)}
+    assert statuses["K256-T16-s0"] == ("failed", "error", 2)
     tokenizer = sweep.plan.runs[0].run_id
     assert summary.outcomes[tokenizer].message == "worker ended with exit code 1: no such library, before it began"
     assert sweep.submit(retry=True).exit_code == 0

@@ -11,11 +11,9 @@ import pytest
 
 from results import Store, UsageError
 from sweeps import load_study, plan, status, submit
-from sweeps.backends.base import Backend, Request, Submitted
-from sweeps.backends.named import BACKENDS, backend
-from sweeps.backends.remaining import remaining
+from sweeps.backends.base import BACKENDS, Backend, Request, Submitted, backend
 from sweeps.backends.standing import Observe, SubmissionSummary
-from sweeps.backends.submission import check, enter
+from sweeps.backends.submission import check, enter, remaining
 from sweeps.planning.plan import Plan
 from sweeps.worker.worker import Options, work
 from tests.sweeps.toy_worker import toy
@@ -78,10 +76,10 @@ def fashion_mnist_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_has_the_members_of_the_protocol(name: str) -> None:
-    made = backend(name)
-    assert made.name == name
+    chosen = backend(name)
+    assert chosen.name == name
     for member in ("submit", "watch", "cancel"):
-        theirs, ours = inspect.signature(getattr(made, member)), inspect.signature(getattr(Backend, member))
+        theirs, ours = inspect.signature(getattr(chosen, member)), inspect.signature(getattr(Backend, member))
         assert list(theirs.parameters) == list(ours.parameters)[1:]
 
 

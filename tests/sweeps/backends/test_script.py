@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from submitit.slurm.slurm import _make_sbatch_string
 
 from sweeps.backends.slurm.arrays import Array
-from sweeps.backends.slurm.entries import ArrayEntry
+from sweeps.backends.slurm.entries import ArrayEntry, content
 from sweeps.backends.slurm.script import parameters, write_script
 from sweeps.record.code_snapshot import CodeSnapshot
 from sweeps.record.ledger import new_submission
@@ -25,12 +25,17 @@ RICH = Resources(
 
 
 def _script(folder: Path, resources: Resources, members: int = 4, dependency: str | None = None, jobs: int = 0) -> str:
-    array = Array(0, tuple(f"run{n}" for n in range(members)), resources)
-    entry, snapshot = ArrayEntry(folder), CodeSnapshot(folder / "code")
-    return write_script(new_submission("toy", jobs), snapshot, entry, array, ["python", "a b"], dependency).read_text()
+    entry = _entry(folder, Array(0, tuple(f"run{n}" for n in range(members)), resources))
+    snapshot = CodeSnapshot(folder / "code")
+    return write_script(new_submission("toy", jobs), snapshot, entry, ["python", "a b"], dependency).read_text()
 
 
-def test_the_private_function_of_submitit_is_the_one_that_was_tested() -> None:
+def _entry(folder: Path, array: Array) -> ArrayEntry:
+    (folder / "array.json").write_bytes(content(array))
+    return ArrayEntry(folder)
+
+
+def test_the_private_function_of_submitit_is_the_one_that_was_tested(tmp_path: Path) -> None:
     """Where this fails submitit has moved: look at its function, test on a cluster, and widen the range."""
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     (needed,) = (r for line in project["dependencies"] if (r := Requirement(line)).name == "submitit")
@@ -38,10 +43,8 @@ def test_the_private_function_of_submitit_is_the_one_that_was_tested() -> None:
     assert str(needed.specifier) == "<1.6,>=1.5"
     signature = inspect.signature(_make_sbatch_string)
     assert list(signature.parameters)[:2] == ["command", "folder"]
-    array = Array(0, ("a",), RICH)
-    given = parameters(
-        new_submission("toy", 0), CodeSnapshot(Path("/code")), ArrayEntry(Path("/e")), array, "afterok:1"
-    )
+    entry = _entry(tmp_path, Array(0, ("a",), RICH))
+    given = parameters(new_submission("toy", 0), CodeSnapshot(Path("/code")), entry, "afterok:1")
     assert given.keys() <= signature.parameters.keys()
 
 

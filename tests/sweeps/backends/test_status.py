@@ -43,9 +43,9 @@ def test_nothing_has_begun(sweep: Sweep) -> None:
 def test_running_with_progress(sweep: Sweep) -> None:
     attempt = _begin(sweep)
     Heartbeat(phase="train", done=0.5, images_per_second=7.0).write(attempt.path / "heartbeat.json")
-    found = _of(sweep, 0)
-    assert (found.status, found.attempts) == ("running", 1)
-    assert found.as_json() | {"progress": 0.5, "phase": "train", "images_per_second": 7.0} == found.as_json()
+    shown = _of(sweep, 0)
+    assert (shown.status, shown.attempts) == ("running", 1)
+    assert shown.as_json() | {"progress": 0.5, "phase": "train", "images_per_second": 7.0} == shown.as_json()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from results import Recorder
 from scaling.specification.spec import canonical_json
 from sweeps.backends import status
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.status import RunStatus, collect, seconds_left
 from sweeps.cli import logs
 from sweeps.cli.views import SHOWN, print_status
@@ -47,22 +47,22 @@ def _of(sweep: Sweep, *jobs: QueuedJob) -> RunStatus:
 
 
 def test_waiting_in_the_queue_with_its_reason(sweep: Sweep) -> None:
-    found = _of(sweep, JOB)
-    assert (found.status, found.cause, found.job, found.queued) == ("pending", "queued", "17_3", True)
-    assert found.message == "job 17_3 waits: Priority"
+    shown = _of(sweep, JOB)
+    assert (shown.status, shown.cause, shown.job, shown.queued) == ("pending", "queued", "17_3", True)
+    assert shown.message == "job 17_3 waits: Priority"
     starting = _of(sweep, replace(JOB, state="RUNNING", reason=None, node="n2"))
     assert (starting.status, starting.message) == ("pending", "job 17_3 running on n2")
-    assert found.as_json()["job"] == "17_3"
+    assert shown.as_json()["job"] == "17_3"
 
 
 def test_running_in_its_job_with_time_left(sweep: Sweep) -> None:
     _begin(sweep, phase="train", done=0.5, elapsed=60.0, done_before=0.3, begun=20.0, images_per_second=8.0)
-    found = _of(sweep, replace(JOB, state="RUNNING", reason=None, node="n2"))
-    assert (found.status, found.job) == ("running", "17_3")
+    shown = _of(sweep, replace(JOB, state="RUNNING", reason=None, node="n2"))
+    assert (shown.status, shown.job) == ("running", "17_3")
     # 0.2 of it in 40 s, so 0.5 in 100 s: what an earlier attempt did, and took, does not count.
-    assert found.eta_seconds == pytest.approx(100.0)
-    assert found.as_json()["eta_seconds"] == found.eta_seconds
-    assert seconds_left(found.run, Heartbeat(done=0.25, done_before=0.25)) == pytest.approx(0.75 * found.run.seconds)
+    assert shown.eta_seconds == pytest.approx(100.0)
+    assert shown.as_json()["eta_seconds"] == shown.eta_seconds
+    assert seconds_left(shown.run, Heartbeat(done=0.25, done_before=0.25)) == pytest.approx(0.75 * shown.run.seconds)
 
 
 def test_requeued_while_its_old_process_lives_on(sweep: Sweep) -> None:
@@ -79,9 +79,9 @@ def test_job_that_left_without_a_word_is_missing_unless_its_heart_beats(sweep: S
     assert _of(sweep).status == "running"
     Heartbeat(time=time.time() - 2 * status.FRESH_SECONDS).write(attempt.path / "heartbeat.json")
     (attempt.path / "log.txt").write_text("one\ntwo\n\n")
-    found = _of(sweep)
-    assert (found.status, found.cause, found.last_line) == ("missing", "vanished", "two")
-    assert "job 17_3 left the queue" in str(found.message)
+    shown = _of(sweep)
+    assert (shown.status, shown.cause, shown.last_line) == ("missing", "vanished", "two")
+    assert "job 17_3 left the queue" in str(shown.message)
     # Of a queue that cannot be read nothing follows.
     assert collect(sweep.plan, sweep.root, ClusterView(complaint="no answer"))[0].status == "running"
 
@@ -89,8 +89,8 @@ def test_job_that_left_without_a_word_is_missing_unless_its_heart_beats(sweep: S
 @pytest.mark.parametrize("cause", ["preempted", "timeout"])
 def test_stopped_by_the_cluster(sweep: Sweep, cause: str) -> None:
     _begin(sweep).end("interrupted", cause=cause, message="stopped at 5 images")
-    found = collect(sweep.plan, sweep.root)[0]
-    assert (found.status, found.cause) == ("pending", cause)
+    shown = collect(sweep.plan, sweep.root)[0]
+    assert (shown.status, shown.cause) == ("pending", cause)
     assert _of(sweep, JOB).message == f"job 17_3 waits: Priority (before: {cause})"
 
 
@@ -98,9 +98,9 @@ def test_failure_with_the_last_line_of_its_log(sweep: Sweep, capsys: pytest.Capt
     attempt = _begin(sweep)
     (attempt.path / "log.txt").write_text("begin\n" + "x" * 10_000 + "\nlibrary says no\n")
     attempt.end("failed", cause="error", message="worker ended with exit code 3")
-    found = collect(sweep.plan, sweep.root)
-    assert found[0].last_line == "library says no"
-    print_status(sweep.plan, found, "squeue did not answer")
+    statuses = collect(sweep.plan, sweep.root)
+    assert statuses[0].last_line == "library says no"
+    print_status(sweep.plan, statuses, "squeue did not answer")
     shown = capsys.readouterr().out
     assert "error: worker ended with exit code 3" in shown
     assert "last line of its log: library says no" in shown
@@ -190,10 +190,10 @@ def test_ten_thousand_runs_in_a_couple_of_seconds(sweep: Sweep, capsys: pytest.C
         assert attempt is not None
         Heartbeat(done=0.5).write(attempt.path / "heartbeat.json")
     begun = time.process_time()
-    found = collect(plan, sweep.root, ClusterView({plan.runs[9_200].run_id: JOB}, known=True))
-    print_status(plan, found)
+    statuses = collect(plan, sweep.root, ClusterView({plan.runs[9_200].run_id: JOB}, known=True))
+    print_status(plan, statuses)
     took = time.process_time() - begun
-    assert status.counts(found) | {"done": 9_000, "running": 100, "pending": 1_000} == status.counts(found)
+    assert status.counts(statuses) | {"done": 9_000, "running": 100, "pending": 1_000} == status.counts(statuses)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 3 * SHOWN
     assert any("running: 80 more" in line for line in lines)

@@ -16,15 +16,15 @@ from sweeps.backends.base import Request, Submitted
 from sweeps.backends.progress import _headline
 from sweeps.backends.slurm import waiting
 from sweeps.backends.slurm.backend import SlurmBackend
-from sweeps.backends.slurm.view import cluster_view
+from sweeps.backends.slurm.entries import cluster_view
 from sweeps.backends.slurm.waiting import Waiter
 from sweeps.backends.standing import Standing
 from sweeps.backends.status import RunStatus, collect
 from sweeps.cli.views import print_status
 from sweeps.record.attempts import claim_attempt
+from sweeps.record.ledger import Untaken, note_untaken, untaken
 from sweeps.record.outcome import Outcome
 from sweeps.record.slurm_client import ClusterView, Queue, QueuedJob
-from sweeps.record.untaken import Untaken, note_untaken, untaken
 
 if TYPE_CHECKING:
     from tests.sweeps.conftest import Sweep
@@ -64,25 +64,25 @@ def test_status_says_why_slurm_refused_a_run_until_a_later_submission(
     says.write_text(REFUSED)
     report = SlurmBackend().submit(Request(sweep.plan, sweep.root))
     assert report.aside.keys() == sweep.plan.by_id.keys()
-    found = {one.run.stage: one for one in _statuses(sweep)}
-    assert {(one.status, one.cause) for one in found.values()} == {("pending", "refused")}
-    shown = json.loads(json.dumps(found["tokenizer"].as_json()))
+    by_stage = {status.run.stage: status for status in _statuses(sweep)}
+    assert {(status.status, status.cause) for status in by_stage.values()} == {("pending", "refused")}
+    shown = json.loads(json.dumps(by_stage["tokenizer"].as_json()))
     assert REFUSED in shown["message"] and shown["cause"] == "refused"
-    assert "its tokenizer was not taken" in str(found["generator"].message)
+    assert "its tokenizer was not taken" in str(by_stage["generator"].message)
     capsys.readouterr()
-    print_status(sweep.plan, list(found.values()))
+    print_status(sweep.plan, list(by_stage.values()))
     assert "refused: refused by SLURM on 2" in capsys.readouterr().out
 
     # Another reason supersedes the first, and so does a submission that is taken.
     says.write_text(FULL)
     assert SlurmBackend().submit(Request(sweep.plan, sweep.root)).waiting.keys() == sweep.plan.by_id.keys()
-    for one in _statuses(sweep):
-        assert (one.status, one.cause) == ("pending", "no_room")
-        assert "job submit limit" in str(one.message) and str(one.message).endswith("submit goes on with it")
+    for status in _statuses(sweep):
+        assert (status.status, status.cause) == ("pending", "no_room")
+        assert "job submit limit" in str(status.message) and str(status.message).endswith("submit goes on with it")
     says.write_text("")
     report = SlurmBackend().submit(Request(sweep.plan, sweep.root))
     assert report.queued == len(sweep.plan.runs) and not untaken(sweep.root)
-    assert {one.cause for one in _statuses(sweep)} == {None}
+    assert {status.cause for status in _statuses(sweep)} == {None}
 
 
 def test_a_submission_of_some_runs_leaves_the_notes_of_others(sweep: Sweep) -> None:
@@ -118,7 +118,7 @@ def test_a_damaged_file_of_notes_hides_nothing_else(content: str, sweep: Sweep) 
     note_untaken(sweep.root, [], {"a": Untaken("QOS", True, 0)})
     (path,) = (sweep.root / "submissions").glob(".untaken*")
     path.write_text(content)
-    assert {one.status for one in collect(sweep.plan, sweep.root)} == {"pending"}
+    assert {status.status for status in collect(sweep.plan, sweep.root)} == {"pending"}
     note_untaken(sweep.root, [], {"b": Untaken("QOS", True, 0)})
     assert untaken(sweep.root).keys() == {"b"}
 
@@ -159,7 +159,8 @@ def _snapshot(
 
     queue = Queue({job.id: job for job in flight.values()}, float("inf"))
     monkeypatch.setattr(waiting, "queued", lambda root, queue: flight)
-    waiter = Waiter(Request(sweep.plan, sweep.root), lambda: report, observe, look_seconds=0.0)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.0)
+    waiter = Waiter(Request(sweep.plan, sweep.root), lambda: report, observe)
     waiter.queue = queue
     waiter.wait(report)
     return seen[0]

@@ -11,16 +11,12 @@ import pandas as pd
 import typer
 from typer.testing import CliRunner
 
-from sweeps.cli.fit import add_commands
+from sweeps.cli import compare, fit, optimum
 
 app = typer.Typer()
-add_commands(app)
+for command in (fit.fit, fit.predict, optimum.optimum, compare.validate, compare.compare, optimum.isoflop):
+    app.command()(command)
 runner = CliRunner()
-
-
-@app.callback()
-def _many_commands() -> None:
-    """Keeps the app a group."""
 
 
 def run(*words: object) -> str:

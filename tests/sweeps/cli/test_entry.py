@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sweeps
-from sweeps.cli.shadowing import shadowed
+from sweeps.cli.entry import shadowed
 
 HOME = Path(sweeps.__file__).resolve().parent.parent
 CODE = """

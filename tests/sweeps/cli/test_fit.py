@@ -166,7 +166,7 @@ def test_importing_the_commands_imports_nothing_heavy() -> None:
 
 def test_fitting_never_imports_torch(csv: Path) -> None:
     code = (
-        "import sys, typer; from sweeps.cli.fit import add_commands; app = typer.Typer(); add_commands(app)\n"
+        "import sys; from sweeps.cli.app import app\n"
         f"app(['fit', {str(csv)!r}, '--law', 'chinchilla', '--params', 'N', '--tokens', 'D', '--bootstrap', '40'],"
         " standalone_mode=False); assert 'torch' not in sys.modules"
     )

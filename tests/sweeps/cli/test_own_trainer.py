@@ -47,19 +47,31 @@ def test_the_log_of_a_trainer_that_fails_is_its_own(tmp_path: Path) -> None:
     assert "RunError" not in log.read_text()
 
 
-def test_a_mistake_of_a_trainer_is_made_once(tmp_path: Path) -> None:
-    """A metric that is never accepted ends the run at its first row, and is left to `retry`, whatever the retries."""
-    worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 2\n'
+ROW = "from results import open_rows\nopen_rows().evaluation('gfid', 1.0, step=1, n=10)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "mended"),
+    [
+        (ROW.replace("gfid", "gFID"), "did you mean 'gfid'", {"t.py": ROW}),
+        (f"import net\n{ROW}", "No module named 'net'", {"net.py": ""}),
+    ],
+)
+def test_a_mistake_of_a_trainer_is_made_once(tmp_path: Path, code: str, words: str, mended: dict[str, str]) -> None:
+    """The same would happen again, whatever the retries; with other code the next submission tries it again."""
+    worker = '[worker]\ncommand = ["python", "t.py"]\nstage = "run"\n[limits]\nretries = 0\n'
     (tmp_path / "study.toml").write_text(f'[study]\nname = "f"\n{worker}')
-    code = "from results import open_rows\nopen_rows().evaluation('gFID', 1.0, step=1, n=10)\n"
     (tmp_path / "t.py").write_text(code)
-    with pytest.raises(AssertionError, match="did you mean 'gfid'"):
-        execute("tokenlaw submit study.toml --wait", tmp_path)
-    ((failure,),) = Store(tmp_path / "root").failures().values()
+    for _ in range(2):
+        with pytest.raises(AssertionError, match=words):
+            execute("tokenlaw submit study.toml --wait", tmp_path)
+    store = Store(tmp_path / "root")
+    ((failure,),) = store.failures().values()
     assert (failure.attempt, failure.cause) == (1, "mistake")
-    (tmp_path / "t.py").write_text(code.replace("gFID", "gfid"))
-    execute("tokenlaw retry study.toml --wait", tmp_path)
-    assert len(Store(tmp_path / "root").finished()) == 1
+    for name, content in mended.items():
+        (tmp_path / name).write_text(content)
+    execute("tokenlaw submit study.toml --wait", tmp_path)
+    assert [result.attempt for result in store.results().values()] == [2]
 
 
 STAGES = """

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import StoreError, UsageError
-from sweeps.backends.time_left import Clock
+from sweeps.backends.standing import Clock
+from sweeps.backends.status import RunStatus
+from sweeps.cli.plan_table import PlanTable
+from sweeps.cli.views import print_status
 from sweeps.planning.order import makespan, priorities
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.record.attempts import Heartbeat
@@ -156,3 +159,17 @@ def test_unknown_submission(tmp_path: Path) -> None:
     assert submissions(tmp_path) == []
     with pytest.raises(StoreError, match="missing or damaged"):
         load_submission(tmp_path, "nothing")
+
+
+def test_families_of_one_label_stand_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    axes = '"tokenizer.losses.perceptual_weight" = [0.0, 1.0], "tokenizer.quantizer.codebook_size" = [64, 256]'
+    text = f'[study]\nname = "t"\n[seeds]\ntokenizer = [0, 1]\n[[grid]]\nproduct = {{ {axes} }}\n'
+    text += 'exclude = { "tokenizer.quantizer.codebook_size" = 256, "tokenizer.losses.perceptual_weight" = 1.0 }\n'
+    plan = make_plan(parse_study(text, "t"))
+    statuses = [RunStatus(run, "pending", 0) for run in plan.runs]
+    groups = PlanTable([plan], plan, statuses, {}, None).groups
+    assert [(group["size"], group["runs"]) for group in groups] == [
+        ("K64-T16-perceptual0", 2), ("K256-T16", 2), ("K64-T16-perceptual1", 2),
+    ]  # fmt: skip
+    print_status(plan, statuses)
+    assert capsys.readouterr().out.count("K64-T16-perceptual") == 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from results import SpecError, UsageError
+from scaling.specification.catalogue import DATASETS
 from scaling.specification.ladder import SIZES, learning_rate, transformer
 from scaling.specification.spec import FiniteScalarQuantizerSpec, GeneratorRun, TokenizerRun, TransformerSpec
 from sweeps.planning.plan import make_plan
@@ -107,6 +109,18 @@ def test_table_replaces_the_fields_of_its_default_that_it_names() -> None:
     run = _runs(BASE + "[tokenizer.optimiser]\nwarmup_images = 512\n")[0]
     default = TokenizerRun().optimiser
     assert run.optimiser == default.model_copy(update={"warmup_images": 512})
+
+
+def test_data_sets_of_other_names_take_nothing_from_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its fingerprint nor another field, whichever of several a grid names."""
+    for name in ("first", "second"):
+        other = replace(DATASETS["fashion-mnist"], name=name, fingerprint=f"of {name}")
+        monkeypatch.setitem(DATASETS, name, other)
+    names = ["fashion-mnist", "first", "second"]
+    text = f'{BASE}[data]\nimage_size = 40\n[[grid]]\nproduct = {{ "data.name" = {names} }}\n'
+    data = [run.data for run in _runs(text) if isinstance(run, TokenizerRun)]
+    assert [(each.name, each.image_size) for each in data] == [(name, 40) for name in names]
+    assert [each.fingerprint for each in data[1:]] == ["of first", "of second"]
 
 
 def test_table_of_another_kind_replaces_its_default_whole() -> None:

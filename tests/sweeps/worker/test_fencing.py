@@ -236,7 +236,7 @@ def test_followers_learn_what_rank_0_came_to(sweep: Sweep) -> None:
     spec = sweep.plan.runs[0].spec
     lead, follow = (Options(job="17", place=Place(rank, 2, key="17-0-0")) for rank in (0, 1))
     with ThreadPoolExecutor(1) as pool:
-        told = pool.submit(rendezvous.await_leader, sweep.root, spec.run_id, follow.place, 60.0)
+        told = pool.submit(rendezvous.await_leader, sweep.root, spec.run_id, follow.place)
 
         def execute(spec: object, workspace: Workspace, *rest: object) -> None:
             assert told.result()["attempt"] == 1
@@ -263,5 +263,5 @@ def test_rank_0_tells_the_cause_of_a_follower(sweep: Sweep) -> None:
 def test_heartbeat_of_another_version_is_no_heartbeat(tmp_path: Path) -> None:
     path = tmp_path / "heartbeat.json"
     Heartbeat(memory_limit_bytes=5, memory_kills=1, done_before=0.5, begun=2.0).write(path)
-    found = Heartbeat.read(path)
-    assert found is not None and (found.memory_limit_bytes, found.done_before) == (5, 0.5)
+    beat = Heartbeat.read(path)
+    assert beat is not None and (beat.memory_limit_bytes, beat.done_before) == (5, 0.5)

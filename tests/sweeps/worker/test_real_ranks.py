@@ -97,15 +97,15 @@ def test_two_processes_stop_together_go_on_and_measure_what_one_does(tmp_path: P
     assert sorted(path.name for path in (two / "artifacts" / SPEC.run_id).iterdir()) == sorted(
         path.name for path in (alone / "artifacts" / SPEC.run_id).iterdir()
     )
-    expected, found = (_values(root, "curves", ("step", "term")) for root in (alone, two))
-    assert found.keys() == expected.keys()
+    expected, of_two = (_values(root, "curves", ("step", "term")) for root in (alone, two))
+    assert of_two.keys() == expected.keys()
     first = min(step for step, _ in expected)
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-4 if key[0] == first else 0.05, abs=1e-4), key
-    expected, found = (_values(root, "evaluations", ("metric", "guidance", "protocol")) for root in (alone, two))
-    assert found.keys() == expected.keys()
+        assert of_two[key] == pytest.approx(value, rel=1e-4 if key[0] == first else 0.05, abs=1e-4), key
+    expected, of_two = (_values(root, "evaluations", ("metric", "guidance", "protocol")) for root in (alone, two))
+    assert of_two.keys() == expected.keys()
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=0.1), (key, json.dumps({str(k): v for k, v in found.items()}))
+        assert of_two[key] == pytest.approx(value, rel=0.1), (key, json.dumps({str(k): v for k, v in of_two.items()}))
 
 
 def test_a_process_that_dies_takes_the_others_with_it_and_is_named(tmp_path: Path) -> None:

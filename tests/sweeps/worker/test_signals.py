@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sweeps.worker.signals import caught
+from sweeps.worker.process import caught
 
 
 def test_signals_come_here_meanwhile_and_go_back_where_they_went_also_after_an_error() -> None:

@@ -1,11 +1,12 @@
-"""The options of a fit's request, written once, and how a command takes them; numbers as options give them."""
+"""What the fitting commands share: the options of a request, numbers as options give them and as tables show them."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -130,3 +131,31 @@ def check_resampling(bootstrap: int = 0, interval: float = 0.95, seed: int = 0) 
         raise UsageError(f"--interval {interval} is not between 0 and 1")
     if seed < 0:
         raise UsageError(f"--seed {seed} is negative")
+
+
+def cell(value: Any) -> str:
+    """A cell: six significant digits, - for nothing."""
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def level(interval: float | None) -> str:
+    """The coverage of an interval as a word for a table's header: 95%, 97.5%; empty where there is none."""
+    return f"{100 * interval:.6g}%" if interval else ""
+
+
+def ends(interval: float | None) -> list[str]:
+    """The two ends of an interval for a table's header: 95% low, 95% high; low, high where there is none."""
+    return [f"{level(interval)} {end}".strip() for end in ("low", "high")]
+
+
+def print_json(document: Any) -> None:
+    """The machine form of an answer."""
+    print(json.dumps(document, indent=1))
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """A line for each warning, below an answer for people."""
+    for warning in warnings:
+        print(f"warning: {warning}")

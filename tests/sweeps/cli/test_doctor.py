@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import doctor_cluster
-from sweeps.cli.doctor_cluster import examine_cluster, file_system
+from sweeps.cli import doctor
+from sweeps.cli.doctor import examine_cluster, file_system
 from sweeps.record.slurm_client import SlurmError
 
-OWN = Path(doctor_cluster.__file__).resolve().parents[2]
+OWN = doctor.HOME
 CONFIG = """Configuration data as of 2026-11-22T12:00:00
 ClusterName             = lab
 SLURM_VERSION           = 22.05.8
@@ -51,12 +51,12 @@ def _cluster(monkeypatch: pytest.MonkeyPatch, probe: dict[str, object] | None, *
         return json.dumps({"time": time.time(), "host": "n1", "python": "3.11.7"} | probe)
 
     monkeypatch.setattr("sweeps.record.slurm_client.slurm", slurm)
-    monkeypatch.setattr(doctor_cluster, "slurm", slurm)
+    monkeypatch.setattr(doctor, "slurm", slurm)
 
 
 def _found(root: Path) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
-    for one in examine_cluster(root, OWN):
+    for one in examine_cluster(root):
         found.setdefault(one.subject, []).append((one.verdict, one.detail))
     return found
 
@@ -107,7 +107,7 @@ def test_settings_that_need_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_cluster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    (finding,) = examine_cluster(tmp_path, OWN)
+    (finding,) = examine_cluster(tmp_path)
     assert finding.verdict == "ok" and "not installed" in finding.detail
 
 
@@ -130,4 +130,4 @@ def test_file_system_of_a_path(path: str, expected: tuple[str, str]) -> None:
     [("5:00", 5.0), ("7-00:00:00", 10_080.0), ("1:30:00", 90.0), ("infinite", None), ("0:30", 0.5), ("2-x", None)],
 )
 def test_time_limits(text: str, minutes: float | None) -> None:
-    assert doctor_cluster._minutes(text) == minutes
+    assert doctor._minutes(text) == minutes
