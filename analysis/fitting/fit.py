@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from .known_laws import law_named
 from .law import Array, Law
 from .minimiser import Minimum, minimise
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
-from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
+from .problem import Loss, Problem, Scales, coordinates_of, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
 from .search import MANY_ROWS, MAX_ROWS, search, starts_of
 
@@ -40,7 +40,7 @@ def as_points(law: Law | str, data: Points | Mapping[str, Any], residual: str) -
     return make_points(
         law.filled(data, np.size(data.get("metric", ()))),
         roles=law.columns,
-        signed_roles=law.metric_columns,
+        signed_roles=(*law.metric_columns, *law.signed_columns),
         positive_metric=residual == "log",
     )
 
@@ -78,6 +78,7 @@ def fit(
     loss: Loss | str = "huber",
     delta: float = 1e-3,
     fixed: Mapping[str, float] | None = None,
+    start: Mapping[str, float] | None = None,
     starts: int = 8,
     max_iterations: int = 400,
 ) -> FitResult:
@@ -85,14 +86,15 @@ def fit(
 
     law: a Law or its name. points: Points, or {"params": ..., "tokens": ..., "metric": ...[, "weights"]} by the law's
     column names. residual: "log" (log prediction - log metric) or "raw". loss: see `Loss`; delta is in the unit of
-    the residual. fixed: parameters held at a value, natural units. starts: polished starts of the projection grid; a
-    law with `screening` tries that many and polishes the best `starts` that differ.
+    the residual. fixed: parameters held at a value; start: values to start one search from; both in natural units.
+    starts: polished starts of the projection grid; a law with `screening` tries that many and polishes the best
+    `starts` that differ.
 
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
     return fit_groups(
-        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, starts=starts,
+        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, start=start, starts=starts,
         max_iterations=max_iterations,
     )[None]  # fmt: skip
 
@@ -105,6 +107,7 @@ def fit_groups(
     loss: Loss | str = "huber",
     delta: float = 1e-3,
     fixed: Mapping[str, float] | None = None,
+    start: Mapping[str, float] | None = None,
     starts: int = 8,
     max_iterations: int = 400,
 ) -> dict[Name, FitResult]:
@@ -119,26 +122,38 @@ def fit_groups(
         raise UsageError(f"residual={residual!r} is not log or raw")
     if starts < 1:
         raise UsageError(f"starts={starts} is not at least 1")
-    unknown = set(fixed or {}) - set(law.names)
-    if unknown:
-        raise UsageError(
-            f"fixed: law {law.name} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
-        )
+    for option, names in (("fixed", fixed or {}), ("start", start or {})):
+        unknown = set(names) - set(law.names)
+        if unknown:
+            raise UsageError(
+                f"{option}: law {law.label} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
+            )
+    # the unit of an amplitude moves with an exponent: it can be held where its columns keep their units
+    unscaled = {
+        key for q in law.parameters if q.name in (fixed or {}) for key, power in q.unit.items() if callable(power)
+    }
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
     for name, data in groups.items():
         with of_group(name):
             points = as_points(law, data, residual)
             check_points(law, points, residual)
-            scales = Scales.of(law, points)
+            scales = Scales.of(law, points, unscaled)
             problem = make_problem(law, points, scales, residual, loss, fixed)
-            held = _scaled_fixed(law, scales, fixed or {})
-            start = starts_of(problem, points.metric / scales.metric, held, max(starts, law.screening))
-            if not len(start):
-                raise FitError(f"law {law.name}: no start gives a finite prediction")
-            prepared.append((points, scales, problem, start))
-    problems = [problem for _, _, problem, _ in prepared]
-    minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
+            begun = starts_of(
+                problem,
+                points.metric / scales.metric,
+                _scaled_fixed(law, scales, fixed or {}),
+                max(starts, law.screening),
+            )
+            if not len(begun):
+                raise FitError(f"law {law.label}: no start gives a finite prediction")
+            if start:
+                begun = np.concatenate([_started(law, scales, begun[0], start), begun])
+            prepared.append((points, scales, problem, begun))
+    minima = _searched(
+        [problem for _, _, problem, _ in prepared], [begun for *_, begun in prepared], starts, max_iterations
+    )
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
         with of_group(name):
@@ -158,15 +173,41 @@ def of_group(name: str | None) -> Iterator[None]:
         raise type(problem)(f"group {name!r}: {problem}") from None
 
 
+def _started(law: Law, scales: Scales, best: Array, start: Mapping[str, float]) -> Array:
+    """Coordinates (1, p) of the values to start from; those not given are the best start's. Raises UsageError."""
+    natural = scales.natural_at(law, best) | {name: np.array([float(value)]) for name, value in start.items()}
+    coordinates = coordinates_of(law, scales.scaled(law, natural))
+    if not np.isfinite(coordinates).all():
+        raise UsageError(f"start: {dict(start)} is not within the bounds of law {law.label}")
+    return np.atleast_2d(coordinates)
+
+
+def _searched(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
+    """The minima of problems of one law; where half of the first `law.enough` starts agree, no more are tried."""
+    enough = problems[0].law.enough if problems else 0
+    if not enough:
+        return search(problems, starts, leaders, max_iterations)
+    minima = search(problems, [begun[:enough] for begun in starts], leaders, max_iterations)
+    unsure = [k for k, begun in enumerate(starts) if len(begun) > enough and not _agree(minima[k])]
+    more = search([problems[k] for k in unsure], [starts[k][enough:] for k in unsure], leaders, max_iterations)
+    for k, minimum in zip(unsure, more, strict=True):
+        minima[k] = minima[k].joined(minimum)
+    return minima
+
+
+def _agree(ended: Minimum) -> bool:
+    """Whether half of the starts came to the best objective, and that is a minimum."""
+    objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
+    equal = objective <= objective.min() * (1 + AGREEMENT) + 1e-300
+    return bool(ended.converged[equal].any() and ended.stands_for[equal].sum() * 2 >= ended.stands_for.sum())
+
+
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:
     held = {}
     for q in law.parameters:
         if q.name not in fixed:
             continue
-        powers = {key: power for key, power in q.unit.items() if not callable(power)}
-        if len(powers) < len(q.unit):
-            # an amplitude's unit depends on an exponent that may move: fixing it needs columns in natural units
-            raise UsageError(f"fixed: {q.name!r} of law {law.name} cannot be fixed; its exponent moves with it")
+        powers = {key: power for key, power in q.unit.items() if not callable(power)}  # the others have no scale
         held[q.name] = float(fixed[q.name] / np.prod([scales.unit(key) ** power for key, power in powers.items()]))
     return held
 

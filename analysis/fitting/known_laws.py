@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
 from types import MappingProxyType
 
 import numpy as np
@@ -16,6 +17,7 @@ from .curve_laws import M3, M4, Bnsl, ShiftedPower
 from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
+from .tied import TiedLaw
 
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
 
@@ -237,6 +239,7 @@ LAWS: dict[str, Callable[..., Law]] = {
     "m4": M4,
     "bnsl": Bnsl,
     "formula": formula_law,
+    "tied": lambda law, options, ties: TiedLaw(law_named(law, **json.loads(options)), json.loads(ties)),
 }
 
 
@@ -249,6 +252,8 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
     """
     if isinstance(name, Law):
         return name
+    if is_formula(name):
+        raise UsageError(f"law {name!r}: analysis.law(FORMULA, columns=[...]) makes a law of a formula")
     key = name.lower().replace("_", "-")
     if key in ("m1", "m2"):
         options = {"floor": 0.0 if key == "m1" else "free", **options}
@@ -256,11 +261,23 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
     if key.startswith("bnsl-") and key[5:].isdigit():
         key, options = "bnsl", {"breaks": int(key[5:]), **options}
     if key not in LAWS:
-        raise UsageError(f"law {name!r} is unknown; allowed: {', '.join(sorted(LAWS))}, m1, m2, bnsl-1, bnsl-2, bnsl-3")
+        raise UsageError(
+            f"law {name!r} is unknown; allowed: {', '.join(sorted(set(LAWS) - {'formula', 'tied'}))}, m1, m2, bnsl-1, bnsl-2, bnsl-3"
+        )
     try:
         return LAWS[key](**options)
     except TypeError:
         raise UsageError(f"law {name!r} does not take the options {sorted(options)}") from None
+
+
+def is_formula(text: str) -> bool:
+    """Whether a law is typed as a formula; a name has no operators, and FILE.py:CLASS is no formula."""
+    return any(sign in text for sign in "+*/^=(") and not re.search(r"\.py:[^/]*$", text)
+
+
+def separate(text: str) -> list[str]:
+    """The laws of a text that names several, separated by commas that stand within no parentheses."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
 
 
 def register(name: str, law: Callable[..., Law]) -> None:

@@ -110,6 +110,8 @@ class Law(ABC):
     scaled_with: Mapping[str, str] = MappingProxyType({})  # columns divided by the scale of another, and of which
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
     floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
+    unscaled: frozenset[str] = frozenset()  # columns, or LOSS, that keep their unit in a fit
+    enough: int = 0  # starts tried first, of those that `screening` asks for: where half of them agree, no more are
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod
@@ -196,6 +198,11 @@ class Law(ABC):
     def names(self) -> tuple[str, ...]:
         """The parameters' names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def label(self) -> str:
+        """What the law is called where several are compared."""
+        return self.name + "".join(f"({value})" for value in self.options().values())
 
     def options(self) -> dict[str, float | str | int]:
         """The options with which `laws.law_named` builds this law again."""

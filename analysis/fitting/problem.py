@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Self
@@ -79,10 +79,10 @@ class Scales:
     metric: float
 
     @staticmethod
-    def of(law: Law, points: Points) -> Scales:
-        """The scales of these points; 1 for columns no parameter of the law has a unit in."""
+    def of(law: Law, points: Points, unscaled: Collection[str] = ()) -> Scales:
+        """The scales of these points; 1 for columns no parameter of the law has a unit in, and those `unscaled`."""
         weights = points.weights / points.weights.sum()
-        units = {key for q in law.parameters for key in q.unit}
+        units = {key for q in law.parameters for key in q.unit} - law.unscaled - set(unscaled)
         metric = weighted_median(np.abs(points.metric), points.weights) if LOSS in units else 1.0
         if metric <= 0:
             metric = float(np.max(np.abs(points.metric))) or 1.0

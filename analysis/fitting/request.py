@@ -15,10 +15,13 @@ from results.errors import DataError, UsageError
 
 from .costs import FLOPS_PER_PARAM_TOKEN
 from .fit import fit, fit_groups, of_group
-from .known_laws import known_name, law_named
+from .formulas.equation import formula_law
+from .formulas.grammar import Source, names_in, names_of
+from .known_laws import is_formula, known_name, law_named, separate
 from .law import Law
 from .points import Points, drop_worst, filter_rows, make_points, read_table
 from .result import FitResult
+from .tied import TiedLaw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +42,12 @@ class RequestedLaw(NamedTuple):
 class FitRequest:
     """A fit as it is asked for.
 
-    data: a data frame, or a CSV, TSV or Parquet file. law: a Law, a name or FILE.py:CLASS; several names separated by
-    commas where laws are compared. params to group: names of columns; columns: further ones by role
-    (unique_tokens=...). where: a condition on the rows. floor: FREE, a number or a column. drop_worst: how many of
-    the largest values to leave out. residual, loss and delta as `fit` takes them.
+    data: a data frame, or a CSV, TSV or Parquet file. law: a Law, a name, FILE.py:CLASS or a formula; several,
+    separated by commas, where laws are compared. params to group: names of columns; columns: further ones by role
+    (unique_tokens=...), or by their names in a formula (N=params). where: a condition on the rows. floor: FREE, a
+    number or a column. drop_worst: how many of the largest values to leave out. residual, loss and delta as `fit`
+    takes them. fix: parameters held at a value; tie: parameters that follow others; bound: ends of a formula's
+    parameters; start: values to start one search from; all in natural units.
     """
 
     data: pd.DataFrame | str | Path
@@ -62,6 +67,10 @@ class FitRequest:
     floor: float | str = FREE
     drop_worst: int = 0
     where: str | None = None
+    fix: Mapping[str, float] = field(default_factory=dict)
+    tie: Mapping[str, str] = field(default_factory=dict)
+    bound: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -115,8 +124,7 @@ class FitRequest:
         if isinstance(self.law, Law):
             laws = [self._with_floor(self.law.name, self.law)]
         else:
-            names = [known_name(name.strip()) for name in self.law.split(",") if name.strip()]
-            laws = [self._with_floor(name, law_named(name)) for name in names]
+            laws = [self._with_floor(*self._law(text)) for text in separate(self.law)]
         if not laws:
             raise UsageError(f"law {self.law!r}: no law is named")
         known = sorted({column for requested in laws for column in requested.law.columns})
@@ -132,7 +140,35 @@ class FitRequest:
             raise UsageError(f"law {self.law!r}: one law is needed, not {len(self.laws)}")
         return self.laws[0]
 
+    def _law(self, text: str) -> tuple[str, Law]:
+        """A law and what it is called: by its name, or as a formula in which the columns named are columns."""
+        if not is_formula(text):
+            name = known_name(text)
+            if self.bound:
+                raise UsageError(f"bound: law {name} has bounds of its own; typed as a formula it takes others")
+            return name, law_named(name)
+        given = {*self.columns, *(role for role in ("params", "tokens", "flops", "x") if getattr(self, role))}
+        law = formula_law(text, names_in(text, given), self.bound)
+        for name in law.names:
+            if name in self.table.columns:
+                place = names_of(text)[name]
+                Source(law.text).fail(place, f"{name!r} is a column of the data: --column {name} takes it as one")
+        return law.text, law
+
     def _with_floor(self, name: str, law: Law) -> RequestedLaw:
+        requested = self._floored(name, law)
+        unknown = [parameter for parameter in self.fix if parameter not in requested.law.names]
+        if unknown and len(separate(str(self.law))) == 1:
+            names = ", ".join(requested.law.names)
+            raise UsageError(f"fix: law {name} has no parameter {unknown[0]!r}; it has {names}")
+        fixed = {parameter: value for parameter, value in self.fix.items() if parameter in requested.law.names}
+        tied = TiedLaw(requested.law, self.tie) if self.tie else requested.law
+        both = next((parameter for parameter in fixed if parameter in self.tie), None)
+        if both is not None:
+            raise UsageError(f"fix: {both!r} follows {self.tie[both]!r}; fix that")
+        return RequestedLaw(name, tied, {**requested.fixed, **fixed})
+
+    def _floored(self, name: str, law: Law) -> RequestedLaw:
         if self.floor_is_free:
             return RequestedLaw(name, law, {})
         value = self.floor_value
@@ -218,7 +254,7 @@ class FitRequest:
         return make_points(
             law.filled(data, len(table)),
             roles=[*law.columns, *(["flops"] if "flops" in data else [])],
-            signed_roles=law.metric_columns,
+            signed_roles=(*law.metric_columns, *law.signed_columns),
             positive_metric=self.residual == "log",
             names=names,
             rows=rows,
@@ -228,7 +264,7 @@ class FitRequest:
     def fit(self) -> FitResult:
         """The law fitted to all rows."""
         _, law, fixed = self.one_law
-        return fit(law, self.points(law), fixed=fixed, **self.fit_options)  # type: ignore[arg-type]
+        return fit(law, self.points(law), fixed=fixed, start=self.start, **self.fit_options)  # type: ignore[arg-type]
 
     def fit_groups(self) -> dict[str, FitResult]:
         """The law fitted to the rows of each value of the column `group`, by the value; errors name it."""
@@ -237,7 +273,7 @@ class FitRequest:
         for label, table in self.table.groupby(self.group, sort=False, observed=True):
             with of_group(str(label)):
                 groups[str(label)] = self.points(law, table)
-        return fit_groups(law, groups, fixed=fixed, **self.fit_options)  # type: ignore[arg-type]
+        return fit_groups(law, groups, fixed=fixed, start=self.start, **self.fit_options)  # type: ignore[arg-type]
 
 
 def _present(table: pd.DataFrame) -> str:

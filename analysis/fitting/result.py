@@ -194,9 +194,11 @@ def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[
         if name not in given:
             raise DataError(f"law {law.name}: column {name!r} is missing; needed: {', '.join(law.columns)}")
         given[name] = column = np.broadcast_to(given[name], shape)
-        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
-        if name not in law.metric_columns and bad.size:
-            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not a positive number")
+        signed = name in law.metric_columns or name in law.signed_columns
+        bad = np.flatnonzero(~(np.isfinite(column) & (signed | (column > 0))))
+        if bad.size:
+            allowed = "a finite number" if signed else "a positive number"
+            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not {allowed}")
     p = parameters_of(law, np.atleast_2d(coordinates))
     return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, shape[-1]))
 

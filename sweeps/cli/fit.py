@@ -240,7 +240,7 @@ def _columns(law: Law, given: dict[str, Array]) -> dict[str, Array]:
     wanted = [c for c in law.columns if c not in law.constant_columns]
     columns = dict(given)
     for role, value in columns.items():
-        if role not in law.metric_columns and not (value > 0).all():
+        if role not in (*law.metric_columns, *law.signed_columns) and not (value > 0).all():
             raise UsageError(f"{_option(role)} {value[value <= 0][0]:g} is not a positive number")
     if "x" in wanted and "x" not in columns:
         stands_for_x = [r for r in ("flops", "tokens", "params") if r in columns and r not in wanted]

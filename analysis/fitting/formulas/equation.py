@@ -30,6 +30,10 @@ def formula_law(text: str, columns: Sequence[str] | str = (), bounds: Bounds | s
     return (FormulaLaw if explicit else EquationLaw)(text, columns, bounds)
 
 
+law = formula_law
+"""The public name: `from analysis import law`."""
+
+
 class EquationLaw(FormulaLaw):
     """A law whose formula is an equation of products, solved for the metric: L, loss or y.
 

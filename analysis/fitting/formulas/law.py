@@ -23,6 +23,9 @@ SMALLEST = 1e-3
 """And at least this, where it has to be positive."""
 LARGEST = 1e30
 TRIALS = 48
+MANY = 3
+"""From so many parameters that are searched over, more starts are tried."""
+ENOUGH, TRIES = 24, 128
 
 Bounds = Mapping[str, tuple[float, float]]
 
@@ -56,11 +59,10 @@ class FormulaLaw(Law):
         self.signed_columns = tuple(name for name in self.columns if name not in positive)
         self.tape = Tape(self._source, tree, self.columns, positive)
         self.structure = self._structure(free)
-        natural = {name for name, ends in self.bounds.items() if not set(ends) <= {0.0, np.inf, -np.inf}}
         self.units = self._units(left, right, frozenset(self.signed_columns))
-        touched = frozenset(key for name in natural for key in self.units.parameters.get(name, {}))
-        if touched:  # a bound in natural units is one in scaled units where nothing is scaled
-            self.units = self._units(left, right, frozenset(self.signed_columns) | touched)
+        # a bound in natural units is one in scaled units where nothing is scaled
+        bounded = [name for name, ends in self.bounds.items() if not set(ends) <= {0.0, np.inf, -np.inf}]
+        self.unscaled = frozenset(key for name in bounded for key in self.units.parameters.get(name, {}))
         uses = uses_of(tree, self.columns)
         self.scaled_with = self.units.together
         self.free_coefficients = tuple(self.structure.logarithms)
@@ -68,7 +70,8 @@ class FormulaLaw(Law):
         self._check_cancelled(names)
         alone = self.structure.alone
         self.floor_parameter = alone if alone in self.names else None
-        self.screening = 0 if len(self.structure.searched) <= 2 else min(128, 8 * 2 ** len(self.structure.searched))
+        self.screening = 0 if len(self.structure.searched) < MANY else TRIES
+        self.enough = ENOUGH
 
     # --- what the text says ---
 
@@ -152,6 +155,10 @@ class FormulaLaw(Law):
 
     def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
         return self.structure.to_data(p, x, metric)
+
+    @property
+    def label(self) -> str:
+        return self.text
 
     def options(self) -> dict[str, float | str | int]:
         return {"text": self.text, "columns": ",".join(self.columns), "bounds": _bounds_text(self.bounds)}

@@ -67,7 +67,9 @@ def test_what_is_found_in_the_text() -> None:
         ("1 + a/N^b", ("N",), ("a",), {LOSS}),
     ],
 )
-def test_linear_parameters_and_scales(text: str, columns: tuple[str, ...], linear: tuple[str, ...], unscaled: set) -> None:
+def test_linear_parameters_and_scales(
+    text: str, columns: tuple[str, ...], linear: tuple[str, ...], unscaled: set
+) -> None:
     law = FormulaLaw(text, columns)
     assert law.structure.linear == linear
     assert law.units.unscaled == unscaled
