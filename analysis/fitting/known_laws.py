@@ -261,9 +261,8 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
     if key.startswith("bnsl-") and key[5:].isdigit():
         key, options = "bnsl", {"breaks": int(key[5:]), **options}
     if key not in LAWS:
-        raise UsageError(
-            f"law {name!r} is unknown; allowed: {', '.join(sorted(set(LAWS) - {'formula', 'tied'}))}, m1, m2, bnsl-1, bnsl-2, bnsl-3"
-        )
+        known = ", ".join(sorted(set(LAWS) - {"formula", "tied"}))
+        raise UsageError(f"law {name!r} is unknown; allowed: {known}, m1, m2, bnsl-1, bnsl-2, bnsl-3, or a formula")
     try:
         return LAWS[key](**options)
     except TypeError:

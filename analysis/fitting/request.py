@@ -16,7 +16,7 @@ from results.errors import DataError, UsageError
 from .costs import FLOPS_PER_PARAM_TOKEN
 from .fit import fit, fit_groups, of_group
 from .formulas.equation import formula_law
-from .formulas.grammar import Source, names_in, names_of
+from .formulas.grammar import Source, names_of
 from .known_laws import is_formula, known_name, law_named, separate
 from .law import Law
 from .points import Points, drop_worst, filter_rows, make_points, read_table
@@ -148,11 +148,11 @@ class FitRequest:
                 raise UsageError(f"bound: law {name} has bounds of its own; typed as a formula it takes others")
             return name, law_named(name)
         given = {*self.columns, *(role for role in ("params", "tokens", "flops", "x") if getattr(self, role))}
-        law = formula_law(text, names_in(text, given), self.bound)
-        for name in law.names:
-            if name in self.table.columns:
-                place = names_of(text)[name]
-                Source(law.text).fail(place, f"{name!r} is a column of the data: --column {name} takes it as one")
+        names = names_of(text)
+        for name, place in names.items():
+            if name in self.table.columns and name not in given:
+                Source(" ".join(text.split())).fail(place, f"{name!r} is a column of the data: name it (column {name})")
+        law = formula_law(text, [name for name in names if name in given], self.bound)
         return law.text, law
 
     def _with_floor(self, name: str, law: Law) -> RequestedLaw:

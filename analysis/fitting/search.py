@@ -26,7 +26,8 @@ LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: th
 def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
     """Minimise c'Gc/2 - m'c with c_k >= 0 where not signed, exactly, for a batch of small problems.
 
-    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m of the m without a sign) and keeps the best feasible one.
+    gram (S, m, m), moment (S, m). Tries every subset of the columns that may not be negative, and keeps the best
+    feasible one.
     """
     count, m = moment.shape
     best = np.zeros((count, m))

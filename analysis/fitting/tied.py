@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from results.errors import UsageError
 
-from .law import Array, Columns, Law, Values
+from .law import Array, Columns, Law, UnitPower, Values
 
 
 class TiedLaw(Law):
@@ -35,7 +36,12 @@ class TiedLaw(Law):
                 raise UsageError(f"tie {name}={other}: one is an exponent or a coefficient and the other is not")
         told = ", ".join(f"{name} = {other}" for name, other in ties.items())
         self.formula, self.source = f"{law.formula} with {told}", law.source
-        self.columns, self.parameters = law.columns, tuple(q for q in law.parameters if q.name not in ties)
+        self.columns = law.columns
+        self.parameters = tuple(
+            replace(q, unit={key: self._followed(power) for key, power in q.unit.items()})
+            for q in law.parameters
+            if q.name not in ties
+        )
         self.metric_columns, self.constant_columns = law.metric_columns, law.constant_columns
         self.signed_columns, self.scaled_with = law.signed_columns, law.scaled_with
         self.free_coefficients, self.screening, self.enough = law.free_coefficients, law.screening, law.enough
@@ -45,6 +51,9 @@ class TiedLaw(Law):
         linear = [q.name for q in law.parameters if q.linear]
         self._order = [linear.index(q.name) for q in self.parameters if q.linear]
         self._sums = [(linear.index(name), linear.index(other)) for name, other in ties.items() if name in linear]
+
+    def _followed(self, power: UnitPower) -> UnitPower:
+        return (lambda p: power(self._whole(p))) if callable(power) else power
 
     def _whole(self, p: Values) -> dict[str, Array]:
         return {**p, **{name: p[other] for name, other in self.ties.items() if other in p}}

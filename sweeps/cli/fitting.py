@@ -34,7 +34,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "flops": (str | None, None, "Column of training FLOPs C; with --params alone, D = C/(6N)."),
     "x": (str | None, None, "Column of a one-variable law."),
     "metric": (str | None, None, "Column to explain; default: metric or loss."),
-    "column": (list[str] | None, None, "A further column of a law, as unique_tokens=U, or of a formula; may be repeated."),
+    "column": (list[str] | None, None, "A column of a law, as unique_tokens=U, or of a formula, as N=COL; repeatable."),
     "group": (str | None, None, "Column of groups, each fitted on its own."),
     "cluster": (str | None, None, "Column that names whole runs; they are resampled whole."),
     "weights": (str | None, None, "Column of row weights, 0 or more."),
@@ -43,10 +43,10 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "delta": (float, 1e-3, "Where the Huber loss turns linear."),
     "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
     "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
-    "fix": (list[str] | None, None, "Hold a parameter at a value, as alpha=0.34; may be repeated."),
-    "tie": (list[str] | None, None, "Let a parameter follow another, as alpha=beta; may be repeated."),
-    "bound": (list[str] | None, None, "Ends of a formula's parameter, as alpha=0:2 or A=0:; may be repeated."),
-    "start": (list[str] | None, None, "A value to start one search from, as alpha=0.3; may be repeated."),
+    "fix": (list[str] | None, None, "Hold a parameter at a value, as alpha=0.34; repeatable."),
+    "tie": (list[str] | None, None, "Let a parameter follow another, as alpha=beta; repeatable."),
+    "bound": (list[str] | None, None, "Ends of a formula's parameter, as alpha=0:2 or A=0:; repeatable."),
+    "start": (list[str] | None, None, "A value to start one search from, as alpha=0.3; repeatable."),
     "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
 }  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NoReturn
@@ -99,11 +98,6 @@ def names_of(text: str) -> dict[str, tuple[int, int]]:
     """The names in a formula, each with its first place. Raises UsageError as `parse`."""
     left, right = parse(Source(" ".join(text.split())))
     return {**right.names(), **(left.names() if left is not None else {})}
-
-
-def names_in(text: str, known: Collection[str]) -> list[str]:
-    """Those of the names in a formula that are known, in the order in which they stand there."""
-    return [name for name in names_of(text) if name in known]
 
 
 class _Reader:

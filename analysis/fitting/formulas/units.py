@@ -67,6 +67,8 @@ def units_of(tree: Tree, columns: tuple[str, ...], unscaled: frozenset[str], met
 def _plain(walk: _Walk, power: Power) -> UnitPower:
     """The power as a number, where it is one."""
     values = walk.at_trials(power)
+    if not np.isfinite(values).all():
+        return power
     return float(np.round(values[0], 12)) if np.abs(values - values[0]).max() < ZERO else power
 
 
