@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from results.errors import TokenlawError, UsageError
 
-from . import fit, store
+from . import data, fit, store
 from .options import (
     ClusterOption,
     JobsOption,
@@ -56,6 +56,7 @@ app = typer.Typer(
 )
 store.add_commands(app)
 fit.add_commands(app)
+data.add_commands(app)
 
 
 def _version(asked: bool) -> None:
