@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ MOST_CLASSES = 1_000_000
 """A label above it is a slip: a number of a picture, say."""
 SINGLE_CLASS = ("all",)
 """Classes of pictures without labels."""
+_WHOLE = re.compile("-?[0-9]{1,18}")
 
 
 def numbered(
@@ -27,14 +29,14 @@ def numbered(
     """
     raws = [texts.raw(i) for i in range(len(texts))]
     distinct = {raw: raw.decode("utf-8", "replace") for raw in set(raws)}
-    if all(text.isascii() and text.isdigit() for text in distinct.values()):
+    if all(_WHOLE.fullmatch(text) for text in distinct.values()):
         values = {raw: int(text) for raw, text in distinct.items()}
-        highest = max(values.values(), default=0)
         bound = len(classes) if classes else MOST_CLASSES
-        if highest >= bound:
-            index = raws.index(next(raw for raw, value in values.items() if value == highest))
-            raise DataError(f"{where(index)}: label {highest} is not allowed; allowed: 0 to {bound - 1:,}")
-        names = classes or tuple(str(number) for number in range(highest + 1))
+        wrong = next((raw for raw, value in values.items() if not 0 <= value < bound), None)
+        if wrong is not None:
+            place = where(raws.index(wrong))
+            raise DataError(f"{place}: label {values[wrong]} is not allowed; allowed: 0 to {bound - 1:,}")
+        names = classes or tuple(str(number) for number in range(max(values.values(), default=0) + 1))
     else:
         names = classes or tuple(sorted(distinct.values()))
         numbers = {name: number for number, name in enumerate(names)}

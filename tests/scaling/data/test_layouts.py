@@ -199,7 +199,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
     check_same(open_shards(tmp_path, sorted(tmp_path.glob("*.tar")), tmp_path / "cache"), TRAIN)
 
 
-# --- folders -----------------------------------------------------------------------------------------------------------
+# --- folders -------------------------------------------------------------------------------------------------------
 
 
 def test_flat_and_nested_folders(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_paths_that_hold_something_else(tmp_path: Path, fields: dict[str, str], 
         open_pictures(PicturesLocation(**({"source": "folder", "path": str(tmp_path / "root")} | fields)), tmp_path)
 
 
-# --- shards ------------------------------------------------------------------------------------------------------------
+# --- shards --------------------------------------------------------------------------------------------------------
 
 
 def shard(path: Path, members: list[tuple[str, bytes]]) -> None:
@@ -362,7 +362,7 @@ def test_a_shard_cut_short_afterwards(tmp_path: Path) -> None:
         opened.read(int(opened.storage_order()[-1]))
 
 
-# --- tables and archives -----------------------------------------------------------------------------------------------
+# --- tables and archives -------------------------------------------------------------------------------------------
 
 
 def table(**columns: Any) -> pa.Table:
@@ -374,7 +374,7 @@ BAD_TABLES: dict[str, tuple[pa.Table, str]] = {
     "type": (table(image=pa.array([1, 2])), "column 'image' is of type int64; allowed: binary, or struct"),
     "type of label": (table(label=pa.array([0.5, 1])), "labels are of type double; allowed: whole numbers or texts"),
     "no label": (table(label=pa.array([0, None])), "row 1 of row group 0 has no label"),
-    "negative": (table(label=pa.array([0, -1])), "label"),
+    "negative": (table(label=pa.array([0, -1])), "label -1 is not allowed; allowed: 0 to 999,999"),
     "no rows": (table()[:0], "has no row in 1 Parquet files"),
 }
 
