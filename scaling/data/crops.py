@@ -70,28 +70,25 @@ def see_fixed(content: bytes, where: str, view: PicturesView, number: int) -> Pi
 
 def center_crop(image: Image.Image, side: int) -> Pixels:
     """ADM's: halved by a box filter while the shorter side is at least 2 s, bicubic to s, then the middle [c, s, s]."""
-    rows = _rows(_shrink(image, side))
-    top, left = (rows.shape[0] - side) // 2, (rows.shape[1] - side) // 2
-    return _planes(rows, top, left, side)
+    image = _shrink(image, side)
+    return _square(image, (image.size[1] - side) // 2, (image.size[0] - side) // 2, side)
 
 
 def random_crop(image: Image.Image, side: int, draw: Draw) -> Pixels:
     """ADM's: the shorter side goes to s .. ceil(s / 0.8) at random, then a square of s at random, uint8 [c, s, s]."""
-    shorter = side + draw(math.ceil(side / SMALLEST_SHARE) - side + 1)
-    rows = _rows(_shrink(image, shorter))
-    top, left = draw(rows.shape[0] - side + 1), draw(rows.shape[1] - side + 1)
-    return _planes(rows, top, left, side)
+    image = _shrink(image, side + draw(math.ceil(side / SMALLEST_SHARE) - side + 1))
+    top, left = draw(image.size[1] - side + 1), draw(image.size[0] - side + 1)
+    return _square(image, top, left, side)
 
 
 def ten_crop(image: Image.Image, side: int, number: int) -> Pixels:
     """Crop `number` of ten, uint8 [c, s, s]: four corners (top first, left first), the middle, and their mirrors."""
-    rows = _rows(_shrink(image, int(side * TEN_CROP_RANGE)))
     whole = int(side * TEN_CROP_RANGE)
-    rows = rows[(rows.shape[0] - whole) // 2 :, (rows.shape[1] - whole) // 2 :][:whole, :whole]
+    image = _shrink(image, whole)
     rest, place = whole - side, number % 5
     # The middle is rounded as torchvision's ten-crop does.
     top, left = (round(rest / 2),) * 2 if place == 4 else (rest * (place // 2), rest * (place % 2))
-    pixels = _planes(rows, top, left, side)
+    pixels = _square(image, (image.size[1] - whole) // 2 + top, (image.size[0] - whole) // 2 + left, side)
     return pixels[:, :, ::-1] if number >= 5 else pixels
 
 
@@ -121,11 +118,7 @@ class _TooLongError(ValueError):
     """A picture so long and narrow that it cannot be enlarged within MAX_PIXELS."""
 
 
-def _rows(image: Image.Image) -> Pixels:
-    """Pixels [h, w, c]."""
-    pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _planes(rows: Pixels, top: int, left: int, side: int) -> Pixels:
-    return rows[top : top + side, left : left + side].transpose(2, 0, 1)
+def _square(image: Image.Image, top: int, left: int, side: int) -> Pixels:
+    """A square of the image as uint8 [c, s, s]."""
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)))
+    return pixels.reshape(side, side, -1).transpose(2, 0, 1)
