@@ -91,9 +91,10 @@ def prepare_again(
 
 
 def _add(digest: hashlib._Hash, split: str, pictures: Pictures, facts: Survey) -> None:
-    for index in range(len(facts)):
-        label, content = int(pictures.labels[index]), facts.digests[index].tobytes().hex()
-        digest.update(f"{split}\0".encode() + pictures.names.raw(index) + f"\0{label}\0{content}\n".encode())
+    contents = facts.digests.tobytes().hex()
+    for index, (name, label) in enumerate(zip(pictures.names.raws(), pictures.labels.tolist(), strict=True)):
+        content = contents[64 * index : 64 * (index + 1)]
+        digest.update(f"{split}\0".encode() + name + f"\0{label}\0{content}\n".encode())
 
 
 def _usable(

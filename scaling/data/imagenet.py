@@ -100,7 +100,7 @@ def open_imagenet(root: Path, cache: Path) -> tuple[Pictures, Pictures | None]:
 
 
 def _from_zip(archive: ZipArchive, root: Path) -> tuple[Pictures, Pictures | None]:
-    raws = [archive.names.raw(index) for index in range(len(archive.names))]
+    raws = list(archive.names.raws())
     below = next((b for b in BELOW if any(raw.startswith(f"{b}train/".encode()) for raw in raws)), None)
     if below is None:
         raise DataError(f"{root} has no folder train; allowed: Kaggle's imagenet-object-localization-challenge.zip")

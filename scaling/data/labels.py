@@ -27,7 +27,7 @@ def numbered(
     Whole numbers are class numbers; `classes` then gives their names, else they are named by themselves. Other texts
     are class names, numbered in sorted order, or by `classes`. Raises DataError that names the picture.
     """
-    raws = [texts.raw(i) for i in range(len(texts))]
+    raws = list(texts.raws())
     distinct = {raw: raw.decode("utf-8", "replace") for raw in set(raws)}
     if all(_WHOLE.fullmatch(text) for text in distinct.values()):
         values = {raw: int(text) for raw, text in distinct.items()}

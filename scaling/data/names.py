@@ -45,7 +45,12 @@ class Names(Sequence[str]):
         return os.fsdecode(self.raw(index))
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        return map(os.fsdecode, self.raws())
+
+    def raws(self) -> Iterator[bytes]:
+        """The bytes of all names, faster than one by one."""
+        content = self.buffer.tobytes()
+        return (content[begin:end] for begin, end in pairwise(self.offsets.tolist()))
 
     def raw(self, index: int) -> bytes:
         """The bytes of a name. Raises IndexError past the end."""
@@ -56,13 +61,16 @@ class Names(Sequence[str]):
 
     def take(self, indices: NDArray[np.int64]) -> Names:
         """The names at these indices, in their order."""
-        return Names.of(self.raw(int(i)) for i in indices)
+        content, offsets = self.buffer.tobytes(), self.offsets
+        ranges = zip(offsets[:-1][indices].tolist(), offsets[1:][indices].tolist(), strict=True)
+        return Names.of(content[begin:end] for begin, end in ranges)
 
     def order(self) -> NDArray[np.int64]:
         """Indices [n] that sort the names by their bytes; equal names keep their order."""
-        return np.array(sorted(range(len(self)), key=self.raw), np.int64)
+        raws = list(self.raws())
+        return np.array(sorted(range(len(raws)), key=raws.__getitem__), np.int64)
 
     def repeated(self) -> str | None:
         """A name that occurs twice, the first in sorted order; None if all differ."""
-        ordered = sorted(self.raw(i) for i in range(len(self)))
+        ordered = sorted(self.raws())
         return next((os.fsdecode(name) for name, following in pairwise(ordered) if name == following), None)

@@ -87,7 +87,7 @@ def open_shards(
         indices = list(
             pool.map(lambda pair: _index(pair[0], pair[1], cache, label_key), zip(paths, stamps, strict=True))
         )
-    names = Names.of(index.names.raw(i) for index in indices for i in range(len(index.names)))
+    names = Names.of(raw for index in indices for raw in index.names.raws())
     if not len(names):
         raise DataError(f"{root} has no picture in {len(paths)} shards ({paths[0]}, ...)")
     shards = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
@@ -102,7 +102,7 @@ def open_shards(
             f"{where(int(np.argmin(labelled)))} has no label (.cls or .json), unlike {where(int(np.argmax(labelled)))}"
         )
     if labelled.all():
-        texts = Names.of(index.labels.raw(i) for index in indices for i in range(len(index.labels)))
+        texts = Names.of(raw for index in indices for raw in index.labels.raws())
         labels, class_names = numbered(texts, classes, where)
     elif (firsts := by_folder(names)) is not None:
         # With a letter before, so that folders with numbers for names are words.
