@@ -51,7 +51,7 @@ def load(path: Path, stamp: bytes = b"") -> Arrays | None:
 def save(path: Path, arrays: Arrays, stamp: bytes = b"") -> bool:
     """Keep arrays; False, and nothing is kept, where the cache cannot be written: the work is then done again."""
     buffer = io.BytesIO()
-    np.savez(buffer, stamp=np.frombuffer(stamp, np.uint8), **arrays)
+    np.savez(buffer, stamp=np.frombuffer(stamp, np.uint8), **arrays)  # type: ignore[arg-type]
     try:
         atomic.make_folder(path.parent)
         atomic.write(path, buffer.getvalue(), durable=False)
