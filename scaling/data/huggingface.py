@@ -1,8 +1,8 @@
 """Data sets of Hugging Face `datasets`: saved ones are Arrow files, mapped and read without that package.
 
 A folder of `save_to_disk` needs pyarrow alone. Any other name is asked of `datasets.load_dataset` (extra `datasets`),
-which prepares the same kind of files in its own cache. Saving keeps base names of paths only, so that the fingerprint is
-another than that of the folder the pictures came from.
+which prepares the same kind of files in its own cache. Saving keeps only base names of paths, so the fingerprint
+differs from that of the folder the pictures came from.
 """
 
 from __future__ import annotations
