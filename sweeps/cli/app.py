@@ -22,6 +22,7 @@ COMMANDS = {
     "isoflop": "optimum",
     **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),
     "store": "store",
+    "data": "data",
 }
 """The file that holds each command by its name, in the order of --help: a function, or a group of commands."""
 

@@ -1,0 +1,109 @@
+"""`tokenlaw data inspect`: counts, damage, copies and leaks, for people and as JSON, and the contact sheet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from scaling.data.contact_sheet import spread
+from sweeps.cli.app import app
+
+from .made_pictures import encoded, made, pixels, write_folder, write_shards
+
+CONTENTS = made(5, 4)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def inspect(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["data", "inspect", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_good_pictures_and_their_sheet(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "pictures", CONTENTS)
+    code, text = inspect(root, "--image-size", 16, "--sheet", tmp_path / "sheets/sheet.png")
+    assert code == 0
+    assert "15 pictures in 3 classes" in text and "bird 5, cat 5, dog 5" in text and "JPEG RGB 8, PNG RGB 7" in text
+    assert "A study at 16 pixels would see 12 training and 3 validation pictures (0 left out)" in text
+    sheet = np.asarray(Image.open(tmp_path / "sheets/sheet.png"))
+    assert sheet.shape == (2 * 20 + 4, 8 * 20 + 4, 3)
+    assert (sheet[:4] == 255).all() and sheet[4:20, 4:20].std() > 5
+
+
+@pytest.mark.parametrize("crop", ["center", "random", "ten"])
+def test_grey_sheets_of_every_crop(tmp_path: Path, crop: str) -> None:
+    root = write_shards(tmp_path / "shards", CONTENTS)
+    sheets = [tmp_path / "a.png", tmp_path / "b.png"]
+    for sheet in sheets:
+        assert inspect(root, "--image-size", 8, "--channels", 1, "--crop", crop, "--sheet", sheet)[0] == 0
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
+
+
+def test_bad_pictures_are_named_and_counted(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    write_folder(root / "train", CONTENTS | {"cat/bad.jpg": b"bad", "cat/small.png": encoded(pixels(1, 9, 9))})
+    leak = next(name for name in CONTENTS if name.startswith("bird"))
+    write_folder(root / "val", {"bird/leak.jpg": CONTENTS[leak], "bird/twin.jpg": CONTENTS[leak]})
+    (root / "train/wolf").mkdir()
+    code, text = inspect(root, "--image-size", 16)
+    assert code == 1
+    assert "train/cat/bad.jpg cannot be decoded (no picture of a known format" in text
+    assert "1 below 16 pixels" in text and "empty         wolf" in text and "copies        1 of other pictures" in text
+    assert "2 validation pictures are in training too, such as" in text
+    assert "A study at 16 pixels would be refused: " in text
+    code, text = inspect(root, "--image-size", 16, "--json", "--set", "on_damaged=skip", "--set", "on_small='skip'")
+    assert code == 0
+    facts = json.loads(text)
+    assert (facts["train_images"], facts["validation_images"], facts["left_out"], facts["leaks"]) == (15, 2, 4, 2)
+    assert facts["splits"]["train"]["classes"] == {"bird": 5, "cat": 7, "dog": 5, "wolf": 0}
+    assert facts["splits"]["train"]["damaged"][0].endswith("AVIF, GIF, BMP, TIFF, PPM, JPEG2000)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["/nowhere"], "data.path = '/nowhere' does not exist"),
+        (["/nowhere", "--source", "tar"], "data.source = 'tar'"),
+        (["/nowhere", "--set", "x"], "--set = 'x' is not allowed; allowed: NAME=VALUE"),
+        (["/nowhere", "--set", "colour=1"], "data.colour is not a field of pictures"),
+        ([__file__], "is no .tar, .parquet or .zip; allowed: one of these, or a folder"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], reason: str) -> None:
+    code, text = inspect(*arguments)
+    assert code == 2 and reason in text
+
+
+def test_a_sheet_of_another_kind(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "pictures", CONTENTS)
+    code, text = inspect(root, "--image-size", 16, "--sheet", tmp_path / "sheet.exe")
+    assert code == 2 and "allowed: a name that ends in .png, .jpg or .webp" in text
+
+
+def test_spread_takes_of_every_class() -> None:
+    labels = np.repeat(np.arange(3, dtype=np.int32), [100, 1, 30])
+    chosen = spread(labels, 4, 9)
+    assert np.bincount(labels[chosen]).tolist() == [3, 1, 3] and chosen[0] == 0 and chosen[2] == 99
+
+
+def test_inspect_needs_no_torch(tmp_path: Path) -> None:
+    import subprocess
+
+    root = write_folder(tmp_path / "pictures", CONTENTS)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from sweeps.cli.app import app\n"
+        f"app(['data', 'inspect', {str(root)!r}, '--image-size', '16'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "12 training" in done.stdout, done.stderr
