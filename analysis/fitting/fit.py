@@ -25,6 +25,8 @@ AGREEMENT = 1e-8  # starts agree where their objectives are within this, relativ
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
 DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it moves no prediction
 PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
+LEAST_ROWS, PART_ROWS = 300, 25  # of a part that chooses among the starts: at least, and for each parameter
+FINALISTS = 3  # starts that go on with all rows
 TIE = 1e-6
 """Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""
 PROFILE = np.geomspace(1e-2, 1.0, 40)
@@ -183,23 +185,38 @@ def _started(law: Law, scales: Scales, best: Array, start: Mapping[str, float]) 
 
 
 def _searched(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
-    """The minima of problems of one law; where half of the first `law.enough` starts agree, no more are tried."""
+    """The minima of problems of one law; where a third of the first `law.enough` starts agree, no more are tried.
+
+    Of many rows a part chooses among the starts, and the best go on with all.
+    """
     enough = problems[0].law.enough if problems else 0
     if not enough:
         return search(problems, starts, leaders, max_iterations)
-    minima = search(problems, [begun[:enough] for begun in starts], leaders, max_iterations)
+    parts = [_part(problem) for problem in problems]
+    minima = search(parts, [begun[:enough] for begun in starts], leaders, max_iterations)
     unsure = [k for k, begun in enumerate(starts) if len(begun) > enough and not _agree(minima[k])]
-    more = search([problems[k] for k in unsure], [starts[k][enough:] for k in unsure], leaders, max_iterations)
+    more = search([parts[k] for k in unsure], [starts[k][enough:] for k in unsure], leaders, max_iterations)
     for k, minimum in zip(unsure, more, strict=True):
         minima[k] = minima[k].joined(minimum)
+    for k, (problem, part) in enumerate(zip(problems, parts, strict=True)):
+        if part is not problem:
+            best = minima[k].select(np.argsort(minima[k].objective, kind="stable")[:FINALISTS])
+            [ended] = search([problem], [best.coordinates], leaders, max_iterations)
+            minima[k] = replace(ended, stands_for=best.stands_for)
     return minima
 
 
+def _part(problem: Problem) -> Problem:
+    """The problem of evenly spaced rows, PART_ROWS for each parameter, where there are more than twice as many."""
+    rows, needed = problem.target.shape[-1], max(LEAST_ROWS, PART_ROWS * len(problem.law.parameters))
+    return problem if rows <= 2 * needed else problem.rows(np.linspace(0, rows - 1, needed).astype(np.int64))
+
+
 def _agree(ended: Minimum) -> bool:
-    """Whether half of the starts came to the best objective, and that is a minimum."""
+    """Whether a third of the starts came to the best objective, and that is a minimum."""
     objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
     equal = objective <= objective.min() * (1 + AGREEMENT) + 1e-300
-    return bool(ended.converged[equal].any() and ended.stands_for[equal].sum() * 2 >= ended.stands_for.sum())
+    return bool(ended.converged[equal].any() and ended.stands_for[equal].sum() * 3 >= ended.stands_for.sum())
 
 
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:

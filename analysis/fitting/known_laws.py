@@ -238,9 +238,12 @@ LAWS: dict[str, Callable[..., Law]] = {
     "shifted-power": ShiftedPower,
     "m4": M4,
     "bnsl": Bnsl,
+}
+STORED: dict[str, Callable[..., Law]] = {
     "formula": formula_law,
     "tied": lambda law, options, ties: TiedLaw(law_named(law, **json.loads(options)), json.loads(ties)),
 }
+"""How laws that have no name of their own are built again from a fit's file."""
 
 
 def law_named(name: Law | str, **options: float | str | int) -> Law:
@@ -260,11 +263,11 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
         key = "power"
     if key.startswith("bnsl-") and key[5:].isdigit():
         key, options = "bnsl", {"breaks": int(key[5:]), **options}
-    if key not in LAWS:
-        known = ", ".join(sorted(set(LAWS) - {"formula", "tied"}))
+    if key not in LAWS and not (key in STORED and options):
+        known = ", ".join(sorted(LAWS))
         raise UsageError(f"law {name!r} is unknown; allowed: {known}, m1, m2, bnsl-1, bnsl-2, bnsl-3, or a formula")
     try:
-        return LAWS[key](**options)
+        return (LAWS | STORED)[key](**options)
     except TypeError:
         raise UsageError(f"law {name!r} does not take the options {sorted(options)}") from None
 

@@ -111,7 +111,7 @@ class Law(ABC):
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
     floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
     unscaled: frozenset[str] = frozenset()  # columns, or LOSS, that keep their unit in a fit
-    enough: int = 0  # starts tried first, of those that `screening` asks for: where half of them agree, no more are
+    enough: int = 0  # starts tried first, of those that `screening` asks for: where a third agree, no more are
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod

@@ -25,7 +25,7 @@ LARGEST = 1e30
 TRIALS = 48
 MANY = 3
 """From so many parameters that are searched over, more starts are tried."""
-ENOUGH, TRIES = 24, 128
+ENOUGH, TRIES = 12, 64
 
 Bounds = Mapping[str, tuple[float, float]]
 

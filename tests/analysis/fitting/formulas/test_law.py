@@ -15,6 +15,8 @@ from analysis.fitting.formulas.law import FormulaLaw, bound_of
 from analysis.fitting.known_laws import law_named
 from analysis.fitting.law import LOSS, Columns
 from analysis.fitting.result import FitResult, Status
+from analysis.fitting.tied import TiedLaw
+from analysis.inference.bootstrap import bootstrap, with_intervals
 from results.errors import UsageError
 
 DATA = Path(__file__).parents[4].parent / "shared" / "data"
@@ -199,3 +201,60 @@ def test_known_truth_is_recovered(floor: float, alpha: float, beta: float, seed:
     assert result.values["E"] == pytest.approx(floor, rel=1e-5)
     assert result.values["alpha"] == pytest.approx(alpha, rel=1e-4)
     assert result.values["beta"] == pytest.approx(beta, rel=1e-4)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", CHINCHILLA])
+def test_fixed_parameters(law: str) -> None:
+    data = chinchilla(noise=0.0)
+    chosen = FormulaLaw(law, ["N", "D"]) if law == CHINCHILLA else law
+    points = data if law == CHINCHILLA else named(data)
+    held = fit(chosen, points, fixed={"A": 400.0, "alpha": 0.34})
+    assert held.values["A"] == pytest.approx(400, rel=1e-12)
+    assert held.values == pytest.approx({"E": 1.7, "A": 400, "B": 1500, "alpha": 0.34, "beta": 0.37}, rel=1e-5)
+    amplitude = fit(chosen, points, fixed={"A": 500.0})
+    assert amplitude.values["A"] == pytest.approx(500, rel=1e-12)
+    assert amplitude.values["alpha"] > 0.34
+    drawn = with_intervals(amplitude, bootstrap(amplitude, replicates=40))
+    assert drawn.parameters["A"].low == pytest.approx(500, rel=1e-9)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", CHINCHILLA])
+def test_tied_parameters(law: str) -> None:
+    rng = np.random.default_rng(3)
+    n, d = np.exp(rng.uniform(17, 23, 60)), np.exp(rng.uniform(20, 26, 60))
+    data = {"N": n, "D": d, "metric": 1.7 + 400 / n**0.3 + 900 / d**0.3}
+    inner = FormulaLaw(law, ["N", "D"]) if law == CHINCHILLA else law_named(law)
+    points = data if law == CHINCHILLA else named(data)
+    result = fit(TiedLaw(inner, {"alpha": "beta"}), points)
+    assert result.values == pytest.approx({"E": 1.7, "A": 400, "B": 900, "beta": 0.3}, rel=1e-5)
+    again = FitResult.from_json(result.to_json())
+    new = {name: points[name][:3] for name in result.law.columns}
+    assert again.predict(new) == pytest.approx(data["metric"][:3], rel=1e-6)
+
+
+def test_coefficients_tied() -> None:
+    x = np.geomspace(1, 1e4, 40)
+    law = TiedLaw(FormulaLaw("A/x^a + B*x^-0.1", ["x"]), {"B": "A"})
+    result = fit(law, {"x": x, "metric": 2 * x**-0.5 + 2 * x**-0.1})
+    assert result.values == pytest.approx({"A": 2.0, "a": 0.5}, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ties", "words"),
+    [
+        ({"q": "alpha"}, "no parameter 'q'"),
+        ({"A": "alpha"}, "exponent or a coefficient"),
+        ({"A": "B", "B": "E"}, "follows"),
+    ],
+)
+def test_wrong_ties(ties: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TiedLaw(FormulaLaw(CHINCHILLA, ["N", "D"]), ties)
+
+
+def test_a_start_of_ones_own() -> None:
+    data = chinchilla()
+    result = fit(FormulaLaw(CHINCHILLA, ["N", "D"]), data, start={"A": 400.0, "alpha": 0.34}, starts=1)
+    assert result.objective == pytest.approx(fit("chinchilla", named(data)).objective, rel=1e-9)
+    with pytest.raises(UsageError, match="no parameter 'gamma'"):
+        fit("chinchilla", named(data), start={"gamma": 1.0})
