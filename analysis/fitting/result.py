@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from results.errors import DataError, UsageError
 
 from .costs import PowerCost
-from .known_laws import LAWS, known_name, law_named
+from .known_laws import LAWS, STORED, known_name, law_named
 from .law import Array, Law
 from .minimiser import Minimum
 from .points import Flag, Points
@@ -229,6 +229,6 @@ def read_fit(path: str | Path, group: str | None = None, law: str | None = None)
     name = document.get("law")
     if law is not None and name != known_name(law):
         raise UsageError(f"--law {law!r}: the file {file} holds a fit of law {name}")
-    if isinstance(name, str) and name not in LAWS:
+    if isinstance(name, str) and name not in {**LAWS, **STORED}:
         raise UsageError(f"{file} holds a fit of law {name!r}, which is not tokenlaw's: add --law FILE.py:CLASS")
     return FitResult.from_json(document)

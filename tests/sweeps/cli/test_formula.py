@@ -65,3 +65,29 @@ def test_wrong_requests(tmp_path: Path, options: tuple[str, ...], words: str) ->
     with pytest.raises(UsageError, match=words.replace("\\\\", "\\")) as caught:
         run("fit", points, *options)
     assert "\n" not in str(caught.value)
+
+
+def test_figures_and_report_of_groups(tmp_path: Path) -> None:
+    points, report = write_points(tmp_path / "points.csv"), tmp_path / "fit.md"
+    options = (
+        "--column",
+        "n=N",
+        "--group",
+        "family",
+        "--bootstrap",
+        40,
+        "--figure",
+        tmp_path / "g.svg",
+        "--beyond",
+        10,
+    )
+    printed = run("fit", points, "--law", "E + A/n^alpha", *options, "--report", report, "--style", "neurips")
+    assert {"g.svg", "g-VQ.svg", "g-CRT.svg"} <= {path.name for path in tmp_path.iterdir()}
+    assert f"wrote {report}" in printed
+    text = report.read_text()
+    assert "# Group CRT" in text
+    assert "`L = E + A/n^alpha`" in text
+    assert "starts" in text
+    assert "(to be told by the authors)" in text
+    with pytest.raises(UsageError, match=r"--beyond 0\.5"):
+        run("fit", points, "--law", "power", "--x", "N", "--beyond", 0.5)
