@@ -125,6 +125,10 @@ def groups_figure(results: Mapping[str, FitResult], style: str = "report", *, be
             look.log_value_axis(axes, first.names.get("metric", "metric"), metrics)
         formula = next(iter(results.values())).law.formula
         axes.set_title(typeset(formula) or formula, loc="left", fontsize=look.mpl.rcParams["font.size"])
+        others = [c for c in first.columns if c in next(iter(results.values())).law.columns and c != along]
+        if others:
+            names = " and ".join(first.names.get(other, other) for other in others)
+            handles.append(Line2D([], [], ls="", label=f"curves at the median {names} of the group"))
         look.legend_below(figure, [*handles, *_mark_extrapolation(axes, first, along, beyond)])
         return figure
 
