@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from results.errors import DataError
 
@@ -126,7 +126,8 @@ def _checked(lines: Iterator[list[str]], header: list[str], separator: str, file
     names = len(header)
     while not header[names - 1]:
         names -= 1
-    count, widths, beyond = 0, {}, None  # widths: the first row of each
+    count, beyond = 0, None
+    widths: dict[int, int] = {}  # the first row of each
     while True:
         try:
             row = next(lines)
@@ -165,10 +166,12 @@ def _parsed(stream: io.StringIO, separator: str, columns: range, file: str) -> p
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError
 
+    # to the last digit, as pandas does by default from 3.1 on
+    exactly: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
     try:
         return pd.read_csv(
             stream, sep=r"\s+" if separator == " " else separator, header=None, index_col=False, low_memory=False,
-            skipinitialspace=separator != "\t", float_precision="round_trip", usecols=list(columns),
+            skipinitialspace=separator != "\t", **exactly, usecols=list(columns),
             names=list(columns),
         )  # fmt: skip
     except (ParserError, EmptyDataError, ValueError) as problem:
@@ -180,8 +183,6 @@ def _with_decimal_points(table: pd.DataFrame, text: str, separator: str) -> list
 
     1,000 alone can: a thousand. A table that has decimal points, too, is left as it is.
     """
-    import pandas as pd
-
     certain, texts = False, {}
     for number in range(table.shape[1]):
         column = table.iloc[:, number]
@@ -196,6 +197,9 @@ def _with_decimal_points(table: pd.DataFrame, text: str, separator: str) -> list
     if not certain or re.search(rf"(?:^|(?<={end})){_POINT_NUMBER}(?:$|{end})", text):
         return []
     for number, column in texts.items():
-        numbers = pd.to_numeric(column, errors="coerce")
-        table.isetitem(number, numbers if numbers.notna().equals(column.notna()) else column)
+        cells = column.to_numpy(dtype=object, na_value=float("nan"))
+        try:
+            table.isetitem(number, cells.astype(float))
+        except ValueError:  # a text among them, which is named where the column is used
+            table.isetitem(number, cells)
     return [str(table.columns[number]) for number in texts]

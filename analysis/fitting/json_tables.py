@@ -22,8 +22,8 @@ def read_json(text: str, file: str) -> pd.DataFrame:
 
     try:
         document = json.loads(text, object_pairs_hook=_without_doubles)
-    except _Twice as name:
-        raise DataError(f"file {file}: {name} occurs twice in an object of its JSON") from None
+    except _Twice as twice:
+        raise DataError(f"file {file}: {twice} occurs twice in an object of its JSON") from None
     except (ValueError, RecursionError) as problem:
         document = _lines(text, file, problem)
     rows = _rows_in(document)
@@ -59,8 +59,8 @@ def _lines(text: str, file: str, whole: Exception) -> list[Any]:
     for number, line in enumerate(lines):
         try:
             rows.append(json.loads(line, object_pairs_hook=_without_doubles))
-        except _Twice as name:
-            raise DataError(f"file {file}, row {number}: {name} occurs twice") from None
+        except _Twice as twice:
+            raise DataError(f"file {file}, row {number}: {twice} occurs twice") from None
         except (ValueError, RecursionError) as problem:
             if not rows:  # then it is no file of lines either
                 raise DataError(f"file {file} cannot be read as JSON: {whole}") from None

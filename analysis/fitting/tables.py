@@ -160,9 +160,7 @@ def _parquet(content: bytes, suffix: str, file: str) -> pd.DataFrame:
         table = pd.read_parquet(io.BytesIO(content))
     except (ArrowException, OSError, ValueError, KeyError) as problem:
         raise DataError(f"file {file} cannot be read as {suffix or 'Parquet'}: {_line(problem)}") from None
-    table.columns = [
-        ".".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in table.columns
-    ]  # type: ignore[assignment]
+    table.columns = [".".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in table.columns]  # type: ignore[assignment]
     return with_index_levels(table, file=f"file {file}")
 
 

@@ -14,7 +14,7 @@ import typer
 
 from results.errors import UsageError
 
-DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.")]
+DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A table: CSV, TSV, JSON, Parquet, compressed or not.")]
 LAW_HELP = "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS"
 OwnLawOption = Annotated[
     str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
@@ -41,6 +41,8 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
     "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
     "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
+    "units": (bool, False, "Read numbers such as 1.3B, 350M, 1,000 and 62 %."),
+    "skip_missing": (bool, False, "Leave out rows with an empty value, or 0 such as step 0, and count them."),
 }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def _show_pairs(optima: list[BestPairs]) -> None:
 
 
 @takes_request(
-    "params", "tokens", "flops", "metric", "drop_worst", "where",
+    "params", "tokens", "flops", "metric", "drop_worst", "where", "units", "skip_missing",
     fixed={"law": "chinchilla", "residual": "raw"},
     flops="Column of training FLOPs C; default 6ND. It gives the third of N, D and C = 6ND.",
 )  # fmt: skip

@@ -55,7 +55,7 @@ def fit_figure(result: FitResult, style: str = "report") -> Figure:
             colour = _colours(value, points, by)
             top.plot(columns_at[along], result.predict(columns_at), color=colour, lw=1.2)
             if value is not None and by is not None:
-                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {wording.number(value)}"
+                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {_exact(value)}"
                 handles.append(Line2D([], [], color=colour, label=text))
             if banded:
                 low, high = _band(result, columns_at)
@@ -84,7 +84,7 @@ def fit_figure(result: FitResult, style: str = "report") -> Figure:
             handles.append(Line2D([], [], label="flagged: far from the law", **ring))
         for other in result.law.columns:
             if other not in (along, by, *result.law.metric_columns):
-                middle = wording.number(float(np.median(points.columns[other])))
+                middle = _exact(float(np.median(points.columns[other])))
                 text = f"curves at the median {points.names.get(other, other)} = {middle}"
                 handles.append(Line2D([], [], ls="", label=text))
         if handles:
@@ -103,6 +103,13 @@ def _drawn_columns(result: FitResult, points: Points) -> tuple[str, str | None]:
         return along, max(others, key=lambda c: spread[c])
     floors = [c for c in law.metric_columns if c not in law.constant_columns and np.ptp(points.columns[c]) > 0]
     return along, floors[0] if floors else None
+
+
+def _exact(value: float) -> str:
+    """A value of the data as it stands there: 1024, 65536, 1.25e9; four digits where six do not say it."""
+    if value.is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return wording.number(value, next((d for d in range(1, 7) if float(f"{value:.{d}g}") == value), 4))
 
 
 def _label(points: Points, along: str) -> str:
