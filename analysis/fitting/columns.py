@@ -1,4 +1,4 @@
-"""Columns of a table by name or by arithmetic of names, with numbers as people write them, and rows left out for holes."""
+"""Columns of a table by name or by arithmetic of names, numbers as people write them, rows left out for holes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SIGNS = frozenset("+-*/^()`,=")
-LISTED = 3  # reasons and examples that a note spells out
 
 
 class TableColumns:

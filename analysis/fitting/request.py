@@ -97,7 +97,7 @@ class FitRequest:
 
     def column(self, table: pd.DataFrame, name: str) -> pd.Series:
         """A column of the table, by name or by arithmetic; raises what `TableColumns.values` raises."""
-        return TableColumns(table, units=self.units).values(name)
+        return TableColumns(table, units=self.units, holes=self.skip_missing).values(name)
 
     @property
     def floor_value(self) -> float | None:

@@ -157,6 +157,12 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1))
 
 
+def note(notes: Iterable[str]) -> None:
+    """A line for each note, once, above an answer for people."""
+    for words in dict.fromkeys(notes):
+        print(f"note: {words}")
+
+
 def warn(warnings: Iterable[str]) -> None:
     """A line for each warning, below an answer for people."""
     for warning in warnings:
