@@ -9,7 +9,6 @@ import gzip
 import io
 import lzma
 import re
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x19\x1b-\x1f\x7f-\x9f]")
 
 
 class Table(NamedTuple):
@@ -142,13 +142,12 @@ def _text(content: bytes, suffix: str, file: str) -> tuple[str, tuple[str, ...]]
                 f"file {file}{at} cannot be read as {suffix or 'text'}: it is neither UTF-8 nor Latin-1 text"
             ) from None
         notes = ("the file is not UTF-8; it was read as Latin-1",)
-    odd = next((c for c in set(text) if c not in "\t\n\r\f\x1a" and unicodedata.category(c) == "Cc"), None)
+    odd = _CONTROL.search(text)
     if odd is not None:
-        row = text[: text.index(odd)].count("\n") - 1
-        at = f", row {row}" if row >= 0 and odd != "\0" else ""
-        raise DataError(
-            f"file {file}{at} cannot be read as {suffix or 'text'}: it has the byte {ord(odd):#04x}, so it is no text"
-        )
+        row = text[: odd.start()].count("\n") - 1
+        at = f", row {row}" if row >= 0 and odd[0] != "\0" else ""
+        reason = f"it has the byte {ord(odd[0]):#04x}, so it is no text"
+        raise DataError(f"file {file}{at} cannot be read as {suffix or 'text'}: {reason}")
     return text.rstrip("\x1a"), notes  # DOS ends a text so
 
 

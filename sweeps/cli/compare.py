@@ -45,11 +45,9 @@ def validate(
             {**{key: getattr(held, key) for key in keys}, "status": held.result.status, "warnings": held.warnings}
             for held in parts
         ]
-        print_json(
-            {"parts": rows, "notes": list(dict.fromkeys(words for held in parts for words in held.result.notes))}
-        )
+        print_json({"parts": rows, "notes": notes})
         return
-    note(words for held in parts for words in held.result.notes)
+    note(notes)
     cells = [
         [
             held.law, held.name, str(held.trained), str(held.held), cell(held.rmsle), cell(held.bias),
