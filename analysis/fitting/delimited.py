@@ -96,10 +96,12 @@ def _separator(text: str) -> str:
         except (csv.Error, ValueError):
             continue
         rows = [row for row in rows if "".join(row).strip()]
-        allowed = (0,) if candidate == " " else (0, 1, -1)  # delimiters at the end of the header, or of all but it
-        agreeing = sum(len(row) - len(header) in allowed for row in rows) / max(len(rows), 1)
+        if candidate == " " and not all(len(row) > 1 for row in rows):
+            break  # a single column, whose name has spaces
+        # one more or less: delimiters at the end of the header, or of all rows but it
+        agreeing = sum(abs(len(row) - len(header)) <= 1 for row in rows) / max(len(rows), 1)
         judged = (agreeing if rows else 1.0, len(header))
-        if len(header) > 1 and judged > best and not (candidate == " " and agreeing < 1):
+        if len(header) > 1 and judged > best:
             best, separator = judged, candidate
     return separator
 
@@ -173,7 +175,7 @@ def _parsed(stream: io.StringIO, separator: str, columns: range, file: str) -> p
     exactly: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
     try:
         return pd.read_csv(
-            stream, sep=r"\s+" if separator == " " else separator, header=None, index_col=False, low_memory=False,
+            stream, sep=separator, header=None, index_col=False, low_memory=False,
             skipinitialspace=separator != "\t", **exactly, usecols=list(columns),
             names=list(columns),
         )  # fmt: skip

@@ -42,10 +42,10 @@ def delimited(
     quoting: Any = csv.QUOTE_MINIMAL, decimal: str = ".", blank: str = "", before: str = "", space: str = "",
 ) -> str:  # fmt: skip
     """The table as text of some dialect; `space` stands before each field but the first."""
-    lines = []
+    lines, empty = [], "NaN" if separator == " " else ""
     for cells in (list(table.columns), *table.itertuples(index=False)):
         texts = [
-            repr(float(cell)).replace(".", decimal).replace("nan", "") if isinstance(cell, float)
+            repr(float(cell)).replace(".", decimal).replace("nan", empty) if isinstance(cell, float)
             else str(cell) for cell in cells
         ]  # fmt: skip
         stream = io.StringIO()
@@ -239,6 +239,14 @@ def test_commas_that_could_be_of_thousands_stay_texts(tmp_path: Path) -> None:
     assert read_text(tmp_path, 'N,loss\n1e6,"3,51"\n2e6,"3,4"\n')["loss"].tolist() == [3.51, 3.4]
     notes = read_table(tmp_path / "t.csv").notes
     assert notes == ("decimal commas were read as points in loss",)
+
+
+def test_an_empty_value_between_spaces_is_no_shift(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 1: 2 fields, but the header has 3 \(separator space"):
+        read_text(tmp_path, "N D loss\n1 2 3\n1  3\n")
+    with pytest.raises(DataError, match=r"row 0: 2 fields, but the header has 3 \(separator space"):
+        read_text(tmp_path, "N D loss\n1  3\n1  4\n")
+    assert read_text(tmp_path, "my loss\n1.5\n2.5\n").columns.tolist() == ["my loss"]
 
 
 def test_names_that_occur_twice_stay_so(tmp_path: Path) -> None:
