@@ -44,12 +44,13 @@ class RequestedLaw(NamedTuple):
 class FitRequest:
     """A fit as it is asked for.
 
-    data: a data frame, or a file that `read_table` reads. law: a Law, a name or FILE.py:CLASS; several names separated
-    by commas where laws are compared. params to weights: columns, by name or by arithmetic of names ("1 - miou",
-    "mparams*1e6", a name with spaces or signs in backquotes); columns: further ones by role (unique_tokens=...).
-    where: a condition on the rows. floor: FREE, a number or a column. drop_worst: how many of the largest values to
-    leave out. units: read numbers such as 1.3B, 1,000 and 62 %. skip_missing: leave out rows with an empty value, or 0
-    where a logarithm is taken, in a column that is used. residual, loss and delta as `fit` takes them.
+    data: a data frame, or a file (CSV, JSON, Parquet, compressed or not). law: a Law, a name or FILE.py:CLASS; several
+    names separated by commas where laws are compared. params to weights: columns, by name or by arithmetic of names
+    ("1 - miou", "mparams*1e6", a name with spaces or signs in backquotes); columns: further ones by role
+    (unique_tokens=...). where: a condition on the rows. floor: FREE, a number or a column. drop_worst: how many of
+    the largest values to leave out. units: read numbers such as 1.3B, 1,000 and 62 %. skip_missing: leave out rows
+    with an empty value, or 0 where a logarithm is taken, in a column that is used. residual, loss and delta as `fit`
+    takes them.
     """
 
     data: pd.DataFrame | str | Path

@@ -225,3 +225,13 @@ def test_arithmetic_in_every_place(tmp_path: Path) -> None:
     assert by_flops.fit().values == pytest.approx(plain.fit().values, rel=1e-6)
     floored = FitRequest(table, "power", x="mparams*gtokens", metric="1 - miou", floor="0.1 + 0*miou").fit()
     assert floored.law.formula == "L = floor + A x^-alpha"
+
+
+def test_legends_show_values_as_they_are() -> None:
+    from analysis.reporting.figures.fit_figure import fit_figure
+
+    x, k = np.tile(np.geomspace(1e15, 1e19, 6), 4), np.repeat([256.0, 1024, 16384, 131072], 6)
+    table = pd.DataFrame({"params": k, "tokens": x, "loss": 2 + 3 / k**0.3 + 30 * (x / 1e15) ** -0.6})
+    figure = fit_figure(FitRequest(table, "chinchilla").fit())
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert [text for text in texts if text.startswith("N = ")] == ["N = 256", "N = 1024", "N = 16384", "N = 131072"]
