@@ -82,8 +82,9 @@ class FitRequest:
     def _source(self) -> Table:
         data = self.data
         table = read_table(data) if isinstance(data, str | Path) else Table(with_index_levels(data, numbered=True))
-        named = (self.params, self.tokens, self.flops, self.x, self.metric, self.group, self.cluster, self.weights)
-        table = in_long_form(table, [name for name in (*named, str(self.floor), *self.columns.values()) if name])
+        names = ("params", "tokens", "flops", "x", "metric", "group", "cluster", "weights", "where")
+        named = [*(getattr(self, name) for name in names), str(self.floor), *self.columns.values()]
+        table = in_long_form(table, [text for text in named if text])
         if self.where is not None:
             table = table._replace(rows=filter_rows(table.rows, self.where))
         if self.group is not None:

@@ -22,8 +22,8 @@ def in_long_form(table: Table, used: Collection[str] = ()) -> Table:
 
     A wide export has columns `RUN - METRIC`, each with its __MIN and __MAX, beside `Step` or other axes. The long
     form has the columns run, the axes and the metrics; steps at which a run has no value are left out, and so are
-    the bounds. A table is left as it is where one of the columns `used` would be lost. `usual` names metric and x of
-    such tables and of TensorBoard's (Wall time, Step, Value).
+    the bounds. A table is left as it is where a column that one of the texts `used` names would be lost. `usual`
+    names metric and x of such tables and of TensorBoard's (Wall time, Step, Value).
     """
     rows = table.rows
     names = [str(name) for name in rows.columns]
@@ -33,7 +33,12 @@ def in_long_form(table: Table, used: Collection[str] = ()) -> Table:
     axes = [name for name in names if name not in columns and not name.endswith(BOUNDS)]
     long = ["run", *axes, *dict.fromkeys(metric for _, metric in columns.values())]
     lost = set(names) - set(long)
-    if not columns or len(set(long)) < len(long) or len(set(names)) < len(names) or lost & set(used):
+    if (
+        not columns
+        or len(set(long)) < len(long)
+        or len(set(names)) < len(names)
+        or any(text == name or f"`{name}`" in text for text in used for name in lost)
+    ):
         return table
     melted, left_out = _melted(rows, axes, columns)
     metrics = [metric for metric in long[1 + len(axes) :] if metric not in AXES]

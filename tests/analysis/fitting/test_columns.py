@@ -171,6 +171,10 @@ def test_a_wide_export_of_runs_is_melted() -> None:
 def test_a_wide_column_that_is_named_keeps_the_table_wide() -> None:
     request = FitRequest(wide_export(), "m2", x="Step", metric="fine - run 0 - val/loss", skip_missing=True)
     assert request.fit().rows == 8
+    by_arithmetic = FitRequest(
+        wide_export(), "m2", x="Step", metric="`fine - run 0 - val/loss` - 0.5", skip_missing=True, residual="raw"
+    )
+    assert by_arithmetic.fit().rows == 8
     plain = pd.DataFrame({"N": [1, 2], "train - loss": [1, 2], "note": ["a", "b"]})
     assert in_long_form(Table(plain)).rows is plain
 
