@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -221,9 +221,7 @@ def read_fit(path: str | Path, group: str | None = None, law: str | None = None)
     if groups is not None:
         if group is None:
             raise UsageError(f"{file} holds a fit a group: choose one with --group, of {', '.join(groups)}")
-        if group not in groups:
-            raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(groups)}")
-        document = groups[group]
+        document = groups[label_of(group, groups)]
     elif group is not None:
         raise UsageError(f"--group {group!r}: the file {file} holds one fit without groups")
     name = document.get("law")
@@ -232,3 +230,24 @@ def read_fit(path: str | Path, group: str | None = None, law: str | None = None)
     if isinstance(name, str) and name not in {**LAWS, **STORED}:
         raise UsageError(f"{file} holds a fit of law {name!r}, which is not tokenlaw's: add --law FILE.py:CLASS")
     return FitResult.from_json(document)
+
+
+def label_of(group: str, labels: Iterable[str]) -> str:
+    """The label that a name of a group means: that text, or the one that is the same number (1e18 and 1e+18).
+
+    Raises UsageError where there is none.
+    """
+    labels = list(labels)
+    if group in labels:
+        return group
+    same = [label for label in labels if _number(label) == _number(group)]
+    if len(same) != 1:
+        raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(labels)}")
+    return same[0]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan

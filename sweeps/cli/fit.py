@@ -1,4 +1,4 @@
-"""The commands fit, a scaling law for any CSV, TSV or Parquet file, and predict, the metric at new values from it."""
+"""The commands fit, a scaling law for any table in a file, and predict, the metric at new values from it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .fitting import (
     cell,
     ends,
     level,
+    note,
     one_thread,
     print_json,
     takes_request,
@@ -174,8 +175,7 @@ def _show(result: FitResult) -> None:
     from analysis.fitting.result import STATUS_WORDS
 
     print(f"{result.law.formula}    {result.rows} rows, {result.residual} residuals, {result.loss.kind} loss")
-    for note in result.notes:
-        print(f"note: {note}")
+    note(result.notes)
     rows = [
         [name, cell(e.value) if e.value is not None else "not identified", cell(e.se), cell(e.low), cell(e.high)]
         for name, e in {**result.parameters, **result.derived}.items()

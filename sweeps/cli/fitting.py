@@ -14,7 +14,7 @@ import typer
 
 from results.errors import UsageError
 
-DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.")]
+DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A table: CSV, TSV, JSON, Parquet, compressed or not.")]
 LAW_HELP = (
     "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS, or a "
     "formula such as 'E + A/N^alpha', with --column N=COL."
@@ -48,6 +48,8 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "bound": (list[str] | None, None, "Ends of a formula's parameter, as alpha=0:2 or A=0:; repeatable."),
     "start": (list[str] | None, None, "A value to start one search from, as alpha=0.3; repeatable."),
     "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
+    "units": (bool, False, "Read numbers such as 1.3B, 350M, 1,000 and 62 %."),
+    "skip_missing": (bool, False, "Leave out rows with an empty value, or 0 such as step 0, and count them."),
 }  # fmt: skip
 
 FORMS = {
@@ -177,6 +179,12 @@ def ends(interval: float | None) -> list[str]:
 def print_json(document: Any) -> None:
     """The machine form of an answer."""
     print(json.dumps(document, indent=1))
+
+
+def note(notes: Iterable[str]) -> None:
+    """A line for each note, once, above an answer for people."""
+    for words in dict.fromkeys(notes):
+        print(f"note: {words}")
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import typer
 from results.errors import UsageError
 from sweeps.text import table
 
-from .fitting import OwnLawOption, assignments, cell, ends, one_thread, print_json, takes_request, values, warn
+from .fitting import OwnLawOption, assignments, cell, ends, note, one_thread, print_json, takes_request, values, warn
 from .options import JsonOption, RootOption, SetOption
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _show_pairs(optima: list[BestPairs]) -> None:
 
 
 @takes_request(
-    "params", "tokens", "flops", "metric", "drop_worst", "where",
+    "params", "tokens", "flops", "metric", "drop_worst", "where", "units", "skip_missing",
     fixed={"law": "chinchilla", "residual": "raw"},
     flops="Column of training FLOPs C; default 6ND. It gives the third of N, D and C = 6ND.",
 )  # fmt: skip
@@ -179,8 +179,9 @@ def isoflop(
             name: {"exponent": law.exponent, "coefficient": law.coefficient, "minima": [asdict(m) for m in law.minima]}
             for name, law in (("params", params), ("tokens", tokens))
         }
-        print_json({**document, "warnings": warnings})
+        print_json({**document, "notes": params.notes, "warnings": warnings})
         return
+    note(params.notes)
     by_budget = [{minimum.flops: minimum for minimum in law.minima} for law in (params, tokens)]
     rows = []
     for flops in sorted(by_budget[0].keys() | by_budget[1].keys()):

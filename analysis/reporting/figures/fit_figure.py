@@ -57,7 +57,7 @@ def fit_figure(result: FitResult, style: str = "report", *, misses: bool = True,
             colour = _colours(value, points, by)
             _draw_curve(top, columns_at[along], result.predict(columns_at), float(points.columns[along].max()), colour)
             if value is not None and by is not None:
-                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {wording.number(value)}"
+                text = f"{SYMBOLS.get(by, points.names.get(by, by))} = {_exact(value)}"
                 handles.append(Line2D([], [], color=colour, label=text))
             if banded:
                 low, high = _band(result, columns_at)
@@ -87,7 +87,7 @@ def fit_figure(result: FitResult, style: str = "report", *, misses: bool = True,
             handles.append(Line2D([], [], label="flagged: far from the law", **ring))
         for other in result.law.columns:
             if other not in (along, by, *result.law.metric_columns):
-                middle = wording.number(float(np.median(points.columns[other])))
+                middle = _exact(float(np.median(points.columns[other])))
                 text = f"curves at the median {points.names.get(other, other)} = {middle}"
                 handles.append(Line2D([], [], ls="", label=text))
         if handles:
@@ -182,6 +182,13 @@ def _spread(column: Array) -> float:
     if column.min() > 0:
         return float(np.ptp(np.log(column)))
     return float(np.ptp(column) / max(np.abs(column).max(), 1e-300))
+
+
+def _exact(value: float) -> str:
+    """A value of the data as it stands there: 1024, 65536, 1.25e9; four digits where six do not say it."""
+    if value.is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return wording.number(value, next((d for d in range(1, 7) if float(f"{value:.{d}g}") == value), 4))
 
 
 def _label(points: Points, along: str) -> str:
