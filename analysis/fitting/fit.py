@@ -20,6 +20,7 @@ from .points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
 from .search import MANY_ROWS, MAX_ROWS, search, starts_of
+from .suitability import refuse_rising, suited
 
 AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
@@ -27,6 +28,8 @@ DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it 
 PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
 TIE = 1e-6
 """Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""
+EXACT, EXACT_LAD = 1e-25, 1e-12
+"""Objectives a row that are rounding: of squares of residuals, of their sizes."""
 PROFILE = np.geomspace(1e-2, 1.0, 40)
 MOVED = 0.01  # a parameter that changes by less, relatively above 1, is not what the ridge is about
 Name = TypeVar("Name", str, None)
@@ -126,10 +129,14 @@ def fit_groups(
         )
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
+    asked = law
+    alternatives: dict[bool, Law] = {}  # with a floor of either sign or not: one object each, so that groups share it
     for name, data in groups.items():
         with of_group(name):
-            points = as_points(law, data, residual)
-            check_points(law, points, residual)
+            points = as_points(asked, data, residual)
+            check_points(asked, points, residual)
+            law = suited(asked, points, residual)
+            law = alternatives.setdefault(law.signed_floor, law)
             scales = Scales.of(law, points)
             problem = make_problem(law, points, scales, residual, loss, fixed)
             held = _scaled_fixed(law, scales, fixed or {})
@@ -179,24 +186,29 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, ended.gradient_norm, np.inf)))
-    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    perfect = (EXACT_LAD if loss.kind == "lad" else EXACT) * len(points)
+    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + perfect]))
     theta = ended.coordinates[best]
+    refuse_rising(law, points, scales, theta)
     null = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), null)
     lost = [name for name in law.names if name in null or name in on_ridge]
     interior = [q.name for k, q in enumerate(law.parameters) if ended.at_bound[best, k] and q.name not in on_ridge]
-    exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
-    if lost:
-        status = Status.NOT_IDENTIFIABLE
-    elif not (ended.converged[best] or exact):
+    exact = objective[best] <= perfect  # residuals are rounding: the gradient norm has no meaning
+    ended_well = bool(ended.converged[best] or exact)
+    if not ended_well:
         status = Status.MAX_ITERATIONS
+    elif lost:
+        status = Status.NOT_IDENTIFIABLE
     elif interior:
         status = Status.BOUNDARY
     else:
         status = Status.CONVERGED
     warnings = []
-    if agreeing < starts / 2 and not lost:
+    if agreeing < starts / 2 and not (lost and ended_well):
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
+    if problem.residual == "raw" and law.floor_signs and not law.signed_floor and law.floor_parameter in interior:
+        warnings.append(f"{law.floor_parameter} ends at 0, the least this law allows; --floor SIGNED allows less")
     free = int(problem.free.sum())
     if len(points) <= free:
         warnings.append(f"{len(points)} rows for {free} free parameters: the fit passes through them")

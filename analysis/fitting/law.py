@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Literal
@@ -110,6 +111,10 @@ class Law(ABC):
     scaled_with: Mapping[str, str] = MappingProxyType({})  # columns divided by the scale of another, and of which
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
     floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
+    floor_signs: bool = False  # a metric that is negative somewhere gives this law a floor of either sign
+    signed_floor: bool = False  # whether its floor has either sign already
+    positive: bool = False  # whether every value that the law can take is positive
+    falls_with: tuple[str, ...] = ()  # columns with which the law can fall, but not rise
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod
@@ -184,9 +189,21 @@ class Law(ABC):
         if value is None:
             raise UsageError(f"law {called} takes FREE or a number; a column serves law power alone")
         least = next(q.lower for q in self.parameters if q.name == self.floor_parameter)
+        if value < least and self.floor_signs:
+            return self.with_signed_floor(), {str(self.floor_parameter): value}
         if value < least:
             raise UsageError(f"{self.floor_parameter} of law {called} is at least {least:g}")
         return self, {str(self.floor_parameter): value}
+
+    def with_signed_floor(self) -> Law:
+        """The same law with a floor of either sign. Raises UsageError where its floor is no coefficient of the law."""
+        floor = next((q for q in self.parameters if q.name == self.floor_parameter), None)
+        if floor is None or floor.log or not floor.linear:
+            raise UsageError(f"law {self.name} has no floor that could be negative")
+        law = copy(self)
+        law.parameters = tuple(replace(q, lower=-np.inf) if q is floor else q for q in self.parameters)
+        law.signed_floor = True
+        return law
 
     def filled(self, columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
         """The columns with those that the law itself fills with a number, each (rows,)."""

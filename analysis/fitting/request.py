@@ -23,7 +23,7 @@ from .result import FitResult
 if TYPE_CHECKING:
     import pandas as pd
 
-FREE = "FREE"
+FREE, SIGNED = "FREE", "SIGNED"  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
 MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 
 
@@ -41,7 +41,7 @@ class FitRequest:
 
     data: a data frame, or a CSV, TSV or Parquet file. law: a Law, a name or FILE.py:CLASS; several names separated by
     commas where laws are compared. params to group: names of columns; columns: further ones by role
-    (unique_tokens=...). where: a condition on the rows. floor: FREE, a number or a column. drop_worst: how many of
+    (unique_tokens=...). where: a condition on the rows. floor: FREE, SIGNED, a number or a column. drop_worst: how many of
     the largest values to leave out. residual, loss and delta as `fit` takes them.
     """
 
@@ -95,7 +95,7 @@ class FitRequest:
     @property
     def floor_is_free(self) -> bool:
         """Whether the floor is left to the fit."""
-        return str(self.floor).upper() == FREE
+        return str(self.floor).upper() in (FREE, SIGNED)
 
     @property
     def _floor_column(self) -> str | None:
@@ -134,7 +134,8 @@ class FitRequest:
 
     def _with_floor(self, name: str, law: Law) -> RequestedLaw:
         if self.floor_is_free:
-            return RequestedLaw(name, law, {})
+            signed = str(self.floor).upper() == SIGNED
+            return RequestedLaw(name, law.with_signed_floor() if signed else law, {})
         value = self.floor_value
         if value is not None and not math.isfinite(value):
             raise UsageError(f"floor={self.floor!r} is neither FREE nor a finite number nor a column")

@@ -197,14 +197,14 @@ def _distinct(tried: Minimum, owner: NDArray[np.int64], most: int) -> tuple[Mini
 def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
     """Indices `which` of problems, by those that are searched together; starts: how many each problem has.
 
-    Together go problems of similar length with the same loss in scaled units. Least absolute deviations are solved one
+    Together go problems of one law and similar length with the same loss in scaled units. Least absolute deviations are solved one
     problem at a time.
     """
     out: list[list[int]] = []
     alike: dict[object, list[int]] = {}
     for k in sorted(which, key=lambda k: problems[k].target.shape[-1]):
         alone = k if problems[k].loss.kind == "lad" else None
-        alike.setdefault((problems[k].loss, alone), []).append(k)
+        alike.setdefault((problems[k].loss, id(problems[k].law), alone), []).append(k)
     for group in alike.values():
         batch: list[int] = []
         for k in group:

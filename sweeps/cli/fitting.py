@@ -38,7 +38,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "residual": (str, "log", "log or raw."),
     "loss": (str, "huber", "huber, lad, squares or envelope."),
     "delta": (float, 1e-3, "Where the Huber loss turns linear."),
-    "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
+    "floor": (str, "FREE", "FREE, SIGNED (of either sign), a number, or a column (such as rFID)."),
     "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
     "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
 }  # fmt: skip
