@@ -130,13 +130,14 @@ def fit_groups(
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
     asked = law
-    alternatives: dict[bool, Law] = {}  # with a floor of either sign or not: one object each, so that groups share it
+    forms: dict[object, Law] = {}  # the law for these columns and signs: groups of one form share one object
     for name, data in groups.items():
         with of_group(name):
-            points = as_points(asked, data, residual)
-            check_points(asked, points, residual)
-            law = suited(asked, points, residual)
-            law = alternatives.setdefault(law.signed_floor, law)
+            law = asked.for_columns(list(data.columns if isinstance(data, Points) else data))
+            points = as_points(law, data, residual)
+            check_points(law, points, residual)
+            law = suited(law, points, residual)
+            law = forms.setdefault((law.signed_floor, law.columns), law)
             scales = Scales.of(law, points)
             problem = make_problem(law, points, scales, residual, loss, fixed)
             held = _scaled_fixed(law, scales, fixed or {})

@@ -13,6 +13,7 @@ import numpy as np
 from results.errors import UsageError
 
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
+from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
 from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
@@ -248,6 +249,11 @@ LAWS: dict[str, Callable[..., Law]] = {
     "shifted-power": ShiftedPower,
     "m4": M4,
     "bnsl": Bnsl,
+    "product": Product,
+    "signed-power": SignedPower,
+    "logistic": Logistic,
+    "routed": Routed,
+    "farseer": Farseer,
     "formula": formula_law,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -204,6 +204,10 @@ class Law(ABC):
         law.parameters = tuple(replace(q, lower=-np.inf) if q is floor else q for q in self.parameters)
         law.signed_floor = True
         return law
+
+    def for_columns(self, names: Collection[str]) -> Law:
+        """The law for a table of which columns of these roles are given: some laws have forms of one and of two."""
+        return self
 
     def filled(self, columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
         """The columns with those that the law itself fills with a number, each (rows,)."""

@@ -133,6 +133,8 @@ class FitRequest:
         return self.laws[0]
 
     def _with_floor(self, name: str, law: Law) -> RequestedLaw:
+        named = [role for role in ("params", "tokens", "flops", "x") if getattr(self, role)]
+        law = law.for_columns([*named, *self.columns] or [str(column) for column in self.table.columns])
         if self.floor_is_free:
             signed = str(self.floor).upper() == SIGNED
             return RequestedLaw(name, law.with_signed_floor() if signed else law, {})
