@@ -16,6 +16,7 @@ from .costs import PowerCost, fit_cost
 from .known_laws import law_named
 from .law import Array, Law
 from .minimiser import Minimum, minimise
+from .own_law import check_units, of_law
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
@@ -141,7 +142,9 @@ def fit_groups(
             scales = Scales.of(law, points)
             problem = make_problem(law, points, scales, residual, loss, fixed)
             held = _scaled_fixed(law, scales, fixed or {})
-            start = starts_of(problem, points.metric / scales.metric, held, max(starts, law.screening))
+            with of_law(law):
+                start = starts_of(problem, points.metric / scales.metric, held, max(starts, law.screening))
+                residuals(problem, start[:1])
             if not len(start):
                 raise FitError(f"law {law.name}: no start gives a finite prediction")
             prepared.append((points, scales, problem, start))
@@ -149,7 +152,7 @@ def fit_groups(
     minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
-        with of_group(name):
+        with of_group(name), of_law(problem.law):
             results.append(_result(points, scales, problem, ended, loss))
     share = (time.perf_counter() - began) / max(len(results), 1)
     return {name: replace(result, seconds=share) for name, result in zip(groups, results, strict=True)}
@@ -191,6 +194,7 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
     agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + perfect]))
     theta = ended.coordinates[best]
     refuse_rising(law, points, scales, theta)
+    check_units(law, points, scales, theta)
     null = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), null)
     lost = [name for name in law.names if name in null or name in on_ridge]

@@ -93,7 +93,7 @@ class Routed(FormulaLaw):
     def __init__(self) -> None:
         log = "log(1/(1/(experts - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max))"
         super().__init__(f"exp(a*log(params) + b*{log} + c*log(params)*{log} + d)", "params,experts")
-        self.formula = "log L = a log N + b log Ehat + c log N log Ehat + d"
+        self.formula = "L = exp(a log N + b log Ehat + c log N log Ehat + d)"
 
     def options(self) -> dict[str, float | str | int]:
         return {}

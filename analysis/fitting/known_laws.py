@@ -15,6 +15,7 @@ from results.errors import UsageError
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
 from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
 from .formulas.equation import formula_law
+from .schedule_law import MultiPower
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
 
@@ -254,6 +255,7 @@ LAWS: dict[str, Callable[..., Law]] = {
     "logistic": Logistic,
     "routed": Routed,
     "farseer": Farseer,
+    "multi-power": MultiPower,
     "formula": formula_law,
 }
 

@@ -199,6 +199,8 @@ class FitRequest:
                 continue  # derived below
             if column is None and role in table.columns:
                 column = role
+            if column is None and role in law.optional_columns:
+                continue
             if column is None:
                 raise UsageError(f"law {law.name} needs the column {role!r}: name it; {_present(table)}")
             take(role, column)

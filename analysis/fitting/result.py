@@ -187,6 +187,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
     """Predictions (S, n) for coordinates (S, p) at columns (n,) or (S, n), natural units; DataError for a bad one."""
+    columns = law.coded(columns)
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
     shape = np.broadcast_shapes((1,), *(column.shape for column in given.values()))
     given = law.filled(given, shape[-1])

@@ -64,7 +64,8 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
     size = next(iter(grid.values())).shape[0] if grid else 1
     starts, values = [], []
     chunk = max(1, 2_000_000 // n)
-    linear = [q for q in law.parameters if q.linear]
+    solved_for = law.solved_for
+    linear = [q for q in law.parameters if q.name in solved_for]
     with np.errstate(all="ignore"):
         for begin in range(0, size, chunk):
             p = law.start_values({k: axis[begin : begin + chunk, None] for k, axis in grid.items()}, columns, metric)
@@ -225,7 +226,7 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     rows = max(problem.target.shape[-1] for problem in problems)
     return replace(
         first,
-        columns=Columns.stacked([problem.columns for problem in problems], rows),
+        columns=first.law.prepared(Columns.stacked([problem.columns for problem in problems], rows)),
         target=padded([problem.target for problem in problems], rows),
         weights=padded([problem.weights for problem in problems], rows, mode="constant"),
     )
