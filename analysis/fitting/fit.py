@@ -252,11 +252,14 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
 def _cost(points: Points) -> PowerCost | None:
     """FLOPs as a power law of N and D, where the points have these columns and they vary independently."""
     columns = points.columns
-    size = "params" if "params" in columns else "params_non_vocabulary"
-    if not {size, "tokens", "flops"} <= set(columns) or len(points) < 3:
+    total = columns.get("params", columns.get("N"))
+    if "params_non_vocabulary" in columns:
+        total = columns["params_non_vocabulary"] + columns.get("params_vocabulary", 0.0)
+    tokens = columns.get("tokens", columns.get("D"))
+    if total is None or tokens is None or "flops" not in columns or len(points) < 3:
         return None
     try:
-        return fit_cost(columns[size], columns["tokens"], columns["flops"])
+        return fit_cost(total, tokens, columns["flops"])
     except DataError:
         return None
 

@@ -1,4 +1,4 @@
-"""Built-in laws that are formulas: product, signed-power, logistic, routed and farseer; no gradient is written by hand."""
+"""Built-in laws that are formulas: product, signed-power, logistic, routed, farseer; no gradient is written by hand."""
 
 from __future__ import annotations
 

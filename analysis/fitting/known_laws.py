@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
 from types import MappingProxyType
 
 import numpy as np
@@ -15,9 +14,9 @@ from results.errors import UsageError
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
 from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
 from .formulas.equation import formula_law
-from .schedule_law import MultiPower
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
+from .schedule_law import MultiPower
 
 SIGNED_FLOOR = "signed_floor"
 """The option with which any law that has a floor as a coefficient gets one of either sign."""

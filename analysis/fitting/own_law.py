@@ -1,4 +1,4 @@
-"""Laws of the user's own: what goes wrong in them ends in one line, and their units are checked against their formula."""
+"""Laws of the user's own: what goes wrong in them ends in one line; their units are checked against their formula."""
 
 from __future__ import annotations
 

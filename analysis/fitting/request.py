@@ -23,7 +23,10 @@ from .result import FitResult
 if TYPE_CHECKING:
     import pandas as pd
 
-FREE, SIGNED = "FREE", "SIGNED"  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
+FREE, SIGNED = (
+    "FREE",
+    "SIGNED",
+)  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
 MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 
 
@@ -41,8 +44,8 @@ class FitRequest:
 
     data: a data frame, or a CSV, TSV or Parquet file. law: a Law, a name or FILE.py:CLASS; several names separated by
     commas where laws are compared. params to group: names of columns; columns: further ones by role
-    (unique_tokens=...). where: a condition on the rows. floor: FREE, SIGNED, a number or a column. drop_worst: how many of
-    the largest values to leave out. residual, loss and delta as `fit` takes them.
+    (unique_tokens=...). where: a condition on the rows. floor: FREE, SIGNED, a number or a column. drop_worst:
+    how many of the largest values to leave out. residual, loss and delta as `fit` takes them.
     """
 
     data: pd.DataFrame | str | Path

@@ -45,7 +45,10 @@ class MultiPower(SeparableLaw):
         ),
         exponent_of("alpha", (0.1, 0.25, 0.5, 0.8, 1.2)),
         Parameter("B", 1e-9, 1e9, log=True, linear=True, unit={LOSS: 1.0, "lr": -1.0}),
-        Parameter("C", 1e-6, 1e9, log=True, unit={"lr": lambda p: p["gamma"] - 1.0, "step": -1.0}, grid=(1, 10, 100, 1e3)),
+        Parameter(
+            "C", 1e-6, 1e9, log=True,
+            unit={"lr": lambda p: p["gamma"] - 1.0, "step": -1.0}, grid=(1.0, 10.0, 100.0, 1000.0),
+        ),
         exponent_of("beta", (0.2, 0.5, 1.0)),
         exponent_of("gamma", (0.1, 0.5, 1.0)),
     )  # fmt: skip

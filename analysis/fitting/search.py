@@ -26,7 +26,8 @@ LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: th
 def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
     """Minimise c'Gc/2 - m'c with c_k >= 0 where not signed, exactly, for a batch of small problems.
 
-    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m of the m without a sign) and keeps the best feasible one.
+    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m of the m without a sign) and keeps the best
+    feasible one.
     """
     count, m = moment.shape
     best = np.zeros((count, m))
@@ -198,8 +199,8 @@ def _distinct(tried: Minimum, owner: NDArray[np.int64], most: int) -> tuple[Mini
 def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
     """Indices `which` of problems, by those that are searched together; starts: how many each problem has.
 
-    Together go problems of one law and similar length with the same loss in scaled units. Least absolute deviations are solved one
-    problem at a time.
+    Together go problems of one law and similar length with the same loss in scaled units. Least absolute deviations are
+    solved one problem at a time.
     """
     out: list[list[int]] = []
     alike: dict[object, list[int]] = {}
