@@ -149,7 +149,7 @@ def fit_groups(
                 raise FitError(f"law {law.name}: no start gives a finite prediction")
             prepared.append((points, scales, problem, start))
     problems = [problem for _, _, problem, _ in prepared]
-    minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
+    minima = search(problems, [start for *_, start in prepared], starts, max_iterations * law.patience)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
         with of_group(name), of_law(problem.law):

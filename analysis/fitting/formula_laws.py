@@ -108,7 +108,7 @@ class Farseer(FormulaLaw):
 
     name = "farseer"
     source = "Li et al. 2025, arXiv 2506.10972"
-    FLOORS = (0.3, 0.6, 0.8, 0.92)  # shares of the smallest loss
+    FLOORS = (0.3, 0.6, 0.8, 0.92)  # shares of the smallest loss, by the floor of the largest N
     FLOOR_SLOPES = (0.0, -0.03, -0.1)  # d log floor / d log N
     SLOPES = (0.15, 0.3, 0.5)  # of the data term in D
     TURNS = (-0.3, -0.1, 0.0, 0.1)  # d log slope / d log N
@@ -119,17 +119,18 @@ class Farseer(FormulaLaw):
         super().__init__("exp(s*params^q + S) + exp(B*params^b + Q)*tokens^(-exp(A*params^a + E))", "params,tokens")
         self.formula = "L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E)"
         self.parameters = tuple(replace(q, linear=q.name in ("B", "Q")) for q in self.parameters)
-        self.screening = 48
+        self.screening, self.smooth_trial, self.patience = 96, True, 5
 
     def starting_grid(self, fixed: Mapping[str, float]) -> dict[str, Array]:
         axes = (self.FLOORS, self.FLOOR_SLOPES, self.SLOPES, self.TURNS, self.POWERS, self.POWERS, self.AMPLITUDES)
         floor, floor_slope, slope, turn, q, a, b = np.array(list(combinations(*axes))).T
         s, rate = floor_slope / q, turn / a
-        grid = {"s": s, "q": q, "S": np.log(floor) - s, "b": b, "A": rate, "a": a, "E": np.log(slope) - rate}
+        grid = {"s": s, "q": q, "S": np.log(floor), "b": b, "A": rate, "a": a, "E": np.log(slope) - rate}
         return {name: np.full(len(q), fixed[name]) if name in fixed else values for name, values in grid.items()}
 
     def start_values(self, p: Values, x: Columns, metric: Array) -> dict[str, Array]:
-        return {**p, "S": p["S"] + np.log(metric.min())}
+        # the grid's S is the logarithm of a share: of the smallest loss, by the floor at the largest N
+        return {**p, "S": p["S"] + np.log(metric.min()) - p["s"] * x.value("params").max() ** p["q"]}
 
     def linear_system(self, p: Values, x: Columns, metric: Array) -> tuple[list[Array], Array, Array] | None:
         # the logarithm of what the floor leaves is linear in B and Q

@@ -116,6 +116,8 @@ class Law(ABC):
     signed_floor: bool = False  # whether its floor has either sign already
     positive: bool = False  # whether every value that the law can take is positive
     falls_with: tuple[str, ...] = ()  # columns with which the law can fall, but not rise
+    smooth_trial: bool = False  # starts are tried by least squares: for surfaces with kinks on the way to the minimum
+    patience: int = 1  # by how much a start may take longer than others: in long, bent valleys
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod

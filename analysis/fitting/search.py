@@ -149,6 +149,8 @@ def _tried(
         return rough.select(best), owner[best]
     if problem.loss.kind == "lad":
         problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
+    elif problem.law.smooth_trial and problem.loss.kind == "huber":
+        problem = replace(problem, loss=replace(problem.loss, kind="squares"))
     brief = TRIAL // 3
     minimum = minimise(problem.select(owner), start, max_iterations=brief, bend=True)
     tried, owner = _distinct(minimum, owner, FIRST * leaders)

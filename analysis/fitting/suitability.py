@@ -12,9 +12,9 @@ from .problem import Scales, parameters_of
 
 FLAT = 0.02
 """A law that moves by less than this share of the metric's range along a column does not follow it."""
-RISING = 0.5
+RISING = 0.6
 """Rank correlation from which a metric is said to rise with a column, where it is also TIMES its standard error."""
-TIMES = 3.0
+TIMES = 4.0
 
 
 def suited(law: Law, points: Points, residual: str) -> Law:
