@@ -15,7 +15,10 @@ import typer
 from results.errors import UsageError
 
 DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.")]
-LAW_HELP = "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS"
+LAW_HELP = (
+    "power, shifted-power, signed-power, product, logistic, chinchilla, kaplan, farseer, data-constrained, vocabulary, "
+    "routed, multi-power, m1-m4, bnsl-1..3, FILE.py:CLASS"
+)
 OwnLawOption = Annotated[
     str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
 ]
