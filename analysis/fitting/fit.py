@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,19 +16,20 @@ from .costs import PowerCost, fit_cost
 from .known_laws import law_named
 from .law import Array, Law
 from .minimiser import Minimum, minimise
+from .own_law import check_units, of_law
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .problem import Loss, Problem, Scales, coordinates_of, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
-from .search import MANY_ROWS, MAX_ROWS, search, starts_of
+from .search import AGREEMENT, MANY_ROWS, MAX_ROWS, search_enough, starts_of
+from .suitability import refuse_rising, suited
 
-AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
 DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it moves no prediction
 PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
-LEAST_ROWS, PART_ROWS = 300, 25  # of a part that chooses among the starts: at least, and for each parameter
-FINALISTS = 3  # starts that go on with all rows
 TIE = 1e-6
 """Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""
+EXACT, EXACT_LAD = 1e-25, 1e-12
+"""Objectives a row that are rounding: of squares of residuals, of their sizes."""
 PROFILE = np.geomspace(1e-2, 1.0, 40)
 MOVED = 0.01  # a parameter that changes by less, relatively above 1, is not what the ridge is about
 Name = TypeVar("Name", str, None)
@@ -136,29 +137,31 @@ def fit_groups(
     }
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
+    asked = law
+    forms: dict[object, Law] = {}  # the law for these columns and signs: groups of one form share one object
     for name, data in groups.items():
         with of_group(name):
+            law = asked.for_columns(list(data.columns if isinstance(data, Points) else data))
             points = as_points(law, data, residual)
             check_points(law, points, residual)
+            law = suited(law, points, residual)
+            law = forms.setdefault((law.signed_floor, law.columns), law)
             scales = Scales.of(law, points, unscaled)
             problem = make_problem(law, points, scales, residual, loss, fixed)
-            begun = starts_of(
-                problem,
-                points.metric / scales.metric,
-                _scaled_fixed(law, scales, fixed or {}),
-                max(starts, law.screening),
-            )
+            at = _scaled_fixed(law, scales, fixed or {})
+            with of_law(law):
+                begun = starts_of(problem, points.metric / scales.metric, at, max(starts, law.screening))
+                residuals(problem, begun[:1])
             if not len(begun):
                 raise FitError(f"law {law.label}: no start gives a finite prediction")
             if start:
                 begun = np.concatenate([_started(law, scales, begun[0], start), begun])
             prepared.append((points, scales, problem, begun))
-    minima = _searched(
-        [problem for _, _, problem, _ in prepared], [begun for *_, begun in prepared], starts, max_iterations
-    )
+    problems = [problem for _, _, problem, _ in prepared]
+    minima = search_enough(problems, [begun for *_, begun in prepared], starts, max_iterations * law.patience)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
-        with of_group(name):
+        with of_group(name), of_law(problem.law):
             results.append(_result(points, scales, problem, ended, loss))
     share = (time.perf_counter() - began) / max(len(results), 1)
     return {name: replace(result, seconds=share) for name, result in zip(groups, results, strict=True)}
@@ -184,41 +187,6 @@ def _started(law: Law, scales: Scales, best: Array, start: Mapping[str, float]) 
     return np.atleast_2d(coordinates)
 
 
-def _searched(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
-    """The minima of problems of one law; where a third of the first `law.enough` starts agree, no more are tried.
-
-    Of many rows a part chooses among the starts, and the best go on with all.
-    """
-    enough = problems[0].law.enough if problems else 0
-    if not enough:
-        return search(problems, starts, leaders, max_iterations)
-    parts = [_part(problem) for problem in problems]
-    minima = search(parts, [begun[:enough] for begun in starts], leaders, max_iterations)
-    unsure = [k for k, begun in enumerate(starts) if len(begun) > enough and not _agree(minima[k])]
-    more = search([parts[k] for k in unsure], [starts[k][enough:] for k in unsure], leaders, max_iterations)
-    for k, minimum in zip(unsure, more, strict=True):
-        minima[k] = minima[k].joined(minimum)
-    for k, (problem, part) in enumerate(zip(problems, parts, strict=True)):
-        if part is not problem:
-            best = minima[k].select(np.argsort(minima[k].objective, kind="stable")[:FINALISTS])
-            [ended] = search([problem], [best.coordinates], leaders, max_iterations)
-            minima[k] = replace(ended, stands_for=best.stands_for)
-    return minima
-
-
-def _part(problem: Problem) -> Problem:
-    """The problem of evenly spaced rows, PART_ROWS for each parameter, where there are more than twice as many."""
-    rows, needed = problem.target.shape[-1], max(LEAST_ROWS, PART_ROWS * len(problem.law.parameters))
-    return problem if rows <= 2 * needed else problem.rows(np.linspace(0, rows - 1, needed).astype(np.int64))
-
-
-def _agree(ended: Minimum) -> bool:
-    """Whether a third of the starts came to the best objective, and that is a minimum."""
-    objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
-    equal = objective <= objective.min() * (1 + AGREEMENT) + 1e-300
-    return bool(ended.converged[equal].any() and ended.stands_for[equal].sum() * 3 >= ended.stands_for.sum())
-
-
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:
     held = {}
     for q in law.parameters:
@@ -237,24 +205,30 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, ended.gradient_norm, np.inf)))
-    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    perfect = (EXACT_LAD if loss.kind == "lad" else EXACT) * len(points)
+    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + perfect]))
     theta = ended.coordinates[best]
+    refuse_rising(law, points, scales, theta)
+    check_units(law, points, scales, theta)
     null = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), null)
     lost = [name for name in law.names if name in null or name in on_ridge]
     interior = [q.name for k, q in enumerate(law.parameters) if ended.at_bound[best, k] and q.name not in on_ridge]
-    exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
-    if lost:
-        status = Status.NOT_IDENTIFIABLE
-    elif not (ended.converged[best] or exact):
+    exact = objective[best] <= perfect  # residuals are rounding: the gradient norm has no meaning
+    ended_well = bool(ended.converged[best] or exact)
+    if not ended_well:
         status = Status.MAX_ITERATIONS
+    elif lost:
+        status = Status.NOT_IDENTIFIABLE
     elif interior:
         status = Status.BOUNDARY
     else:
         status = Status.CONVERGED
     warnings = []
-    if agreeing < starts / 2 and not lost:
+    if agreeing < starts / 2 and not (lost and ended_well):
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
+    if problem.residual == "raw" and law.floor_signs and not law.signed_floor and law.floor_parameter in interior:
+        warnings.append(f"{law.floor_parameter} ends at 0, the least this law allows; --floor SIGNED allows less")
     free = int(problem.free.sum())
     if len(points) <= free:
         warnings.append(f"{len(points)} rows for {free} free parameters: the fit passes through them")
@@ -293,11 +267,14 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
 def _cost(points: Points) -> PowerCost | None:
     """FLOPs as a power law of N and D, where the points have these columns and they vary independently."""
     columns = points.columns
-    size = "params" if "params" in columns else "params_non_vocabulary"
-    if not {size, "tokens", "flops"} <= set(columns) or len(points) < 3:
+    total = columns.get("params", columns.get("N"))
+    if "params_non_vocabulary" in columns:
+        total = columns["params_non_vocabulary"] + columns.get("params_vocabulary", 0.0)
+    tokens = columns.get("tokens", columns.get("D"))
+    if total is None or tokens is None or "flops" not in columns or len(points) < 3:
         return None
     try:
-        return fit_cost(columns[size], columns["tokens"], columns["flops"])
+        return fit_cost(total, tokens, columns["flops"])
     except DataError:
         return None
 

@@ -14,11 +14,15 @@ import numpy as np
 from results.errors import UsageError
 
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
+from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
 from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
+from .schedule_law import MultiPower
 from .tied import TiedLaw
 
+SIGNED_FLOOR = "signed_floor"
+"""The option with which any law that has a floor as a coefficient gets one of either sign."""
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
 
 
@@ -35,6 +39,7 @@ class PowerLaw(SeparableLaw):
     """
 
     name = "power"
+    falls_with = ("x",)
     source = "Hestness et al. 2017, arXiv 1712.00409; Alabdulmohsin et al. 2022 (M1, M2), arXiv 2209.06640"
     formula = "L = E + A x^-alpha"
     columns: tuple[str, ...] = ("x",)
@@ -44,7 +49,9 @@ class PowerLaw(SeparableLaw):
         self.floor = floor
         if floor == "free":
             self.floor_parameter, self.parameters = "E", (floor_of(), *self.parameters)
+            self.floor_signs = True
             return
+        self.positive = floor == 0
         if floor != "column" and (isinstance(floor, str) or not np.isfinite(floor)):
             raise UsageError(f"law power: floor={floor!r} is neither 'free', 'column' nor a finite number")
         shown = "floor" if isinstance(floor, str) else f"{floor:g}"
@@ -75,6 +82,8 @@ class Chinchilla(SeparableLaw):
     """L = E + A/N^alpha + B/D^beta: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, approach 3."""
 
     name = "chinchilla"
+    falls_with = ("params", "tokens")
+    floor_signs = True
     formula = "L = E + A/N^alpha + B/D^beta"
     source = "Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; Besiroglu et al. 2024, arXiv 2404.10102"
     columns = ("params", "tokens")
@@ -97,6 +106,7 @@ class Vocabulary(SeparableLaw):
     """
 
     name = "vocabulary"
+    falls_with = ("params_non_vocabulary", "params_vocabulary", "tokens")
     formula = "L = E + A1/Nnv^alpha1 + A2/Nv^alpha2 + B/D^beta"
     source = "Tao et al. 2024, arXiv 2407.13623, section 4.3 (their E has the opposite sign)"
     columns = ("params_non_vocabulary", "params_vocabulary", "tokens")
@@ -116,6 +126,8 @@ class Kaplan(Law):
     """L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D: Kaplan et al. 2020 (arXiv 2001.08361), equation 1.5."""
 
     name = "kaplan"
+    falls_with = ("params", "tokens")
+    positive = True
     formula = "L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D"
     source = "Kaplan et al. 2020, arXiv 2001.08361, equation 1.5"
     columns = ("params", "tokens")
@@ -168,6 +180,8 @@ class DataConstrained(Law):
     """
 
     name = "data-constrained"
+    falls_with = ("params", "tokens")
+    floor_signs = True
     formula = "L = E + A/N'^alpha + B/D'^beta, X' = U + U R (1 - exp(-(X/U - 1)/R))"
     source = "Muennighoff et al. 2023, arXiv 2305.16264, section 3.1"
     columns = ("params", "tokens", "unique_tokens")
@@ -238,6 +252,12 @@ LAWS: dict[str, Callable[..., Law]] = {
     "shifted-power": ShiftedPower,
     "m4": M4,
     "bnsl": Bnsl,
+    "product": Product,
+    "signed-power": SignedPower,
+    "logistic": Logistic,
+    "routed": Routed,
+    "farseer": Farseer,
+    "multi-power": MultiPower,
 }
 STORED: dict[str, Callable[..., Law]] = {
     "formula": formula_law,
@@ -257,6 +277,8 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
         return name
     if is_formula(name):
         raise UsageError(f"law {name!r}: analysis.law(FORMULA, columns=[...]) makes a law of a formula")
+    if options.pop(SIGNED_FLOOR, False):
+        return law_named(name, **options).with_signed_floor()
     key = name.lower().replace("_", "-")
     if key in ("m1", "m2"):
         options = {"floor": 0.0 if key == "m1" else "free", **options}

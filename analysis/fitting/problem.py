@@ -198,7 +198,7 @@ def make_problem(
     lower, upper = bounds_of(law)
     return Problem(
         law=law,
-        columns=scales.apply(law.filled(points.columns, len(points))),
+        columns=law.prepared(scales.apply(law.filled(points.columns, len(points)))),
         target=np.log(y) if residual == "log" else y,
         weights=points.weights,
         residual=residual,

@@ -29,7 +29,10 @@ from .tied import TiedLaw
 if TYPE_CHECKING:
     import pandas as pd
 
-FREE = "FREE"
+FREE, SIGNED = (
+    "FREE",
+    "SIGNED",
+)  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
 MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 COUNTERS = ("index", "Unnamed: 0")  # columns without a name of their own that number the rows of a file
 HINT = " (--skip-missing leaves such rows out)"
@@ -50,11 +53,11 @@ class FitRequest:
     data: a data frame, or a file (CSV, JSON, Parquet, compressed or not). law: a Law, a name, FILE.py:CLASS or a
     formula; several, separated by commas, where laws are compared. params to weights: columns, by name or by arithmetic
     of names ("1 - miou", "mparams*1e6", a name with spaces or signs in backquotes); columns: further ones by role
-    (unique_tokens=...), or by their names in a formula (N=params). where: a condition on the rows. floor: FREE, a
-    number or a column. drop_worst: how many of the largest values to leave out. units: read numbers such as 1.3B,
-    1,000 and 62 %. skip_missing: leave out rows with an empty value, or 0 where a logarithm is taken, in a column that
-    is used. residual, loss and delta as `fit` takes them. fix: parameters held at a value; tie: parameters that follow
-    others; bound: ends of a formula's parameters; start: values to start one search from; all in natural units.
+    (unique_tokens=...), or by their names in a formula (N=params). where: a condition on the rows. floor: FREE,
+    SIGNED, a number or a column. drop_worst: how many of the largest values to leave out. units: read numbers such as
+    1.3B, 1,000 and 62 %. skip_missing: leave out rows with an empty value, or 0 where a logarithm is taken, in a column
+    that is used. residual, loss and delta as `fit` takes them. fix: parameters held at a value; tie: parameters that
+    follow others; bound: ends of a formula's parameters; start: values to start one search from; in natural units.
     """
 
     data: pd.DataFrame | str | Path
@@ -120,7 +123,7 @@ class FitRequest:
     @property
     def floor_is_free(self) -> bool:
         """Whether the floor is left to the fit."""
-        return str(self.floor).upper() == FREE
+        return str(self.floor).upper() in (FREE, SIGNED)
 
     @property
     def _floor_column(self) -> str | None:
@@ -185,8 +188,11 @@ class FitRequest:
         return RequestedLaw(name, tied, {**requested.fixed, **fixed})
 
     def _floored(self, name: str, law: Law) -> RequestedLaw:
+        named = [role for role in ("params", "tokens", "flops", "x") if getattr(self, role)]
+        law = law.for_columns([*named, *self.columns] or [str(column) for column in self.table.columns])
         if self.floor_is_free:
-            return RequestedLaw(name, law, {})
+            signed = str(self.floor).upper() == SIGNED
+            return RequestedLaw(name, law.with_signed_floor() if signed else law, {})
         value = self.floor_value
         if value is not None and not math.isfinite(value):
             raise UsageError(f"floor={self.floor!r} is neither FREE nor a finite number nor a column")
@@ -253,6 +259,8 @@ class FitRequest:
             if column is None and role == "x" and "x" in usual:
                 column = usual["x"]
                 notes.append(f"x = {column}")
+            if column is None and role in law.optional_columns:
+                continue
             if column is None:
                 raise UsageError(f"law {law.name} needs the column {role!r}: name it; {present(table)}")
             take(role, column)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from results.errors import DataError, UsageError
 
 from .costs import PowerCost
-from .known_laws import LAWS, STORED, known_name, law_named
+from .known_laws import LAWS, SIGNED_FLOOR, STORED, known_name, law_named
 from .law import Array, Law
 from .minimiser import Minimum
 from .points import Flag, Points
@@ -35,7 +35,7 @@ STATUS_WORDS = {
     Status.CONVERGED: "the gradient vanishes at the best of the starts: a minimum, to rounding",
     Status.BOUNDARY: "the minimum lies on the edge of what the law allows; intervals there are one-sided",
     Status.NOT_IDENTIFIABLE: "the data do not determine every parameter: those without a number could be anything",
-    Status.MAX_ITERATIONS: "no start reached a vanishing gradient: do not use these numbers",
+    Status.MAX_ITERATIONS: "no start reached a vanishing gradient: do not use these numbers",  # even if some are open
 }
 
 
@@ -116,7 +116,7 @@ class FitResult:
         """
         out = {
             "law": self.law.name,
-            "law_options": dict(self.law.options()),
+            "law_options": {**self.law.options(), **({SIGNED_FLOOR: True} if self.law.signed_floor else {})},
             "formula": self.law.formula,
             **self._plain("status"),
             "status_words": STATUS_WORDS[self.status],
@@ -187,6 +187,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
     """Predictions (S, n) for coordinates (S, p) at columns (n,) or (S, n), natural units; DataError for a bad one."""
+    columns = law.coded(columns)
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
     shape = np.broadcast_shapes((1,), *(column.shape for column in given.values()))
     given = law.filled(given, shape[-1])

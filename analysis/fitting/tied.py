@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,13 @@ class TiedLaw(Law):
         self.metric_columns, self.constant_columns = law.metric_columns, law.constant_columns
         self.signed_columns, self.scaled_with = law.signed_columns, law.scaled_with
         self.free_coefficients, self.screening, self.enough = law.free_coefficients, law.screening, law.enough
+        self.optional_columns, self.positive, self.falls_with = law.optional_columns, law.positive, law.falls_with
+        self.smooth_trial, self.patience = law.smooth_trial, law.patience
         self.floor_parameter = None if law.floor_parameter in ties else law.floor_parameter
         both = [parameters[name].unit for name in (*ties, *ties.values())]
         self.unscaled = law.unscaled.union(*both)  # what is equal in natural units is so in these
-        linear = [q.name for q in law.parameters if q.linear]
-        self._order = [linear.index(q.name) for q in self.parameters if q.linear]
+        linear = list(law.solved_for)
+        self._order = [linear.index(q.name) for q in self.parameters if q.name in linear]
         self._sums = [(linear.index(name), linear.index(other)) for name, other in ties.items() if name in linear]
 
     def _followed(self, power: UnitPower) -> UnitPower:
@@ -57,6 +60,16 @@ class TiedLaw(Law):
 
     def _whole(self, p: Values) -> dict[str, Array]:
         return {**p, **{name: p[other] for name, other in self.ties.items() if other in p}}
+
+    @property
+    def solved_for(self) -> tuple[str, ...]:
+        return tuple(name for name in self.law.solved_for if name not in self.ties)
+
+    def coded(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        return self.law.coded(columns)
+
+    def prepared(self, columns: Columns) -> Columns:
+        return self.law.prepared(columns)
 
     def predict(self, p: Values, x: Columns) -> Array:
         return self.law.predict(self._whole(p), x)

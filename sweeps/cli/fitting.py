@@ -16,8 +16,8 @@ from results.errors import UsageError
 
 DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A table: CSV, TSV, JSON, Parquet, compressed or not.")]
 LAW_HELP = (
-    "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS, or a "
-    "formula such as 'E + A/N^alpha', with --column N=COL."
+    "power, shifted-power, signed-power, product, logistic, chinchilla, kaplan, farseer, data-constrained, vocabulary, "
+    "routed, multi-power, m1-m4, bnsl-1..3, FILE.py:CLASS, or a formula such as 'E + A/N^alpha', with --column N=COL."
 )
 OwnLawOption = Annotated[
     str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
@@ -41,7 +41,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "residual": (str, "log", "log or raw."),
     "loss": (str, "huber", "huber, lad, squares or envelope."),
     "delta": (float, 1e-3, "Where the Huber loss turns linear."),
-    "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
+    "floor": (str, "FREE", "FREE, SIGNED (of either sign), a number, or a column (such as rFID)."),
     "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
     "fix": (list[str] | None, None, "Hold a parameter at a value, as alpha=0.34; repeatable."),
     "tie": (list[str] | None, None, "Let a parameter follow another, as alpha=beta; repeatable."),
