@@ -74,7 +74,7 @@ def test_fixed_parameters_stay_fixed_in_every_group() -> None:
 
 def test_an_unusable_group_is_named_before_anything_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "analysis.fitting.fit.search", lambda *_: pytest.fail("fitted before every group was looked at")
+        "analysis.fitting.fit.search_enough", lambda *_: pytest.fail("fitted before every group was looked at")
     )
     groups = {"good": curve(12, 0.3, 0), "bad": {"x": np.array([1e3, 1e4]), "metric": np.array([1.0, -1.0])}}
     with pytest.raises(DataError, match=r"^group 'bad': row 1, column 'metric': -1"):
