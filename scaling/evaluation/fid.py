@@ -22,7 +22,7 @@ from scaling.sealed_tensors import cached, checksum
 from scaling.specification.spec import DataSpec
 
 from .features import extract_features
-from .frechet import FAST_FROM, Influence
+from .frechet import FAST_FROM, standard_error
 from .frechet import distance as frechet_distance
 from .moments import Moments
 
@@ -49,13 +49,11 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Fre
     proportions vary less than independent draws, so for such samples it errs on the wide side. So it does, by up to
     twice, near the noise floor, where the distance is flat in the moments to first order.
 
-    From frechet.FAST_FROM dimensions on, 20 distances would take minutes: the error is then that of the rows' influence
-    on the distance, to first order and by a single decomposition: SE^2 = var(influence) / n.
+    From frechet.FAST_FROM dimensions on, where 20 distances would take minutes, the error is frechet.standard_error's.
     """
     if features.ndim == 2 and features.shape[1] >= FAST_FROM:
-        moments = Moments.of(features)
-        influence = Influence.of(moments, reference).of_rows(features)
-        return _first_order(moments, reference, influence)
+        value = frechet_distance(Moments.of(features), reference)
+        return FrechetEstimate(value, standard_error(features, reference, seed), len(features))
     blocks = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
     return _jackknife([(block, None) for block in blocks], reference)
 
@@ -68,16 +66,10 @@ def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) 
     if features.shape != originals.shape:
         raise ValueError(f"features {list(features.shape)} and originals {list(originals.shape)} do not match")
     if features.ndim == 2 and features.shape[1] >= FAST_FROM:
-        moments, reference = Moments.of(features), Moments.of(originals)
-        influence = Influence.of(moments, reference).of_rows(features)
-        return _first_order(moments, reference, influence + Influence.of(reference, moments).of_rows(originals))
+        value = frechet_distance(Moments.of(features), Moments.of(originals))
+        return FrechetEstimate(value, standard_error(features, originals, seed), len(features))
     deal = _deal(len(features), seed)
     return _jackknife([(Moments.of(features[rows]), Moments.of(originals[rows])) for rows in deal], None)
-
-
-def _first_order(moments: Moments, reference: Moments, influence: Tensor) -> FrechetEstimate:
-    error = float(influence.std() / len(influence) ** 0.5)
-    return FrechetEstimate(frechet_distance(moments, reference), error, moments.count)
 
 
 def _deal(count: int, seed: int) -> list[Tensor]:

@@ -82,7 +82,7 @@ class Influence:
     """The distance's gradient in the moments of one side: what each row adds to it, to first order.
 
     With the optimal transport map T of N(m, A) to N(m', B), T A T = B: d changes by 2 (m - m') . dm + tr((1 - T) dA),
-    so a row x with deviation c = x - m has the influence 2 (m - m') . c + |c|^2 - c' T c, less its mean.
+    so a row x with deviation c = x - m has the influence 2 (m - m') . c + |c|^2 - c' T c, less a constant.
     """
 
     mean: Tensor
@@ -105,11 +105,48 @@ class Influence:
         return Influence(moving.mean, 2 * (moving.mean - other.mean), factor)
 
     def of_rows(self, features: Tensor, chunk: int = 4_096) -> Tensor:
-        """Influence float64 [n] of each row of features [n, d]."""
+        """Influence float64 [n] of each row of features [n, d], up to one constant."""
         values = []
         for rows in features.split(chunk):
             centred = rows.to("cpu", torch.float64) - self.mean
             transported = (centred @ self.factor).square().sum(dim=1)
             values.append(centred @ self.slope + centred.square().sum(dim=1) - transported)
-        influence = torch.cat(values)
-        return influence - influence.mean()
+        return torch.cat(values)
+
+
+FOLDS = 5
+"""Of the standard error: each costs one decomposition."""
+
+
+def standard_error(features: Tensor, reference: Moments | Tensor, seed: int = 0) -> float:
+    """Of the distance of features [n, d] to fixed moments, or to the rows [n, d] of the same images' originals.
+
+    How much the distance changes with a row is a line integral of its influence from the moments without it to those
+    with it. By the trapezoidal rule that is the mean of both ends: of the influence at all rows, and of that at the
+    rows outside its fold of five. SE^2 = var / n. Neither end suffices where n is not much larger than d: the first
+    alone is up to 25 % too small, as a row pulls the moments towards itself; the second up to twice too large.
+
+    Measured (bench_metrics.py): nominal 95 % intervals cover 94 to 98 % for n >= 2.5 d, Gaussian rows and ones with
+    heavy tails; near the noise floor, where the influence vanishes, nearly 100 %. Raises ValueError below 5 FOLDS rows.
+    """
+    count = len(features)
+    if count < 5 * FOLDS:
+        raise ValueError(f"a Frechet distance with standard error needs at least {5 * FOLDS} images, not {count}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    sides = [features] if isinstance(reference, Moments) else [features, reference]
+    folds = [[Moments.of(side[rows]) for rows in order.tensor_split(FOLDS)] for side in sides]
+
+    def influence(used: list[int], rows: Tensor) -> Tensor:
+        moments = [Moments.total(parts[i] for i in used) for parts in folds]
+        others = [reference] if isinstance(reference, Moments) else moments[::-1]
+        parts = [
+            Influence.of(moving, other).of_rows(side[rows])
+            for moving, other, side in zip(moments, others, sides, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0)
+
+    with_row = influence(list(range(FOLDS)), order)
+    without = [
+        influence([i for i in range(FOLDS) if i != fold], rows) for fold, rows in enumerate(order.tensor_split(FOLDS))
+    ]
+    return float((with_row + torch.cat(without)).std() / 2 / count**0.5)
