@@ -39,7 +39,7 @@ def inception_score(logits: Tensor, parts: int = PARTS, seed: int = SEED) -> Inc
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("logits hold values that are not finite")
     n = len(logits)
-    order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002  torch-fidelity's order
+    order = np.random.RandomState(seed).permutation(n)
     logs = logits[torch.from_numpy(order).to(logits.device)].to("cpu", torch.float64).log_softmax(dim=1)
     scores = []
     for i in range(parts):

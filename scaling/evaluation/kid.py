@@ -49,7 +49,7 @@ def kid(
     size = min(size, n, m)
     if size < 2:
         raise ValueError("a KID needs at least 2 images on each side")
-    draws = np.random.RandomState(seed)  # noqa: NPY002  the field's generator: its subsets are drawn again
+    draws = np.random.RandomState(seed)
     values = np.empty(subsets)
     for i in range(subsets):
         x = features[torch.from_numpy(draws.choice(n, size, replace=False)).to(features.device)]
