@@ -166,7 +166,7 @@ _METRICS = (
         "frechet_distance",
         "",
         True,
-        "Frechet distance of given images to a reference, in the features the protocol names",
+        "Frechet distance of given images to a reference, in its protocol's features",
     ),
     Metric("kid", "", True, "kernel distance (1801.01401) of given images to a reference: no bias in n"),
     Metric("inception_score", "", False, "spread of images over classes a classifier is sure of (1606.03498)"),

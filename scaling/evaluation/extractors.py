@@ -1,8 +1,8 @@
 """Feature networks by name, each with what its features depend on: side, resize kernel, values, weights by SHA-256.
 
-A name is `NAME` or `NAME=FILE` (weights from that file), or `package.module:factory` for a network of one's own. Weights
-are read without pickle's code (safetensors, or torch.load(weights_only=True)). The Frechet distance in the features of
-Inception alone is reported as FID; all others as FD-..., since their values have another unit.
+A name is `NAME` or `NAME=FILE` (weights from that file), or `package.module:factory` for a network of one's own.
+Weights are read without pickle's code (safetensors, or torch.load(weights_only=True)). The Frechet distance in the
+features of Inception alone is reported as FID; all others as FD-..., since their values have another unit.
 """
 
 from __future__ import annotations
@@ -224,12 +224,12 @@ def _builtin_perceptual(file: Path | None) -> Extractor:
 
 
 def _of_module(name: str) -> Extractor:
-    """A factory's module: attributes side, channels, centre, scale of it say what it takes; default [-1, 1] as it is."""
+    """A factory's module; its attributes side, channels, centre, scale say what it takes; default [-1, 1] as it is."""
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
         network = factory()
-    except Exception as error:  # noqa: BLE001  the user's code may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise UsageError(f"extractor = {name!r} cannot be made ({type(error).__name__}: {error})") from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"extractor = {name!r} gives a {type(network).__name__}; allowed: a torch.nn.Module")

@@ -1,8 +1,8 @@
 """Frechet distance between sets of images, from the moments of their features; reference moments; standard error.
 
 FID (arXiv 1706.08500, eq. 6) with the closed form of the distance between two Gaussians (Dowson and Landau 1982):
-|m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2). No matrix square root of a non-symmetric product is ever taken:
-see frechet.py.
+|m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2). No matrix square root of a non-symmetric product is ever
+taken: see frechet.py.
 
 The estimate is biased upwards by about c / n (arXiv 1911.07023): values are comparable only at equal n.
 """

@@ -1,8 +1,9 @@
-"""Inception as in the FID papers (2015-12-05 graph of TensorFlow), for the converted weights that PyTorch projects share.
+"""Inception as in the FID papers (TensorFlow's graph of 2015-12-05), for the converted weights that the field shares.
 
 Differs from torchvision's: 1,008 classes, average pools that leave padding out of their mean, a max pool in the last
-block, images resized as TensorFlow 1 did (corner-aligned samples without antialiasing), values (x - 128) / 128. Names of
-parameters are those of the weights file of torch-fidelity and pytorch-fid (one content, Apache-2.0), which loads as it is.
+block, images resized as TensorFlow 1 did (corner-aligned samples without antialiasing), values (x - 128) / 128. Names
+of parameters are those of the weights file of torch-fidelity and pytorch-fid (one content, Apache-2.0), which loads as
+it is.
 """
 
 from __future__ import annotations

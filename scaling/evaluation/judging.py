@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,12 +14,10 @@ from results.store import atomic
 
 from . import fid_curve, frechet, inception_score, kid, mind, precision_recall
 from .extractors import Extractor, load_extractor
+from .figures import Figure, Request
 from .moments import Moments
-from .npz import NpzStatistics, content_hash, npz_statistics, write_statistics
+from .npz import MEAN, NpzStatistics, content_hash, npz_arrays, npz_statistics, write_statistics
 from .reference import Features, ImageSource, extract, holds_images, open_images, reference_features
-
-if TYPE_CHECKING:
-    from scaling.evaluate import Figure, Request
 
 ROWS_NEEDED = ("kid", "precision-recall", "mind")
 """Metrics that compare rows of features: statistics do not suffice as their reference."""
@@ -67,8 +65,6 @@ def _reference(
 
 def _published(path: Path, extractor: Extractor) -> bool:
     """Whether statistics in a file with images count: ADM's hold 10,000 images, and statistics of all, of Inception."""
-    from .npz import MEAN, npz_arrays
-
     return extractor.name == "inception" and MEAN in npz_arrays(path)
 
 
@@ -89,10 +85,8 @@ def _check_statistics(path: Path, statistics: NpzStatistics, extractor: Extracto
 def _figures(
     request: Request, extractor: Extractor, images: ImageSource, features: Features, reference: Any
 ) -> list[Figure]:
-    from scaling.evaluate import Figure
-
     n = len(features.rows)
-    common = {
+    common: dict[str, Any] = {
         "crop": images.crop, "extractor": extractor.name, "extractor_hash": extractor.sha256[:16],
         "resize": extractor.resize, "quantisation": "uint8",
     }  # fmt: skip

@@ -1,9 +1,9 @@
 """MIND, the Monge Inception Distance (arXiv 2605.06797): sliced Wasserstein distance of features, on the scale of FID.
 
-MIND = 3 d mean_u W_2^2(u . x, u . y) over random unit vectors u in d dimensions; the distance on a line is that of sorted
-values. d mean_u |u . s|^2 = |s|^2, so of two Gaussians that differ in their means alone it is three times the FID; the
-factor 3 is the paper's, to bring values of image features near FID's. It has no covariance to estimate, so it needs
-fewer samples: 5,000 where FID takes 50,000. Its bias at n samples is about c / n too: compare at equal n.
+MIND = 3 d mean_u W_2^2(u . x, u . y) over random unit vectors u in d dimensions; the distance on a line is that of
+sorted values. d mean_u |u . s|^2 = |s|^2, so of two Gaussians that differ in their means alone it is three times the
+FID; the factor 3 is the paper's, to bring values of image features near FID's. It has no covariance to estimate, so it
+needs fewer samples: 5,000 where FID takes 50,000. Its bias at n samples is about c / n too: compare at equal n.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class NpzImages:
     channels: int
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """uint8 [<= size, c, h, w] in order, read from the archive as they are wanted. Raises DataError if cut short."""
+        """uint8 [<= size, c, h, w] in order, read as they are wanted. Raises DataError if the file is cut short."""
         row = self.height * self.width * self.channels
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{IMAGES}.npy") as member:
@@ -95,7 +95,7 @@ def npz_images(path: Path) -> NpzImages:
 
 
 def npz_statistics(path: Path) -> NpzStatistics:
-    """The statistics of a file. Raises DataError: a missing array, another type, a pickle, values that are not finite."""
+    """The statistics of a file. Raises DataError: a missing array, another type, a pickle, values not finite."""
     names = npz_arrays(path)
     for name in (MEAN, COVARIANCE):
         if name not in names:

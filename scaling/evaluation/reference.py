@@ -1,4 +1,4 @@
-"""Images and statistics that metrics compare: folders, .npz files, built-in data sets; features kept by what they are of.
+"""Images that metrics compare: folders, .npz files, built-in data sets; features, kept by what they are of.
 
 What is kept depends on (source by content, crop, quantisation, extractor by hash, resize kernel) and nothing else.
 """
