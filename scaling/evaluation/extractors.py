@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
 import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from results.errors import DataError, UsageError
@@ -134,16 +134,19 @@ def read_weights(path: Path, network: nn.Module, expected: str | None = None) ->
     Raises DataError, naming file and reason: absent, another hash than `expected`, pickled code, another network's.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"weights {path} cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(content).hexdigest()
     if expected is not None and digest != expected:
         raise DataError(
             f"weights {path} are not those expected (SHA-256 {digest[:12]}..., expected {expected[:12]}...)"
         )
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        # One reading for hash and weights: a file that changes in between cannot pass.
+        tensors = path.suffix == ".safetensors"
+        state = load(content) if tensors else torch.load(io.BytesIO(content), "cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         refused = "holds more than tensors, or is no weights file" if isinstance(error, pickle.UnpicklingError) else ""
         raise DataError(f"weights {path} cannot be read ({refused or reason[0][:120]})") from error
