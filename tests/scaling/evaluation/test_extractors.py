@@ -1,4 +1,4 @@
-"""Feature networks: architectures by their published facts, conventions, weights that are refused, photographs named."""
+"""Feature networks: architectures by their published facts, conventions, weights refused, photographs named."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def photographs() -> Path:
 
 
 def test_parameters_are_those_published() -> None:
-    """EfficientNet-Lite0: 4.7 million; Inception: torchvision's 23,834,568 without auxiliary head, and 8 more classes."""
+    """EfficientNet-Lite0: 4.7 million; Inception: torchvision's 23,834,568 without its side head, and 8 classes."""
     counts = [sum(p.numel() for p in network.parameters()) for network in (EfficientNetLite0(), Inception())]
     assert counts == [4_652_008, 23_834_568 + 8 * 2_049]
 
