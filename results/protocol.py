@@ -10,6 +10,12 @@ from .errors import UsageError
 from .schema import metric_name
 from .values import canonical_json, real, whole
 
+_LATER = ("resize", "quantisation", "settings", "temperature", "top_k", "top_p", "guidance_schedule")
+_TEXTS = (
+    "reference", "reference_hash", "crop", "extractor", "extractor_hash", "resize", "quantisation", "settings",
+    "guidance_schedule",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -24,6 +30,13 @@ class Protocol:
     guidance        classifier-free guidance scale, 1 for none
     microbatch      images a forward pass, where the value depends on it
     seed            seed of the draws (samples, subsets)
+    resize          how images come to the extractor's side, such as "bicubic-antialias-224", or "none"
+    quantisation    of the images before the extractor, such as "uint8"
+    settings        other parameters of the metric, such as "subsets=100 size=1000"
+    temperature, top_k, top_p, guidance_schedule    of the sampling of generated images
+
+    The last three lines came later than the others: they enter text and id only where they are not None, so that older
+    protocols keep theirs.
 
     Raises UsageError, naming the field, for an unknown metric, a value that is not finite or one of another type.
     """
@@ -38,26 +51,34 @@ class Protocol:
     guidance: float | None = None
     microbatch: int | None = None
     seed: int | None = None
+    resize: str | None = None
+    quantisation: str | None = None
+    settings: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance_schedule: str | None = None
 
     def __post_init__(self) -> None:
         try:
             metric_name(self.metric)
         except UsageError as error:
             raise UsageError(f"protocol.{error}") from None
-        for name, least in (("n", 1), ("microbatch", 1), ("seed", 0)):
+        for name, least in (("n", 1), ("microbatch", 1), ("seed", 0), ("top_k", 0)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole(f"protocol.{name}", value, least))
-        for name in ("reference", "reference_hash", "crop", "extractor", "extractor_hash"):
+        for name in _TEXTS:
             if not isinstance(value := getattr(self, name), str | None):
                 raise UsageError(f"protocol.{name} = {value!r} is not allowed; allowed: text or none")
-        if self.guidance is not None:
-            # 1 and 1.0 are one protocol, so they must have one text.
-            object.__setattr__(self, "guidance", real("protocol.guidance", self.guidance))
+        for name in ("guidance", "temperature", "top_p"):
+            if (number := getattr(self, name)) is not None:
+                # 1 and 1.0 are one protocol, so they must have one text.
+                object.__setattr__(self, name, real(f"protocol.{name}", number))
 
     @property
     def json(self) -> str:
-        """Canonical text: all fields, sorted keys, no spaces."""
-        return canonical_json(asdict(self))
+        """Canonical text: sorted keys, no spaces; later fields only where they are not None."""
+        return canonical_json({k: v for k, v in asdict(self).items() if v is not None or k not in _LATER})
 
     @property
     def id(self) -> str:

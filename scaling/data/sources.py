@@ -187,6 +187,35 @@ def _locked(path: Path, report: Report) -> Iterator[bool]:
         yield True
 
 
+def fetch(url: str, target: Path, sha256: str, report: Report = _log.info) -> Path:
+    """A file of the cache, downloaded with resume if it is absent; its content has that SHA-256.
+
+    Raises DataError that names the address, the reason and where to put the file by hand.
+    """
+    hint = f"put it at {target} by hand, or name a file"
+    if target.exists():
+        _read_verified(target, sha256)
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f"{target.name}.lock"), report) as resumable:
+            if not target.exists():
+                host = urllib.parse.urlsplit(url).hostname or ""
+                if not urllib.request.getproxies() and not _resolves(host):
+                    raise DataError(f"{url} cannot be fetched (host {host} cannot be resolved); {hint}")
+                part = target.with_name(f"{target.name}.part" if resumable else f"{target.name}.{os.getpid()}.part")
+                _download(url, part, report)
+                try:
+                    _read_verified(part, sha256)
+                except DataError:
+                    part.unlink()
+                    raise
+                part.replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{url} cannot be fetched ({getattr(error, 'reason', '') or error}); {hint}") from error
+    return target
+
+
 # --- download --------------------------------------------------------------------------------------------------------
 
 TIMEOUT = 5.0

@@ -1,8 +1,8 @@
 """Frechet distance between sets of images, from the moments of their features; reference moments; standard error.
 
 FID (arXiv 1706.08500, eq. 6) with the closed form of the distance between two Gaussians (Dowson and Landau 1982):
-|m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is the sum of the singular values of
-A^1/2 B^1/2, so no matrix square root of a non-symmetric product is ever taken.
+|m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2). No matrix square root of a non-symmetric product is ever
+taken: see frechet.py.
 
 The estimate is biased upwards by about c / n (arXiv 1911.07023): values are comparable only at equal n.
 """
@@ -10,9 +10,8 @@ The estimate is biased upwards by about c / n (arXiv 1911.07023): values are com
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import torch
@@ -23,76 +22,9 @@ from scaling.sealed_tensors import cached, checksum
 from scaling.specification.spec import DataSpec
 
 from .features import extract_features
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Count, mean [d] and scatter [d, d] (sum of outer products of deviations from the mean) of features, in float64.
-
-    The scatter rather than the covariance is kept, so that parts merge without loss, and one row is a valid part.
-    """
-
-    count: int
-    mean: Tensor
-    scatter: Tensor
-
-    @property
-    def covariance(self) -> Tensor:
-        """Unbiased covariance [d, d]. Raises ValueError for fewer than two rows."""
-        if self.count < 2:
-            raise ValueError(f"a covariance needs at least 2 rows of features, not {self.count}")
-        return self.scatter / (self.count - 1)
-
-    @staticmethod
-    def of(features: Tensor) -> Moments:
-        """Of float features [n, d]. Raises ValueError if they are not a matrix, empty, or not finite."""
-        if features.ndim != 2 or not len(features):
-            raise ValueError(f"features must be a matrix with at least one row, not {list(features.shape)}")
-        rows = features.to(torch.float64)
-        mean = rows.mean(dim=0)
-        centred = rows - mean
-        scatter = centred.T @ centred
-        if not (torch.isfinite(mean).all() and torch.isfinite(scatter).all()):
-            raise ValueError("features hold values that are not finite")
-        return Moments(len(rows), mean, scatter)
-
-    def merged(self, other: Moments) -> Moments:
-        """Of both sets together (Chan, Golub and LeVeque 1979)."""
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        scatter = self.scatter + other.scatter + torch.outer(shift, shift) * (self.count * other.count / count)
-        return Moments(count, self.mean + shift * (other.count / count), scatter)
-
-    @staticmethod
-    def total(parts: Iterable[Moments]) -> Moments:
-        """Of all parts together. Raises ValueError if there are none."""
-        listed = list(parts)
-        if not listed:
-            raise ValueError("moments of no parts")
-        return reduce(Moments.merged, listed)
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """Squared Frechet distance of the Gaussians with these moments; symmetric, 0 for equal ones, never negative.
-
-    Rank-deficient covariances (fewer rows than dimensions, constant features) need no jitter: directions without
-    variance are left out of the product. Relative error about 1e-12.
-    """
-    if a.mean.shape != b.mean.shape:
-        raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared")
-    root_a, root_b = _root(a.covariance), _root(b.covariance)
-    # A = R_a R_a^T with R_a = V sqrt(L): R_a^T R_b has the singular values of A^1/2 B^1/2 (they differ by rotations).
-    overlap = torch.linalg.svdvals(root_a.T @ root_b).sum() if root_a.numel() and root_b.numel() else torch.zeros(())
-    means = (a.mean - b.mean).square().sum()
-    distance = means + root_a.square().sum() + root_b.square().sum() - 2 * overlap
-    return max(float(distance), 0.0)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """R [d, r] with R R^T = covariance, r its numerical rank."""
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
-    return vectors[:, kept] * values[kept].sqrt()
+from .frechet import FAST_FROM, standard_error
+from .frechet import distance as frechet_distance
+from .moments import Moments
 
 
 @dataclass(frozen=True)
@@ -116,7 +48,12 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Fre
     error is of the draw of these rows alone: training seeds and the reference are not in it. Classes in fixed
     proportions vary less than independent draws, so for such samples it errs on the wide side. So it does, by up to
     twice, near the noise floor, where the distance is flat in the moments to first order.
+
+    From frechet.FAST_FROM dimensions on, where 20 distances would take minutes, the error is frechet.standard_error's.
     """
+    if features.ndim == 2 and features.shape[1] >= FAST_FROM:
+        value = frechet_distance(Moments.of(features), reference)
+        return FrechetEstimate(value, standard_error(features, reference, seed), len(features))
     blocks = [Moments.of(features[rows]) for rows in _deal(len(features), seed)]
     return _jackknife([(block, None) for block in blocks], reference)
 
@@ -128,6 +65,9 @@ def paired_frechet_estimate(features: Tensor, originals: Tensor, seed: int = 0) 
     """
     if features.shape != originals.shape:
         raise ValueError(f"features {list(features.shape)} and originals {list(originals.shape)} do not match")
+    if features.ndim == 2 and features.shape[1] >= FAST_FROM:
+        value = frechet_distance(Moments.of(features), Moments.of(originals))
+        return FrechetEstimate(value, standard_error(features, originals, seed), len(features))
     deal = _deal(len(features), seed)
     return _jackknife([(Moments.of(features[rows]), Moments.of(originals[rows])) for rows in deal], None)
 

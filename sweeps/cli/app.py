@@ -23,6 +23,7 @@ COMMANDS = {
     **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),
     "store": "store",
     "data": "data",
+    "evaluate": "evaluate",
 }
 """The file that holds each command by its name, in the order of --help: a function, or a group of commands."""
 

@@ -45,10 +45,18 @@ def test_every_field_changes_the_id() -> None:
     changed = {
         "metric": "rfid", "n": 101, "reference": "a", "reference_hash": "b", "crop": "pad32", "extractor": "c",
         "extractor_hash": "d", "guidance": 1.5, "microbatch": 8, "seed": 3,
+        "resize": "none", "quantisation": "uint8", "settings": "k=3", "temperature": 0.9, "top_k": 5, "top_p": 0.8,
+        "guidance_schedule": "cosine",
     }  # fmt: skip
     assert set(changed) == set(asdict(base))
     ids = {base.id} | {replace(base, **{name: value}).id for name, value in changed.items()}
     assert len(ids) == len(changed) + 1
+
+
+def test_protocols_from_before_the_later_fields_keep_their_id() -> None:
+    old = Protocol("gfid", 2_000, reference="fashion-mnist/train", crop="pad32", extractor="fid", guidance=1.0, seed=0)
+    assert "resize" not in old.json and old.id == "319d5747"
+    assert Protocol("gfid", 2_000, temperature=1).id == Protocol("gfid", 2_000, temperature=1.0).id
 
 
 def test_whole_and_decimal_guidance_are_one_protocol() -> None:
