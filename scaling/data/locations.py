@@ -12,6 +12,10 @@ from results.store import atomic
 from scaling.specification.pictures import PicturesLocation
 
 
+FOLDER = "pictures"
+"""Below the data root."""
+
+
 def remember(folder: Path, fingerprint: str, location: PicturesLocation) -> None:
     """Keep where the pictures of this fingerprint lie; the last plan wins. Raises StoreError if that fails."""
     # A worker may start in another folder; what does not exist is a name that `datasets` knows.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from results.errors import RunError, UsageError
+from scaling.networks import in_double
 from scaling.ranks import Place
 
 WAIT = timedelta(hours=24)
@@ -81,7 +82,7 @@ class Ranks:
         """Sums over processes of scalars by name; all processes have the same names."""
         if self.size == 1:
             return terms
-        summed = self.sum(torch.stack([value.double() for value in terms.values()]))
+        summed = self.sum(torch.stack([in_double(value) for value in terms.values()]))
         return dict(zip(terms, summed, strict=True))
 
     def equal(self, value: Tensor) -> Tensor:
