@@ -115,7 +115,7 @@ def test_from_a_folder_of_jpegs_to_a_report(place: Path, undisturbed: RootedStud
     )
     assert [row["images"] for row in rows if row["metric"] == "gfid"] == [512, 1024]
     assert all(np.isfinite(row["value"]) for row in rows) and by_metric["rfid"]["n"] == 60
-    judged = Protocol.from_json(by_metric["gfid"]["protocol"])
+    judged = Protocol.from_json(by_metric["gfid"]["protocol_json"])
     assert judged.extractor == "fid-grey32" and judged.crop == "center64"
     assert judged.reference == f"{undisturbed.plan.runs[0].facts['data']}/train"
     for run, pictures in zip(undisturbed.plan.runs, (("preview",), ("preview", "neighbours")), strict=True):
