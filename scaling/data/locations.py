@@ -11,7 +11,6 @@ from results.errors import DataError
 from results.store import atomic
 from scaling.specification.pictures import PicturesLocation
 
-
 FOLDER = "pictures"
 """Below the data root."""
 

@@ -1,4 +1,7 @@
-"""A user's own pictures as a run's images: decoded as they are needed, or once where they are few; see LabelledImages."""
+"""A user's own pictures as a run's images: decoded as they are needed, or once where they are few.
+
+See LabelledImages.
+"""
 
 from __future__ import annotations
 

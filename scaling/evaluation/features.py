@@ -21,7 +21,6 @@ from scaling.data.images import LabelledImages, to_float
 from scaling.networks import channels_last, device_of, in_batches
 from scaling.specification import catalogue, feature_networks
 
-
 BATCH = 100
 """Images whose features are computed at a time."""
 

@@ -23,7 +23,7 @@ from scaling.tokenizer.model import Tokenizer
 from . import fid, rate
 from .features import extract_features
 from .measurements import Measurements
-from .memorisation import memorisation, training_features
+from .memorisation import memorisation, nearest_neighbours, training_features
 from .run_networks import extractor, feature_network
 
 SAMPLE_BATCH = 500
@@ -144,9 +144,16 @@ class GeneratorMeasurement:
         data = self.run.tokenizer.data
         judge = extractor(data, self.run.tokenizer.evaluation)
         train, held_out = training_features(self.images, self.network, judge.sha256, self.cache, step)
-        copying = memorisation(features[:MEMORISATION_SAMPLES], train, held_out)
-        n = len(copying.samples.indices)
-        for metric in ("memorisation_ratio", "near_copy_fraction"):
-            record.of_features(metric, getattr(copying, metric), n, "train", guidance=1.0)
-        nearest = self.images.central("train").take(copying.samples.indices[:NEIGHBOURS_SHOWN])
+        compared = features[:MEMORISATION_SAMPLES]
+        try:
+            copying = memorisation(compared, train, held_out)
+        except ValueError as error:
+            # Of a user's own pictures; nothing else that was measured should be lost for it.
+            print(f"memorisation is not measured: {error}", flush=True)
+            neighbours = nearest_neighbours(compared, train)
+        else:
+            neighbours = copying.samples
+            for metric in ("memorisation_ratio", "near_copy_fraction"):
+                record.of_features(metric, getattr(copying, metric), len(compared), "train", guidance=1.0)
+        nearest = self.images.central("train").take(neighbours.indices[:NEIGHBOURS_SHOWN])
         self.last = Shown(pixels, self.labels[: len(pixels)], nearest)

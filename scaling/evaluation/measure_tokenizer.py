@@ -108,9 +108,7 @@ def _compare(
         decoded = model.pixels_of(rows, step=lambda: step_done("reconstructing"))
         step_done("PSNR, SSIM")
         distances = (compare(decoded, originals).cpu() for compare in (reconstruction.psnr, reconstruction.ssim))
-        features = (
-            extract_features(network, chunk, step=lambda: step_done("rFID")) for chunk in (decoded, originals)
-        )
+        features = (extract_features(network, chunk, step=lambda: step_done("rFID")) for chunk in (decoded, originals))
         parts.append((*distances, *features))
         shown = shown or (pixels[:SHOWN], decoded[:SHOWN].cpu())
     assert shown is not None

@@ -15,6 +15,7 @@ from scaling.specification.spec import OptimiserSpec, RunSpec
 from .distributed import Ranks
 from .schedule import ScheduleSegment
 
+
 def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:
     """AdamW over the parameters; weight decay touches matrices and kernels only, not gains and biases."""
     parameters = list(parameters)

@@ -83,4 +83,3 @@ def _assignment(text: str) -> tuple[str, object]:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name.strip(), value.strip()
-

@@ -18,8 +18,6 @@ from sweeps.study.resources import Resources
 from sweeps.study.sections import Limits
 from sweeps.study.study import _SECTIONS, load_study, parse_study
 
-from tests.scaling.data.made_pictures import made, write_folder
-
 from .reader import DOCUMENTS, Block, Reader, blocks, parse
 
 NOT_RUN = {
@@ -85,7 +83,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "toml"], ids=str)
 def test_every_study_is_valid(block: Block, reader: Reader) -> None:
     if block.document == "data.md":
-        _pictures(reader.folder)
+        reader.bring_pictures()
     study = parse_study(block.text if "[study]" in block.text else FRAME + block.text, str(block))
     assert "id" in study.sections.get("tokenizer", {}) or study.runs()
 
@@ -121,11 +119,6 @@ def _trains(block: Block) -> bool:
     return block.commands[0].startswith(SLOW.get(block.document, "none"))
 
 
-def _pictures(folder: Path) -> None:
-    """What a reader of docs/data.md has."""
-    write_folder(folder / "photographs", made(140, side=64))
-
-
 def _named(name: str) -> Path:
     return next(path for path in DOCUMENTS if path.name == name)
 
@@ -133,7 +126,7 @@ def _named(name: str) -> Path:
 def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> None:
     _points(reader.folder / "points.csv")
     if document.name == "data.md":
-        _pictures(reader.folder)
+        reader.bring_pictures()
     for block in blocks(document):
         if block.file:
             (reader.folder / block.file).write_text(block.text)

@@ -148,16 +148,18 @@ def _kill(study: RootedStudy) -> int:
     return len(claims)
 
 
-def test_a_kill_changes_no_row(
-    place: Path, undisturbed: RootedStudy, killed: RootedStudy, here: None
-) -> None:
+def test_a_kill_changes_no_row(place: Path, undisturbed: RootedStudy, killed: RootedStudy, here: None) -> None:
     killed.root.mkdir()
     arguments = ("submit", "shapes.toml", "--wait", "--jobs", "1", "--root", "killed")
     killed.processes.append(
         subprocess.Popen(
-            command(place, *arguments), cwd=place, env=environment(place), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            command(place, *arguments),
+            cwd=place,
+            env=environment(place),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     )
     deadline = time.monotonic() + 300
     while not killed.at_work():

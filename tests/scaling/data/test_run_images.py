@@ -35,9 +35,7 @@ def ordered(images: LabelledImages, batch: int = 4, start: int = 0) -> torch.Ten
     return torch.cat(list(images.in_order(batch, start)))
 
 
-def test_few_pictures_are_kept_in_memory_and_are_the_same(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_pictures_are_kept_in_memory_and_are_the_same(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = picture_images(prepared.train, VIEW)
     monkeypatch.setattr(module, "KEPT_BYTES", 0)
     read = picture_images(prepared.train, VIEW)
