@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .allocation.optimum import optimum
     from .fitting.costs import fit_cost
     from .fitting.fit import fit, fit_groups
+    from .fitting.formulas.equation import law
     from .fitting.known_laws import law_named, register
     from .fitting.law import Law, Parameter, SeparableLaw, Term
     from .fitting.problem import Loss
@@ -42,6 +43,7 @@ _HOMES = {
     "allocation.optimum": ("optimum",),
     "fitting.costs": ("fit_cost",),
     "fitting.fit": ("fit", "fit_groups"),
+    "fitting.formulas.equation": ("law",),
     "fitting.known_laws": ("law_named", "register"),
     "fitting.law": ("Law", "Parameter", "SeparableLaw", "Term"),
     "fitting.request": ("FitRequest",),
@@ -58,8 +60,9 @@ _HOMES = {
 }
 __all__ = [
     "FitRequest", "FitResult", "Law", "Loss", "Parameter", "SeparableLaw", "Term", "best_pairs", "bootstrap",
-    "compare_groups", "compare_laws", "crossover", "fit", "fit_cost", "fit_groups", "holdout", "isoflop", "law_named",
-    "load", "optimum", "predict", "read_fit", "register", "report", "validate", "with_intervals", "with_profile",
+    "compare_groups", "compare_laws", "crossover", "fit", "fit_cost", "fit_groups", "holdout", "isoflop", "law",
+    "law_named", "load", "optimum", "predict", "read_fit", "register", "report", "validate", "with_intervals",
+    "with_profile",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,12 +33,16 @@ class BudgetMinimum:
 
 @dataclass(frozen=True)
 class IsoflopResult:
-    """size* = coefficient * C^exponent through the bracketed minima, and every minimum, bracketed or not."""
+    """size* = coefficient * C^exponent through the bracketed minima, and every minimum, bracketed or not.
+
+    notes: how the rows were read, such as what was left out.
+    """
 
     exponent: float
     coefficient: float
     minima: tuple[BudgetMinimum, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def size(self, flops: ArrayLike) -> Array:
         """The optimal size (tokens or params, as fitted) at budgets in FLOPs."""
@@ -103,5 +107,8 @@ def isoflop_of(request: FitRequest, tolerance: float = 0.01) -> tuple[IsoflopRes
     points = request.points(request.one_law.law)
     params, tokens = points.columns["params"], points.columns["tokens"]
     budgets = points.columns.get("flops", PowerCost().flops(params, tokens))
-    by_params, by_tokens = (isoflop(budgets, size, points.metric, tolerance=tolerance) for size in (params, tokens))
+    by_params, by_tokens = (
+        replace(isoflop(budgets, size, points.metric, tolerance=tolerance), notes=points.notes)
+        for size in (params, tokens)
+    )
     return by_params, by_tokens

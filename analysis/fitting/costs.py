@@ -18,6 +18,7 @@ from results.errors import DataError, UsageError
 from .law import Array
 
 FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ def fit_cost(params: ArrayLike, tokens: ArrayLike, flops: ArrayLike) -> PowerCos
     u, v = float(solved[1]), float(solved[2])
     if u <= 0 or v <= 0:
         raise DataError(f"cost: FLOPs fall with params (power {u:.3g}) or tokens ({v:.3g}) in these rows")
+    if abs(u - 1.0) < ROUNDING and abs(v - 1.0) < ROUNDING:  # rounding of FLOPs that are k N D
+        coefficient = math.exp(float(np.mean(c - n - d)))
+        plain = float(f"{coefficient:.9g}")
+        return PowerCost(plain if abs(plain / coefficient - 1.0) < ROUNDING else coefficient)
     return PowerCost(math.exp(float(solved[0]) - u * float(n.mean()) - v * float(d.mean())), u, v)
 
 

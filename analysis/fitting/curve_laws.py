@@ -24,6 +24,8 @@ class M3(SeparableLaw):
     """L = a (1/x + g)^c, falling to a g^c: M3 of Alabdulmohsin et al. 2022 (arXiv 2209.06640), as in their code."""
 
     name = "m3"
+    falls_with = ("x",)
+    positive = True
     formula = "L = a (1/x + g)^c"
     screening = 8
     source = "Alabdulmohsin et al. 2022, arXiv 2209.06640, M3 (google-research/revisiting_neural_scaling_laws)"
@@ -45,6 +47,8 @@ class ShiftedPower(SeparableLaw):
     """L = e + a (x + g)^-c: a power law with a floor whose first g of data counts for nothing."""
 
     name = "shifted-power"
+    falls_with = ("x",)
+    floor_signs = True
     floor_parameter = "e"
     formula = "L = e + a (x + g)^-c"
     screening = 8
@@ -71,6 +75,8 @@ class M4(Law):
     """
 
     name = "m4"
+    falls_with = ("x",)
+    positive = True
     floor_parameter = "e"
     formula = "(L - e) / (e0 - L)^k = a x^-c"
     source = "Alabdulmohsin et al. 2022, arXiv 2209.06640, M4"
@@ -144,6 +150,7 @@ class Bnsl(SeparableLaw):
     """L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i): Caballero et al. 2023 (arXiv 2210.14891), eq. 1."""
 
     name = "bnsl"
+    floor_signs = True
     formula = "L = a + b x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i)"
     floor_parameter = "a"
     source = "Caballero et al. 2023, arXiv 2210.14891, equation 1"

@@ -16,17 +16,20 @@ from .costs import PowerCost, fit_cost
 from .known_laws import law_named
 from .law import Array, Law
 from .minimiser import Minimum, minimise
+from .own_law import check_units, of_law
 from .points import POSITIVE_METRIC, Flag, Points, make_points, require
-from .problem import Loss, Problem, Scales, make_problem, residuals, weighted_median
+from .problem import Loss, Problem, Scales, coordinates_of, make_problem, residuals, weighted_median
 from .result import FitResult, ParameterEstimate, Status
-from .search import MANY_ROWS, MAX_ROWS, search, starts_of
+from .search import AGREEMENT, MANY_ROWS, MAX_ROWS, search_enough, starts_of
+from .suitability import refuse_rising, suited
 
-AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
 SINGULAR = 1e-8  # a direction of the normalised slopes below this is not identified
 DEAD = 1e-7  # root mean square of a parameter's (scaled) slopes below which it moves no prediction
 PART = 1e-3  # a parameter at an edge is known to be there unless it has this part in a direction that changes nothing
 TIE = 1e-6
 """Objectives this close, relatively, are equal: single precision of a metric with 1 % noise moves them more."""
+EXACT, EXACT_LAD = 1e-25, 1e-12
+"""Objectives a row that are rounding: of squares of residuals, of their sizes."""
 PROFILE = np.geomspace(1e-2, 1.0, 40)
 MOVED = 0.01  # a parameter that changes by less, relatively above 1, is not what the ridge is about
 Name = TypeVar("Name", str, None)
@@ -40,7 +43,7 @@ def as_points(law: Law | str, data: Points | Mapping[str, Any], residual: str) -
     return make_points(
         law.filled(data, np.size(data.get("metric", ()))),
         roles=law.columns,
-        signed_roles=law.metric_columns,
+        signed_roles=(*law.metric_columns, *law.signed_columns),
         positive_metric=residual == "log",
     )
 
@@ -78,6 +81,7 @@ def fit(
     loss: Loss | str = "huber",
     delta: float = 1e-3,
     fixed: Mapping[str, float] | None = None,
+    start: Mapping[str, float] | None = None,
     starts: int = 8,
     max_iterations: int = 400,
 ) -> FitResult:
@@ -85,14 +89,15 @@ def fit(
 
     law: a Law or its name. points: Points, or {"params": ..., "tokens": ..., "metric": ...[, "weights"]} by the law's
     column names. residual: "log" (log prediction - log metric) or "raw". loss: see `Loss`; delta is in the unit of
-    the residual. fixed: parameters held at a value, natural units. starts: polished starts of the projection grid; a
-    law with `screening` tries that many and polishes the best `starts` that differ.
+    the residual. fixed: parameters held at a value; start: values to start one search from; both in natural units.
+    starts: polished starts of the projection grid; a law with `screening` tries that many and polishes the best
+    `starts` that differ.
 
     Raises DataError for unusable points, UsageError for unusable options, FitError where no start gives a number.
     The result's `status` is "converged" only where the scaled gradient vanishes.
     """
     return fit_groups(
-        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, starts=starts,
+        law, {None: points}, residual=residual, loss=loss, delta=delta, fixed=fixed, start=start, starts=starts,
         max_iterations=max_iterations,
     )[None]  # fmt: skip
 
@@ -105,6 +110,7 @@ def fit_groups(
     loss: Loss | str = "huber",
     delta: float = 1e-3,
     fixed: Mapping[str, float] | None = None,
+    start: Mapping[str, float] | None = None,
     starts: int = 8,
     max_iterations: int = 400,
 ) -> dict[Name, FitResult]:
@@ -119,29 +125,43 @@ def fit_groups(
         raise UsageError(f"residual={residual!r} is not log or raw")
     if starts < 1:
         raise UsageError(f"starts={starts} is not at least 1")
-    unknown = set(fixed or {}) - set(law.names)
-    if unknown:
-        raise UsageError(
-            f"fixed: law {law.name} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
-        )
+    for option, names in (("fixed", fixed or {}), ("start", start or {})):
+        unknown = set(names) - set(law.names)
+        if unknown:
+            raise UsageError(
+                f"{option}: law {law.label} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(law.names)}"
+            )
+    # the unit of an amplitude moves with an exponent: it can be held where its columns keep their units
+    unscaled = {
+        key for q in law.parameters if q.name in (fixed or {}) for key, power in q.unit.items() if callable(power)
+    }
     loss = Loss(loss, delta) if isinstance(loss, str) else loss
     prepared = []
+    asked = law
+    forms: dict[object, Law] = {}  # the law for these columns and signs: groups of one form share one object
     for name, data in groups.items():
         with of_group(name):
+            law = asked.for_columns(list(data.columns if isinstance(data, Points) else data))
             points = as_points(law, data, residual)
             check_points(law, points, residual)
-            scales = Scales.of(law, points)
+            law = suited(law, points, residual)
+            law = forms.setdefault((law.signed_floor, law.columns), law)
+            scales = Scales.of(law, points, unscaled)
             problem = make_problem(law, points, scales, residual, loss, fixed)
-            held = _scaled_fixed(law, scales, fixed or {})
-            start = starts_of(problem, points.metric / scales.metric, held, max(starts, law.screening))
-            if not len(start):
-                raise FitError(f"law {law.name}: no start gives a finite prediction")
-            prepared.append((points, scales, problem, start))
+            at = _scaled_fixed(law, scales, fixed or {})
+            with of_law(law):
+                begun = starts_of(problem, points.metric / scales.metric, at, max(starts, law.screening))
+                residuals(problem, begun[:1])
+            if not len(begun):
+                raise FitError(f"law {law.label}: no start gives a finite prediction")
+            if start:
+                begun = np.concatenate([_started(law, scales, begun[0], start), begun])
+            prepared.append((points, scales, problem, begun))
     problems = [problem for _, _, problem, _ in prepared]
-    minima = search(problems, [start for *_, start in prepared], starts, max_iterations)
+    minima = search_enough(problems, [begun for *_, begun in prepared], starts, max_iterations * law.patience)
     results = []
     for name, (points, scales, problem, _), ended in zip(groups, prepared, minima, strict=True):
-        with of_group(name):
+        with of_group(name), of_law(problem.law):
             results.append(_result(points, scales, problem, ended, loss))
     share = (time.perf_counter() - began) / max(len(results), 1)
     return {name: replace(result, seconds=share) for name, result in zip(groups, results, strict=True)}
@@ -158,15 +178,21 @@ def of_group(name: str | None) -> Iterator[None]:
         raise type(problem)(f"group {name!r}: {problem}") from None
 
 
+def _started(law: Law, scales: Scales, best: Array, start: Mapping[str, float]) -> Array:
+    """Coordinates (1, p) of the values to start from; those not given are the best start's. Raises UsageError."""
+    natural = scales.natural_at(law, best) | {name: np.array([float(value)]) for name, value in start.items()}
+    coordinates = coordinates_of(law, scales.scaled(law, natural))
+    if not np.isfinite(coordinates).all():
+        raise UsageError(f"start: {dict(start)} is not within the bounds of law {law.label}")
+    return np.atleast_2d(coordinates)
+
+
 def _scaled_fixed(law: Law, scales: Scales, fixed: Mapping[str, float]) -> dict[str, float]:
     held = {}
     for q in law.parameters:
         if q.name not in fixed:
             continue
-        powers = {key: power for key, power in q.unit.items() if not callable(power)}
-        if len(powers) < len(q.unit):
-            # an amplitude's unit depends on an exponent that may move: fixing it needs columns in natural units
-            raise UsageError(f"fixed: {q.name!r} of law {law.name} cannot be fixed; its exponent moves with it")
+        powers = {key: power for key, power in q.unit.items() if not callable(power)}  # the others have no scale
         held[q.name] = float(fixed[q.name] / np.prod([scales.unit(key) ** power for key, power in powers.items()]))
     return held
 
@@ -179,24 +205,30 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
     # among starts equal to rounding, the one with the smallest gradient
     equal = objective <= objective.min() * (1 + 1e-12) + 1e-300
     best = int(np.argmin(np.where(equal, ended.gradient_norm, np.inf)))
-    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + 1e-300]))
+    perfect = (EXACT_LAD if loss.kind == "lad" else EXACT) * len(points)
+    agreeing = int(np.sum(ended.stands_for[objective <= objective[best] * (1 + AGREEMENT) + perfect]))
     theta = ended.coordinates[best]
+    refuse_rising(law, points, scales, theta)
+    check_units(law, points, scales, theta)
     null = not_identified(law, problem, theta, scales)
     theta, on_ridge = plainest(problem, theta, float(objective[best]), null)
     lost = [name for name in law.names if name in null or name in on_ridge]
     interior = [q.name for k, q in enumerate(law.parameters) if ended.at_bound[best, k] and q.name not in on_ridge]
-    exact = objective[best] <= 1e-25 * len(points)  # residuals are rounding: the gradient norm has no meaning
-    if lost:
-        status = Status.NOT_IDENTIFIABLE
-    elif not (ended.converged[best] or exact):
+    exact = objective[best] <= perfect  # residuals are rounding: the gradient norm has no meaning
+    ended_well = bool(ended.converged[best] or exact)
+    if not ended_well:
         status = Status.MAX_ITERATIONS
+    elif lost:
+        status = Status.NOT_IDENTIFIABLE
     elif interior:
         status = Status.BOUNDARY
     else:
         status = Status.CONVERGED
     warnings = []
-    if agreeing < starts / 2 and not lost:
+    if agreeing < starts / 2 and not (lost and ended_well):
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
+    if problem.residual == "raw" and law.floor_signs and not law.signed_floor and law.floor_parameter in interior:
+        warnings.append(f"{law.floor_parameter} ends at 0, the least this law allows; --floor SIGNED allows less")
     free = int(problem.free.sum())
     if len(points) <= free:
         warnings.append(f"{len(points)} rows for {free} free parameters: the fit passes through them")
@@ -235,11 +267,14 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
 def _cost(points: Points) -> PowerCost | None:
     """FLOPs as a power law of N and D, where the points have these columns and they vary independently."""
     columns = points.columns
-    size = "params" if "params" in columns else "params_non_vocabulary"
-    if not {size, "tokens", "flops"} <= set(columns) or len(points) < 3:
+    total = columns.get("params", columns.get("N"))
+    if "params_non_vocabulary" in columns:
+        total = columns["params_non_vocabulary"] + columns.get("params_vocabulary", 0.0)
+    tokens = columns.get("tokens", columns.get("D"))
+    if total is None or tokens is None or "flops" not in columns or len(points) < 3:
         return None
     try:
-        return fit_cost(columns[size], columns["tokens"], columns["flops"])
+        return fit_cost(total, tokens, columns["flops"])
     except DataError:
         return None
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from results.errors import UsageError
 
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
+from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
+from .formulas.equation import formula_law
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
+from .schedule_law import MultiPower
+from .tied import TiedLaw
 
+SIGNED_FLOOR = "signed_floor"
+"""The option with which any law that has a floor as a coefficient gets one of either sign."""
 COARSE_EXPONENTS = tuple(float(v) for v in np.geomspace(0.05, 2.0, 7))
 
 
@@ -30,6 +39,7 @@ class PowerLaw(SeparableLaw):
     """
 
     name = "power"
+    falls_with = ("x",)
     source = "Hestness et al. 2017, arXiv 1712.00409; Alabdulmohsin et al. 2022 (M1, M2), arXiv 2209.06640"
     formula = "L = E + A x^-alpha"
     columns: tuple[str, ...] = ("x",)
@@ -39,7 +49,9 @@ class PowerLaw(SeparableLaw):
         self.floor = floor
         if floor == "free":
             self.floor_parameter, self.parameters = "E", (floor_of(), *self.parameters)
+            self.floor_signs = True
             return
+        self.positive = floor == 0
         if floor != "column" and (isinstance(floor, str) or not np.isfinite(floor)):
             raise UsageError(f"law power: floor={floor!r} is neither 'free', 'column' nor a finite number")
         shown = "floor" if isinstance(floor, str) else f"{floor:g}"
@@ -70,6 +82,8 @@ class Chinchilla(SeparableLaw):
     """L = E + A/N^alpha + B/D^beta: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, approach 3."""
 
     name = "chinchilla"
+    falls_with = ("params", "tokens")
+    floor_signs = True
     formula = "L = E + A/N^alpha + B/D^beta"
     source = "Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; Besiroglu et al. 2024, arXiv 2404.10102"
     columns = ("params", "tokens")
@@ -92,6 +106,7 @@ class Vocabulary(SeparableLaw):
     """
 
     name = "vocabulary"
+    falls_with = ("params_non_vocabulary", "params_vocabulary", "tokens")
     formula = "L = E + A1/Nnv^alpha1 + A2/Nv^alpha2 + B/D^beta"
     source = "Tao et al. 2024, arXiv 2407.13623, section 4.3 (their E has the opposite sign)"
     columns = ("params_non_vocabulary", "params_vocabulary", "tokens")
@@ -111,6 +126,8 @@ class Kaplan(Law):
     """L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D: Kaplan et al. 2020 (arXiv 2001.08361), equation 1.5."""
 
     name = "kaplan"
+    falls_with = ("params", "tokens")
+    positive = True
     formula = "L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D"
     source = "Kaplan et al. 2020, arXiv 2001.08361, equation 1.5"
     columns = ("params", "tokens")
@@ -163,9 +180,12 @@ class DataConstrained(Law):
     """
 
     name = "data-constrained"
+    falls_with = ("params", "tokens")
+    floor_signs = True
     formula = "L = E + A/N'^alpha + B/D'^beta, X' = U + U R (1 - exp(-(X/U - 1)/R))"
     source = "Muennighoff et al. 2023, arXiv 2305.16264, section 3.1"
     columns = ("params", "tokens", "unique_tokens")
+    scaled_with: Mapping[str, str] = MappingProxyType({"unique_tokens": "tokens"})
     floor_parameter = "E"
     parameters = (
         *floor_and_powers(*Chinchilla.powers, grid=COARSE_EXPONENTS),
@@ -232,7 +252,18 @@ LAWS: dict[str, Callable[..., Law]] = {
     "shifted-power": ShiftedPower,
     "m4": M4,
     "bnsl": Bnsl,
+    "product": Product,
+    "signed-power": SignedPower,
+    "logistic": Logistic,
+    "routed": Routed,
+    "farseer": Farseer,
+    "multi-power": MultiPower,
 }
+STORED: dict[str, Callable[..., Law]] = {
+    "formula": formula_law,
+    "tied": lambda law, options, ties: TiedLaw(law_named(law, **json.loads(options)), json.loads(ties)),
+}
+"""How laws that have no name of their own are built again from a fit's file."""
 
 
 def law_named(name: Law | str, **options: float | str | int) -> Law:
@@ -244,18 +275,33 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
     """
     if isinstance(name, Law):
         return name
+    if is_formula(name):
+        raise UsageError(f"law {name!r}: analysis.law(FORMULA, columns=[...]) makes a law of a formula")
+    if options.pop(SIGNED_FLOOR, False):
+        return law_named(name, **options).with_signed_floor()
     key = name.lower().replace("_", "-")
     if key in ("m1", "m2"):
         options = {"floor": 0.0 if key == "m1" else "free", **options}
         key = "power"
     if key.startswith("bnsl-") and key[5:].isdigit():
         key, options = "bnsl", {"breaks": int(key[5:]), **options}
-    if key not in LAWS:
-        raise UsageError(f"law {name!r} is unknown; allowed: {', '.join(sorted(LAWS))}, m1, m2, bnsl-1, bnsl-2, bnsl-3")
+    if key not in LAWS and not (key in STORED and options):
+        known = ", ".join(sorted(LAWS))
+        raise UsageError(f"law {name!r} is unknown; allowed: {known}, m1, m2, bnsl-1, bnsl-2, bnsl-3, or a formula")
     try:
-        return LAWS[key](**options)
+        return (LAWS | STORED)[key](**options)
     except TypeError:
         raise UsageError(f"law {name!r} does not take the options {sorted(options)}") from None
+
+
+def is_formula(text: str) -> bool:
+    """Whether a law is typed as a formula; a name has no operators, and FILE.py:CLASS is no formula."""
+    return any(sign in text for sign in "+*/^=(") and not re.search(r"\.py:[^/]*$", text)
+
+
+def separate(text: str) -> list[str]:
+    """The laws of a text that names several, separated by commas that stand within no parentheses."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
 
 
 def register(name: str, law: Callable[..., Law]) -> None:

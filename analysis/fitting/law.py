@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from itertools import product
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ from results.errors import UsageError
 
 Array = NDArray[np.floating[Any]]
 Values = Mapping[str, Array]
-UnitPower = float | Callable[[Values], Array]
+UnitPower = float | Callable[[Values], Array | np.float64]
 
+MAX_GRID = 1500
 LOSS = "loss"  # the unit of the predicted quantity, whatever metric it is
 
 
@@ -42,14 +45,14 @@ class Parameter:
 
 
 class Columns:
-    """The explaining columns of n rows, scaled, with their logarithms computed once.
+    """The explaining columns of n rows, scaled, with what follows from them alone computed once.
 
     A column has shape (n,); where each of S resamples has rows of its own, (S, n). Laws work on them elementwise.
     """
 
     def __init__(self, values: Mapping[str, Array]) -> None:
         self._values = dict(values)
-        self._logs: dict[str, Array] = {}
+        self._derived: dict[Hashable, Array] = {}
 
     def value(self, name: str) -> Array:
         """The column, shape (n,) or (S, n)."""
@@ -57,9 +60,13 @@ class Columns:
 
     def log(self, name: str) -> Array:
         """The natural logarithm of the column, shape (n,) or (S, n)."""
-        if name not in self._logs:
-            self._logs[name] = np.log(self._values[name])
-        return self._logs[name]
+        return self.derived(name, lambda columns: np.log(columns.value(name)))
+
+    def derived(self, key: Hashable, compute: Callable[[Columns], Array]) -> Array:
+        """What `compute` makes of the columns row by row, shape (n,) or (S, n); computed once for each `key`."""
+        if key not in self._derived:
+            self._derived[key] = compute(self)
+        return self._derived[key]
 
     def rows(self, chosen: slice | NDArray[np.int64]) -> Columns:
         """The same columns for some of the rows: (m,), or (S, m), other ones for each resample."""
@@ -76,7 +83,7 @@ class Columns:
 
     def _each(self, change: Callable[[Array], Array]) -> Columns:
         cut = Columns({name: change(column) for name, column in self._values.items()})
-        cut._logs = {name: change(column) for name, column in self._logs.items()}
+        cut._derived = {key: change(column) for key, column in self._derived.items()}
         return cut
 
 
@@ -100,8 +107,19 @@ class Law(ABC):
     parameters: tuple[Parameter, ...]
     metric_columns: tuple[str, ...] = ()  # columns in the unit of the metric (a floor), scaled with it
     constant_columns: Mapping[str, float] = MappingProxyType({})  # columns that the law itself fills with a number
+    optional_columns: Mapping[str, float] = MappingProxyType({})  # columns that `filled` makes up where none is given
+    signed_columns: tuple[str, ...] = ()  # columns that may be negative or 0
+    scaled_with: Mapping[str, str] = MappingProxyType({})  # columns divided by the scale of another, and of which
     free_coefficients: tuple[str, ...] = ()  # coefficients of `linear_system` without a sign, whatever their bounds
     floor_parameter: str | None = None  # the irreducible part of the metric, where the law has one
+    unscaled: frozenset[str] = frozenset()  # columns, or LOSS, that keep their unit in a fit
+    enough: int = 0  # starts tried first, of those that `screening` asks for: where a third agree, no more are
+    floor_signs: bool = False  # a metric that is negative somewhere gives this law a floor of either sign
+    signed_floor: bool = False  # whether its floor has either sign already
+    positive: bool = False  # whether every value that the law can take is positive
+    falls_with: tuple[str, ...] = ()  # columns with which the law can fall, but not rise
+    smooth_trial: bool = False  # starts are tried by least squares: for surfaces with kinks on the way to the minimum
+    patience: int = 1  # by how much a start may take longer than others: in long, bent valleys
     screening: int = 0  # starts tried briefly before the best are polished: for surfaces with many minima and valleys
 
     @abstractmethod
@@ -135,6 +153,29 @@ class Law(ABC):
         """Quantities that follow from the parameters alone (natural units), such as a = beta / (alpha + beta)."""
         return {}
 
+    def starting_grid(self, fixed: Mapping[str, float]) -> dict[str, Array]:
+        """Values of the non-linear parameters, each (S,), at which the linear ones are solved for.
+
+        All combinations of the parameters' grids, or a fixed pseudo-random subset where these are too many.
+        """
+        solved = self.solved_for
+        searched = [q for q in self.parameters if q.name not in solved]
+        axes = [[fixed[q.name]] if q.name in fixed else list(q.grid) or usual_values(q) for q in searched]
+        size = int(np.prod([len(axis) for axis in axes], dtype=float))
+        if size <= MAX_GRID:
+            points = np.array(list(product(*axes)), dtype=float).reshape(size, len(axes))
+        else:
+            draw = np.random.Generator(np.random.PCG64(20240404))  # a constant: the same law has the same grid
+            points = np.stack([draw.choice(axis, MAX_GRID) for axis in axes], axis=1)
+        return {q.name: points[:, k] for k, q in enumerate(searched)}
+
+    @property
+    def solved_for(self) -> tuple[str, ...]:
+        """The linear parameters that `linear_system` solves for; none where the law does not implement it."""
+        if type(self).linear_system is Law.linear_system:
+            return ()
+        return tuple(q.name for q in self.parameters if q.linear)
+
     def basins(self, grid: Values) -> list[Array]:
         """Labels, each (S,), of grid points that may lead to different minima: the best of each combination starts."""
         return []
@@ -161,9 +202,33 @@ class Law(ABC):
         if value is None:
             raise UsageError(f"law {called} takes FREE or a number; a column serves law power alone")
         least = next(q.lower for q in self.parameters if q.name == self.floor_parameter)
+        if value < least and self.floor_signs:
+            return self.with_signed_floor(), {str(self.floor_parameter): value}
         if value < least:
             raise UsageError(f"{self.floor_parameter} of law {called} is at least {least:g}")
         return self, {str(self.floor_parameter): value}
+
+    def with_signed_floor(self) -> Law:
+        """The same law with a floor of either sign. Raises UsageError where its floor is no coefficient of the law."""
+        floor = next((q for q in self.parameters if q.name == self.floor_parameter), None)
+        if floor is None or floor.log or not floor.linear:
+            raise UsageError(f"law {self.name} has no floor that could be negative")
+        law = copy(self)
+        law.parameters = tuple(replace(q, lower=-np.inf) if q is floor else q for q in self.parameters)
+        law.signed_floor = True
+        return law
+
+    def for_columns(self, names: Collection[str]) -> Law:
+        """The law for a table of which columns of these roles are given: some laws have forms of one and of two."""
+        return self
+
+    def coded(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns with numbers in the place of texts, in columns of labels."""
+        return dict(columns)
+
+    def prepared(self, columns: Columns) -> Columns:
+        """The columns with what rows have to know of each other, before any rows are cut or resampled."""
+        return columns
 
     def filled(self, columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
         """The columns with those that the law itself fills with a number, each (rows,)."""
@@ -174,9 +239,26 @@ class Law(ABC):
         """The parameters' names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    @property
+    def label(self) -> str:
+        """What the law is called where several are compared."""
+        return self.name + "".join(f"({value})" for value in self.options().values())
+
     def options(self) -> dict[str, float | str | int]:
         """The options with which `laws.law_named` builds this law again."""
         return {}
+
+
+def usual_values(q: Parameter) -> list[float]:
+    """Values to start from of a parameter without a grid, inside its bounds (scaled units)."""
+    if q.log:
+        low, high = max(q.lower, 1e-3), min(q.upper, 1e3)
+        return [float(v) for v in np.geomspace(low, high, 7)] if low < high else [q.lower]
+    sizes = (0.03, 0.1, 0.3, 0.6, 1.0, 2.0)
+    values = [v for v in (*sizes, *(-size for size in sizes)) if q.lower <= v <= q.upper]
+    # bounds that leave out all of these are narrow or far from 0
+    far = np.linspace(max(q.lower, -1e3), min(q.upper, 1e3), 5) if not values else ()
+    return values or [float(v) for v in far]
 
 
 @dataclass(frozen=True)
@@ -218,16 +300,28 @@ class SeparableLaw(Law):
             for name, slope in term.slopes.items():
                 move = coefficient * slope
                 slopes[name] = slopes[name] + move if name in slopes else move
+        for name in self.names:
+            if name not in slopes:
+                raise UsageError(
+                    f"law {self.name}: no term has {name!r} as its coefficient, and none has a slope in {name!r}"
+                )
         return np.asarray(total), [slopes[name] for name in self.names]
 
     def linear_system(self, p: Values, x: Columns, metric: Array) -> tuple[list[Array], Array, Array] | None:
         basis: dict[str, Array] = {}
         offset: Array | float = 0.0
-        for term in self.terms(p, x):
+        solved = self.solved_for
+        for term in self.terms({**dict.fromkeys(solved, np.ones((1, 1))), **p}, x):
             if term.coefficient is None:
                 offset = offset + term.value
+            elif term.coefficient not in solved:  # searched, not solved for
+                offset = offset + p[term.coefficient] * term.value
             else:
-                basis[term.coefficient] = np.asarray(term.value)
-        columns = [basis[q.name] for q in self.parameters if q.linear]
+                value = np.asarray(term.value)
+                basis[term.coefficient] = basis.get(term.coefficient, 0.0) + value
+        missing = [name for name in solved if name not in basis]
+        if missing:
+            raise UsageError(f"law {self.name}: {missing[0]!r} is marked linear, but is no term's coefficient")
+        columns = [basis[name] for name in solved]
         # relative residuals stand in for logarithmic ones: (prediction - metric) / metric ~ log(prediction / metric)
         return columns, metric - offset, 1.0 / metric**2

@@ -153,6 +153,12 @@ class Minimum(Batch):
     at_bound: NDArray[np.bool_]
     stands_for: NDArray[np.int64]
 
+    def joined(self, other: Minimum) -> Minimum:
+        """Where these starts ended, and others."""
+        return Minimum(
+            **{f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
+        )
+
     def replaced(self, where: NDArray[np.int64], by: Minimum) -> Minimum:
         """The same with the starts `where` ended as in `by`."""
         ends = {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name != "stands_for"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Self
@@ -79,20 +79,20 @@ class Scales:
     metric: float
 
     @staticmethod
-    def of(law: Law, points: Points) -> Scales:
-        """The scales of these points; 1 for columns no parameter of the law has a unit in."""
+    def of(law: Law, points: Points, unscaled: Collection[str] = ()) -> Scales:
+        """The scales of these points; 1 for columns no parameter of the law has a unit in, and those `unscaled`."""
         weights = points.weights / points.weights.sum()
-        units = {key for q in law.parameters for key in q.unit}
+        units = {key for q in law.parameters for key in q.unit} - law.unscaled - set(unscaled)
         metric = weighted_median(np.abs(points.metric), points.weights) if LOSS in units else 1.0
         if metric <= 0:
             metric = float(np.max(np.abs(points.metric))) or 1.0
         scales = {}
         for name in law.columns:
-            unit = "tokens" if name == "unique_tokens" else name
+            unit = law.scaled_with.get(name, name)
             if name in law.metric_columns:
                 scales[name] = metric
             elif unit in units:
-                base = points.columns.get(unit, points.columns[name])
+                base = points.columns[unit]
                 scales[name] = float(np.exp(np.sum(weights * np.log(base))))
             else:
                 scales[name] = 1.0
@@ -198,7 +198,7 @@ def make_problem(
     lower, upper = bounds_of(law)
     return Problem(
         law=law,
-        columns=scales.apply(law.filled(points.columns, len(points))),
+        columns=law.prepared(scales.apply(law.filled(points.columns, len(points)))),
         target=np.log(y) if residual == "log" else y,
         weights=points.weights,
         residual=residual,

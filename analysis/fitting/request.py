@@ -7,24 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from results.errors import DataError, UsageError
 
+from .columns import TableColumns, without_holes
 from .costs import FLOPS_PER_PARAM_TOKEN
 from .fit import fit, fit_groups, of_group
-from .known_laws import known_name, law_named
+from .formulas.equation import formula_law
+from .formulas.grammar import Source, names_of
+from .known_laws import is_formula, known_name, law_named, separate
 from .law import Law
-from .points import Points, drop_worst, filter_rows, make_points, read_table
+from .points import Points, drop_worst, make_points
 from .result import FitResult
+from .run_exports import in_long_form
+from .tables import Table, filter_rows, present, read_table, with_index_levels
+from .tied import TiedLaw
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FREE = "FREE"
+FREE, SIGNED = (
+    "FREE",
+    "SIGNED",
+)  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
 MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
+COUNTERS = ("index", "Unnamed: 0")  # columns without a name of their own that number the rows of a file
+HINT = " (--skip-missing leaves such rows out)"
 
 
 class RequestedLaw(NamedTuple):
@@ -39,10 +50,14 @@ class RequestedLaw(NamedTuple):
 class FitRequest:
     """A fit as it is asked for.
 
-    data: a data frame, or a CSV, TSV or Parquet file. law: a Law, a name or FILE.py:CLASS; several names separated by
-    commas where laws are compared. params to group: names of columns; columns: further ones by role
-    (unique_tokens=...). where: a condition on the rows. floor: FREE, a number or a column. drop_worst: how many of
-    the largest values to leave out. residual, loss and delta as `fit` takes them.
+    data: a data frame, or a file (CSV, JSON, Parquet, compressed or not). law: a Law, a name, FILE.py:CLASS or a
+    formula; several, separated by commas, where laws are compared. params to weights: columns, by name or by arithmetic
+    of names ("1 - miou", "mparams*1e6", a name with spaces or signs in backquotes); columns: further ones by role
+    (unique_tokens=...), or by their names in a formula (N=params). where: a condition on the rows. floor: FREE,
+    SIGNED, a number or a column. drop_worst: how many of the largest values to leave out. units: read numbers such as
+    1.3B, 1,000 and 62 %. skip_missing: leave out rows with an empty value, or 0 where a logarithm is taken, in a column
+    that is used. residual, loss and delta as `fit` takes them. fix: parameters held at a value; tie: parameters that
+    follow others; bound: ends of a formula's parameters; start: values to start one search from; in natural units.
     """
 
     data: pd.DataFrame | str | Path
@@ -62,27 +77,40 @@ class FitRequest:
     floor: float | str = FREE
     drop_worst: int = 0
     where: str | None = None
+    fix: Mapping[str, float] = field(default_factory=dict)
+    tie: Mapping[str, str] = field(default_factory=dict)
+    bound: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
+    units: bool = False
+    skip_missing: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """The rows asked for. Raises DataError for a damaged file and rows without a group, UsageError for `where`."""
-        table = read_table(self.data) if isinstance(self.data, str | Path) else self.data
+        return self._source.rows
+
+    @cached_property
+    def _source(self) -> Table:
+        data = self.data
+        table = read_table(data) if isinstance(data, str | Path) else Table(with_index_levels(data, numbered=True))
+        names = ("params", "tokens", "flops", "x", "metric", "group", "cluster", "weights", "where")
+        named = [*(getattr(self, name) for name in names), str(self.floor), *self.columns.values()]
+        table = in_long_form(table, [text for text in named if text])
         if self.where is not None:
-            table = filter_rows(table, self.where)
+            table = table._replace(rows=filter_rows(table.rows, self.where))
         if self.group is not None:
-            unnamed = table.index[self.column(table, self.group).isna()]
-            if len(unnamed):
-                raise DataError(f"row {unnamed[0]}, column {self.group!r}: empty, but it names a group")
+            rows, unnamed = table.rows, TableColumns(table.rows).labels(self.group).isna()
+            if unnamed.any() and (unnamed.all() or not self.skip_missing):
+                first = f"row {rows.index[unnamed][0]}, column {self.group!r}"
+                raise DataError(f"{first}: empty, but it names a group{HINT}")
+            if unnamed.any():
+                note = f"left out {int(unnamed.sum())} of {len(rows)} rows: {self.group!r} is empty"
+                table = table._replace(rows=rows[~unnamed], notes=(*table.notes, note))
         return table
 
-    @staticmethod
-    def column(table: pd.DataFrame, name: str) -> pd.Series:
-        """A column of the table; raises DataError where it is missing or there are two of that name."""
-        if name not in table.columns:
-            raise DataError(f"column {name!r} is missing; {_present(table)}")
-        if table[name].ndim != 1:
-            raise DataError(f"column {name!r} occurs more than once")
-        return table[name]
+    def column(self, table: pd.DataFrame, name: str) -> pd.Series:
+        """A column of the table, by name or by arithmetic; raises what `TableColumns.values` raises."""
+        return TableColumns(table, units=self.units, holes=self.skip_missing).values(name)
 
     @property
     def floor_value(self) -> float | None:
@@ -95,7 +123,7 @@ class FitRequest:
     @property
     def floor_is_free(self) -> bool:
         """Whether the floor is left to the fit."""
-        return str(self.floor).upper() == FREE
+        return str(self.floor).upper() in (FREE, SIGNED)
 
     @property
     def _floor_column(self) -> str | None:
@@ -115,8 +143,7 @@ class FitRequest:
         if isinstance(self.law, Law):
             laws = [self._with_floor(self.law.name, self.law)]
         else:
-            names = [known_name(name.strip()) for name in self.law.split(",") if name.strip()]
-            laws = [self._with_floor(name, law_named(name)) for name in names]
+            laws = [self._with_floor(*self._law(text)) for text in separate(self.law)]
         if not laws:
             raise UsageError(f"law {self.law!r}: no law is named")
         known = sorted({column for requested in laws for column in requested.law.columns})
@@ -132,9 +159,40 @@ class FitRequest:
             raise UsageError(f"law {self.law!r}: one law is needed, not {len(self.laws)}")
         return self.laws[0]
 
+    def _law(self, text: str) -> tuple[str, Law]:
+        """A law and what it is called: by its name, or as a formula in which the columns named are columns."""
+        if not is_formula(text):
+            name = known_name(text)
+            if self.bound:
+                raise UsageError(f"bound: law {name} has bounds of its own; typed as a formula it takes others")
+            return name, law_named(name)
+        given = {*self.columns, *(role for role in ("params", "tokens", "flops", "x") if getattr(self, role))}
+        names = names_of(text)
+        for name, place in names.items():
+            if name in self.table.columns and name not in given:
+                Source(" ".join(text.split())).fail(place, f"{name!r} is a column of the data: name it (column {name})")
+        law = formula_law(text, [name for name in names if name in given], self.bound)
+        return law.text, law
+
     def _with_floor(self, name: str, law: Law) -> RequestedLaw:
+        requested = self._floored(name, law)
+        unknown = [parameter for parameter in self.fix if parameter not in requested.law.names]
+        if unknown and len(separate(str(self.law))) == 1:
+            names = ", ".join(requested.law.names)
+            raise UsageError(f"fix: law {name} has no parameter {unknown[0]!r}; it has {names}")
+        fixed = {parameter: value for parameter, value in self.fix.items() if parameter in requested.law.names}
+        tied = TiedLaw(requested.law, self.tie) if self.tie else requested.law
+        both = next((parameter for parameter in fixed if parameter in self.tie), None)
+        if both is not None:
+            raise UsageError(f"fix: {both!r} follows {self.tie[both]!r}; fix that")
+        return RequestedLaw(name, tied, {**requested.fixed, **fixed})
+
+    def _floored(self, name: str, law: Law) -> RequestedLaw:
+        named = [role for role in ("params", "tokens", "flops", "x") if getattr(self, role)]
+        law = law.for_columns([*named, *self.columns] or [str(column) for column in self.table.columns])
         if self.floor_is_free:
-            return RequestedLaw(name, law, {})
+            signed = str(self.floor).upper() == SIGNED
+            return RequestedLaw(name, law.with_signed_floor() if signed else law, {})
         value = self.floor_value
         if value is not None and not math.isfinite(value):
             raise UsageError(f"floor={self.floor!r} is neither FREE nor a finite number nor a column")
@@ -154,7 +212,7 @@ class FitRequest:
         where a role is missing.
         """
         table = self.table if table is None else table
-        points = drop_worst(_with_repeats_noted(self._all_points(law, table), law), self.drop_worst)
+        points = drop_worst(_with_repeats_noted(self._all_points(law, table), table), self.drop_worst)
         if self.floor_is_free:
             return points
         floor = points.columns["floor"] if self._floor_column else np.float64(str(self.floor))
@@ -169,17 +227,19 @@ class FitRequest:
 
     def _all_points(self, law: Law, table: pd.DataFrame) -> Points:
         """The columns of the table in their roles, as points."""
-        data: dict[str, object] = {}
+        data: dict[str, Any] = {}
         names: dict[str, str] = {}
-        notes: list[str] = []
+        columns = TableColumns(table, units=self.units, holes=self.skip_missing)
+        notes, usual = columns.notes, self._source.usual
+        notes += self._source.notes
 
         def take(role: str, column: str) -> None:
-            data[role] = self.column(table, column).to_numpy()
-            names[role] = column
+            read = columns.labels if role in ("clusters", "groups") else columns.values
+            data[role], names[role] = read(column).to_numpy(), column
 
-        metric = self.metric or next((c for c in ("metric", "loss") if c in table.columns), None)
+        metric = self.metric or usual.get("metric") or next((c for c in ("metric", "loss") if c in table.columns), None)
         if metric is None:
-            raise UsageError(f"metric is not named; {_present(table)}")
+            raise UsageError(f"metric is not named; {present(table)}")
         take("metric", metric)
         named = {role: getattr(self, role) for role in ("params", "tokens", "flops", "x")}
         named |= {"floor": self._floor_column, **self.columns}
@@ -196,67 +256,81 @@ class FitRequest:
                 continue  # derived below
             if column is None and role in table.columns:
                 column = role
+            if column is None and role == "x" and "x" in usual:
+                column = usual["x"]
+                notes.append(f"x = {column}")
+            if column is None and role in law.optional_columns:
+                continue
             if column is None:
-                raise UsageError(f"law {law.name} needs the column {role!r}: name it; {_present(table)}")
+                raise UsageError(f"law {law.name} needs the column {role!r}: name it; {present(table)}")
             take(role, column)
         missing = [role for role in ("params", "tokens") if role in law.columns and role not in data]
         if len(missing) == 2:
             raise UsageError(f"law {law.name} needs params or tokens beside flops={self.flops!r}")
-        rows = table.index.to_numpy().astype(np.int64)
         if self.flops and "flops" not in data and (missing or set(law.columns) != {"x"}):
             take("flops", self.flops)
+        for role, column in (("weights", self.weights), ("clusters", self.cluster), ("groups", self.group)):
+            if column is not None:
+                take(role, column)
+        rows = columns.rows
+        if self.skip_missing:
+            positive = {*law.columns, "flops"} - set(law.metric_columns)
+            data, rows, left_out = without_holes(data, names, rows, positive)
+            notes += left_out
+        hint = "" if self.skip_missing else HINT
         for derived in missing:
             other = "params" if derived == "tokens" else "tokens"
-            checked = make_points(data, roles=[other, "flops"], names=names, rows=rows, positive_metric=False)
+            checked = make_points(
+                data, roles=[other, "flops"], names=names, rows=rows, positive_metric=False, hint=hint
+            )
             data[derived] = checked.columns["flops"] / (FLOPS_PER_PARAM_TOKEN * checked.columns[other])
             names[derived] = f"{self.flops} / (6 {names[other]})"
             letter = {"params": "N", "tokens": "D"}
             notes.append(f"{letter[derived]} = C / (6 {letter[other]}): {derived} from {self.flops} and {names[other]}")
-        for role, column in (("weights", self.weights), ("clusters", self.cluster), ("groups", self.group)):
-            if column is not None:
-                take(role, column)
         return make_points(
-            law.filled(data, len(table)),
+            law.filled(data, len(rows)),
             roles=[*law.columns, *(["flops"] if "flops" in data else [])],
-            signed_roles=law.metric_columns,
+            signed_roles=(*law.metric_columns, *law.signed_columns),
             positive_metric=self.residual == "log",
             names=names,
             rows=rows,
             notes=tuple(notes),
+            hint=hint,
         )
 
     def fit(self) -> FitResult:
         """The law fitted to all rows."""
         _, law, fixed = self.one_law
-        return fit(law, self.points(law), fixed=fixed, **self.fit_options)  # type: ignore[arg-type]
+        return fit(law, self.points(law), fixed=fixed, start=self.start, **self.fit_options)  # type: ignore[arg-type]
 
     def fit_groups(self) -> dict[str, FitResult]:
         """The law fitted to the rows of each value of the column `group`, by the value; errors name it."""
         _, law, fixed = self.one_law
         groups = {}
-        for label, table in self.table.groupby(self.group, sort=False, observed=True):
+        labels = TableColumns(self.table).labels(str(self.group))
+        for label, table in self.table.groupby(labels, sort=False, observed=True):
             with of_group(str(label)):
                 groups[str(label)] = self.points(law, table)
-        return fit_groups(law, groups, fixed=fixed, **self.fit_options)  # type: ignore[arg-type]
+        return fit_groups(law, groups, fixed=fixed, start=self.start, **self.fit_options)  # type: ignore[arg-type]
 
 
-def _present(table: pd.DataFrame) -> str:
-    return f"the data have: {', '.join(map(str, table.columns))}"
+def _with_repeats_noted(points: Points, table: pd.DataFrame) -> Points:
+    """The points with a note where rows of the table repeat earlier ones: a file joined twice, or a run logged twice.
 
-
-def _with_repeats_noted(points: Points, law: Law) -> Points:
-    """The points with a note where rows repeat earlier ones exactly: a file joined twice, or a run logged twice."""
+    A row repeats another where all columns are equal, also those that the fit does not use; COUNTERS aside.
+    """
     if len(points) > MOST_TO_COMPARE:
         return points
-    import pandas as pd
-
-    labels = {} if points.groups is None else {"group": points.groups}
-    seen = {**{name: points.columns[name] for name in law.columns}, **labels, "the metric": points.metric}
-    again = np.flatnonzero(pd.DataFrame(seen).duplicated().to_numpy())
-    if not len(again):
+    judged = table[table.index.isin(points.rows)]
+    judged = judged.loc[:, [name not in COUNTERS for name in judged.columns]]
+    try:
+        again = judged.duplicated().to_numpy()
+    except TypeError:  # lists in cells
+        again = judged.astype(str).duplicated().to_numpy()
+    if not again.any():
         return points
     note = (
-        f"{len(again)} of {len(points)} rows repeat an earlier one exactly (first: row {int(points.rows[again[0]])}); "
+        f"{again.sum()} of {len(points)} rows repeat an earlier one exactly (first: row {judged.index[again][0]}); "
         "if they are copies, intervals are too narrow"
     )
     return replace(points, notes=(*points.notes, note))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from results.errors import DataError, UsageError
 
 from .costs import PowerCost
-from .known_laws import LAWS, known_name, law_named
+from .known_laws import LAWS, SIGNED_FLOOR, STORED, known_name, law_named
 from .law import Array, Law
 from .minimiser import Minimum
 from .points import Flag, Points
@@ -35,7 +35,7 @@ STATUS_WORDS = {
     Status.CONVERGED: "the gradient vanishes at the best of the starts: a minimum, to rounding",
     Status.BOUNDARY: "the minimum lies on the edge of what the law allows; intervals there are one-sided",
     Status.NOT_IDENTIFIABLE: "the data do not determine every parameter: those without a number could be anything",
-    Status.MAX_ITERATIONS: "no start reached a vanishing gradient: do not use these numbers",
+    Status.MAX_ITERATIONS: "no start reached a vanishing gradient: do not use these numbers",  # even if some are open
 }
 
 
@@ -116,7 +116,7 @@ class FitResult:
         """
         out = {
             "law": self.law.name,
-            "law_options": dict(self.law.options()),
+            "law_options": {**self.law.options(), **({SIGNED_FLOOR: True} if self.law.signed_floor else {})},
             "formula": self.law.formula,
             **self._plain("status"),
             "status_words": STATUS_WORDS[self.status],
@@ -187,6 +187,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[str, ArrayLike]) -> Array:
     """Predictions (S, n) for coordinates (S, p) at columns (n,) or (S, n), natural units; DataError for a bad one."""
+    columns = law.coded(columns)
     given = {name: np.atleast_1d(np.asarray(columns[name], dtype=float)) for name in law.columns if name in columns}
     shape = np.broadcast_shapes((1,), *(column.shape for column in given.values()))
     given = law.filled(given, shape[-1])
@@ -194,9 +195,11 @@ def predict_with(law: Law, scales: Scales, coordinates: Array, columns: Mapping[
         if name not in given:
             raise DataError(f"law {law.name}: column {name!r} is missing; needed: {', '.join(law.columns)}")
         given[name] = column = np.broadcast_to(given[name], shape)
-        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
-        if name not in law.metric_columns and bad.size:
-            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not a positive number")
+        signed = name in law.metric_columns or name in law.signed_columns
+        bad = np.flatnonzero(~(np.isfinite(column) & (signed | (column > 0))))
+        if bad.size:
+            allowed = "a finite number" if signed else "a positive number"
+            raise DataError(f"row {bad[0]}, column {name!r}: {column.flat[bad[0]]:g} is not {allowed}")
     p = parameters_of(law, np.atleast_2d(coordinates))
     return law.predict(p, scales.apply(given)) * scales.metric * np.ones((1, shape[-1]))
 
@@ -219,14 +222,33 @@ def read_fit(path: str | Path, group: str | None = None, law: str | None = None)
     if groups is not None:
         if group is None:
             raise UsageError(f"{file} holds a fit a group: choose one with --group, of {', '.join(groups)}")
-        if group not in groups:
-            raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(groups)}")
-        document = groups[group]
+        document = groups[label_of(group, groups)]
     elif group is not None:
         raise UsageError(f"--group {group!r}: the file {file} holds one fit without groups")
     name = document.get("law")
     if law is not None and name != known_name(law):
         raise UsageError(f"--law {law!r}: the file {file} holds a fit of law {name}")
-    if isinstance(name, str) and name not in LAWS:
+    if isinstance(name, str) and name not in {**LAWS, **STORED}:
         raise UsageError(f"{file} holds a fit of law {name!r}, which is not tokenlaw's: add --law FILE.py:CLASS")
     return FitResult.from_json(document)
+
+
+def label_of(group: str, labels: Iterable[str]) -> str:
+    """The label that a name of a group means: that text, or the one that is the same number (1e18 and 1e+18).
+
+    Raises UsageError where there is none.
+    """
+    labels = list(labels)
+    if group in labels:
+        return group
+    same = [label for label in labels if _number(label) == _number(group)]
+    if len(same) != 1:
+        raise UsageError(f"--group {group!r} is not one of the file's: {', '.join(labels)}")
+    return same[0]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan

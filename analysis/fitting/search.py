@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array, Columns, Law, padded
+from .law import Array, Columns, padded
 from .minimiser import Minimum, minimise
 from .polishing import polish, polish_leaders, typical_residual
 from .problem import Problem, coordinates_of, parameters_of
 
-MAX_GRID = 1500
 MAX_ROWS = 4000  # more rows than these do not make a better start
+AGREEMENT = 1e-8  # starts agree where their objectives are within this, relatively
+LEAST_ROWS, PART_ROWS = 300, 25  # of a part that chooses among the starts: at least, and for each parameter
+FINALISTS = 3  # starts that go on with all rows
 TRIAL = 50  # iterations of a start that is only tried
 FIRST = 6  # times as many leaders as go on to the end are kept after a third of the trial
 SAME = 0.01  # tried starts whose objectives are this close, relatively,
@@ -25,22 +26,11 @@ ELEMENTS = 60_000  # starts x rows of one batch: its arrays stay in the processo
 LONGER = 2.0  # rows of a batch's longest problem over those of its shortest: the rest is padding
 
 
-def grid_of(law: Law, fixed: dict[str, float]) -> dict[str, Array]:
-    """The grid over the non-linear parameters, each (S,); thinned to a fixed pseudo-random subset where too large."""
-    axes = {q.name: (fixed[q.name],) if q.name in fixed else q.grid for q in law.parameters if not q.linear}
-    size = int(np.prod([len(axis) for axis in axes.values()], dtype=float))
-    if size <= MAX_GRID:
-        points = np.array(list(product(*axes.values())), dtype=float).reshape(size, len(axes))
-    else:
-        draw = np.random.Generator(np.random.PCG64(20240404))  # a constant: the same law has the same grid
-        points = np.stack([draw.choice(axis, MAX_GRID) for axis in axes.values()], axis=1)
-    return dict(zip(axes, points.T, strict=True))
-
-
 def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) -> Array:
     """Minimise c'Gc/2 - m'c with c_k >= 0 where not signed, exactly, for a batch of small problems.
 
-    gram (S, m, m), moment (S, m). Tries every subset of active columns (2^m, m <= 4) and keeps the best feasible one.
+    gram (S, m, m), moment (S, m). Tries every subset of the columns that may not be negative, and keeps the best
+    feasible one.
     """
     count, m = moment.shape
     best = np.zeros((count, m))
@@ -48,10 +38,10 @@ def nonnegative_least_squares(gram: Array, moment: Array, signed: list[bool]) ->
     scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
     correlation = gram / (scale[:, :, None] * scale[:, None, :])
     scaled = moment / scale
-    for mask in range(1, 2**m):
-        active = [k for k in range(m) if mask >> k & 1]
-        if any(signed[k] and k not in active for k in range(m)):
-            continue
+    bounded = [k for k in range(m) if not signed[k]]
+    for mask in range(0 if any(signed) else 1, 2 ** len(bounded)):
+        off = {k for i, k in enumerate(bounded) if not mask >> i & 1}
+        active = [k for k in range(m) if k not in off]
         matrix = correlation[:, active][:, :, active] + 1e-12 * np.eye(len(active))
         right = scaled[:, active]
         solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
@@ -74,11 +64,12 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
         problem, metric = problem.rows(chosen), metric[chosen]
     law, columns, weights, residual = problem.law, problem.columns, problem.weights, problem.residual
     n = len(metric)
-    grid = grid_of(law, fixed)
+    grid = law.starting_grid(fixed)
     size = next(iter(grid.values())).shape[0] if grid else 1
     starts, values = [], []
     chunk = max(1, 2_000_000 // n)
-    linear = [q for q in law.parameters if q.linear]
+    solved_for = law.solved_for
+    linear = [q for q in law.parameters if q.name in solved_for]
     with np.errstate(all="ignore"):
         for begin in range(0, size, chunk):
             p = law.start_values({k: axis[begin : begin + chunk, None] for k, axis in grid.items()}, columns, metric)
@@ -121,6 +112,43 @@ def starts_of(problem: Problem, metric: Array, fixed: dict[str, float], count: i
     return theta[order[:count]]
 
 
+def search_enough(
+    problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int
+) -> list[Minimum]:
+    """The minima of problems of one law; where a third of the first `law.enough` starts agree, no more are tried.
+
+    Of many rows a part chooses among the starts, and the best go on with all.
+    """
+    enough = problems[0].law.enough if problems else 0
+    if not enough:
+        return search(problems, starts, leaders, max_iterations)
+    parts = [_part(problem) for problem in problems]
+    minima = search(parts, [begun[:enough] for begun in starts], leaders, max_iterations)
+    unsure = [k for k, begun in enumerate(starts) if len(begun) > enough and not _agree(minima[k])]
+    more = search([parts[k] for k in unsure], [starts[k][enough:] for k in unsure], leaders, max_iterations)
+    for k, minimum in zip(unsure, more, strict=True):
+        minima[k] = minima[k].joined(minimum)
+    for k, (problem, part) in enumerate(zip(problems, parts, strict=True)):
+        if part is not problem:
+            best = minima[k].select(np.argsort(minima[k].objective, kind="stable")[:FINALISTS])
+            [ended] = search([problem], [best.coordinates], leaders, max_iterations)
+            minima[k] = replace(ended, stands_for=best.stands_for)
+    return minima
+
+
+def _part(problem: Problem) -> Problem:
+    """The problem of evenly spaced rows, PART_ROWS for each parameter, where there are more than twice as many."""
+    rows, needed = problem.target.shape[-1], max(LEAST_ROWS, PART_ROWS * len(problem.law.parameters))
+    return problem if rows <= 2 * needed else problem.rows(np.linspace(0, rows - 1, needed).astype(np.int64))
+
+
+def _agree(ended: Minimum) -> bool:
+    """Whether a third of the starts came to the best objective, and that is a minimum."""
+    objective = np.where(np.isfinite(ended.objective), ended.objective, np.inf)
+    equal = objective <= objective.min() * (1 + AGREEMENT) + 1e-300
+    return bool(ended.converged[equal].any() and ended.stands_for[equal].sum() * 3 >= ended.stands_for.sum())
+
+
 def search(problems: Sequence[Problem], starts: Sequence[Array], leaders: int, max_iterations: int) -> list[Minimum]:
     """Minimise every problem from its starts (S_k, p), best starts first; at most `leaders` of them to the end.
 
@@ -161,6 +189,8 @@ def _tried(
         return rough.select(best), owner[best]
     if problem.loss.kind == "lad":
         problem = replace(problem, loss=problem.loss.smoothed(typical_residual(problem, start)))
+    elif problem.law.smooth_trial and problem.loss.kind == "huber":
+        problem = replace(problem, loss=replace(problem.loss, kind="squares"))
     brief = TRIAL // 3
     minimum = minimise(problem.select(owner), start, max_iterations=brief, bend=True)
     tried, owner = _distinct(minimum, owner, FIRST * leaders)
@@ -211,14 +241,14 @@ def _distinct(tried: Minimum, owner: NDArray[np.int64], most: int) -> tuple[Mini
 def batches(problems: Sequence[Problem], starts: Sequence[int], which: Sequence[int]) -> list[list[int]]:
     """Indices `which` of problems, by those that are searched together; starts: how many each problem has.
 
-    Together go problems of similar length with the same loss in scaled units. Least absolute deviations are solved one
-    problem at a time.
+    Together go problems of one law and similar length with the same loss in scaled units. Least absolute deviations are
+    solved one problem at a time.
     """
     out: list[list[int]] = []
     alike: dict[object, list[int]] = {}
     for k in sorted(which, key=lambda k: problems[k].target.shape[-1]):
         alone = k if problems[k].loss.kind == "lad" else None
-        alike.setdefault((problems[k].loss, alone), []).append(k)
+        alike.setdefault((problems[k].loss, id(problems[k].law), alone), []).append(k)
     for group in alike.values():
         batch: list[int] = []
         for k in group:
@@ -239,7 +269,7 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     rows = max(problem.target.shape[-1] for problem in problems)
     return replace(
         first,
-        columns=Columns.stacked([problem.columns for problem in problems], rows),
+        columns=first.law.prepared(Columns.stacked([problem.columns for problem in problems], rows)),
         target=padded([problem.target for problem in problems], rows),
         weights=padded([problem.weights for problem in problems], rows, mode="constant"),
     )

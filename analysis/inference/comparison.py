@@ -78,7 +78,7 @@ def likelihood(result: FitResult, noise: str = "laplace") -> Likelihood:
     units = len(np.unique(points_of(result).units))
     k = int(np.sum(problem.free)) + 1
     aicc = None if units <= k + 1 else 2 * k - 2 * value + 2 * k * (k + 1) / (units - k - 1)
-    name = f"{result.law.name}" + "".join(f"({v})" for v in result.law.options().values())
+    name = result.law.label
     return Likelihood(name, value, k, units, 2 * k - 2 * value, aicc, k * np.log(units) - 2 * value, scale)
 
 

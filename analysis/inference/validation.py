@@ -62,12 +62,13 @@ def compute_of(points: Points) -> Array:
     columns = points.columns
     if "flops" in columns:
         return columns["flops"]
-    if "params" in columns and "tokens" in columns:
-        return 6.0 * columns["params"] * columns["tokens"]
+    for size, data in (("params", "tokens"), ("N", "D"), ("n", "d")):  # a formula's columns have names of its own
+        if size in columns and data in columns:
+            return 6.0 * columns[size] * columns[data]
     if {"params_non_vocabulary", "params_vocabulary", "tokens"} <= set(columns):
         return 6.0 * (columns["params_non_vocabulary"] + columns["params_vocabulary"]) * columns["tokens"]
-    for name in ("x", "tokens"):
-        if name in columns:
+    for name in ("x", "tokens", *columns):
+        if name in columns and (name in ("x", "tokens") or len(columns) == 1):
             return columns[name]
     raise UsageError("the points have no compute: name flops, params and tokens, or x")
 

@@ -9,7 +9,7 @@ import typer
 from results.errors import UsageError
 from sweeps.text import table
 
-from .fitting import BootstrapOption, IntervalOption, SeedOption, cell, level, print_json, takes_request, warn
+from .fitting import BootstrapOption, IntervalOption, SeedOption, cell, level, note, print_json, takes_request, warn
 from .options import JsonOption
 
 if TYPE_CHECKING:
@@ -38,14 +38,16 @@ def validate(
         request, above=holdout_above, column=holdout_column, windows=windows,
         replicates=bootstrap, interval=interval, seed=seed,
     )  # fmt: skip
+    notes = list(dict.fromkeys(words for held in parts for words in held.result.notes))
     if as_json:
         keys = ("name", "law", "trained", "held", "rmsle", "rmse", "bias", "coverage", "interval")
         rows = [
             {**{key: getattr(held, key) for key in keys}, "status": held.result.status, "warnings": held.warnings}
             for held in parts
         ]
-        print_json({"parts": rows})
+        print_json({"parts": rows, "notes": notes})
         return
+    note(notes)
     cells = [
         [
             held.law, held.name, str(held.trained), str(held.held), cell(held.rmsle), cell(held.bias),
@@ -99,9 +101,11 @@ def _compare_laws(request: FitRequest, noise: str, as_json: bool) -> None:
         }
         for law in ranked
     ]  # fmt: skip
+    notes = list(dict.fromkeys(words for law in ranked for words in law.result.notes))
     if as_json:
-        print_json({"noise": noise, "residual": request.residual, "laws": rows})
+        print_json({"noise": noise, "residual": request.residual, "laws": rows, "notes": notes})
         return
+    note(notes)
     header = ["law", "status", "k", "log-likelihood", "AICc", "BIC", "held-out RMSLE"]
     print(table(header, [[cell(value) for key, value in row.items() if key != "units"] for row in rows]))
     print(
@@ -136,6 +140,7 @@ def _compare_groups(request: FitRequest, shared: str | None, replicates: int, se
         }  # fmt: skip
         print_json(document)
         return
+    note(words for r in test.separate.values() for words in r.notes)
     names = list(next(iter(test.separate.values())).parameters)
     rows = [[g, *(cell(r.parameters[k].value) for k in names), r.status.value] for g, r in test.separate.items()]
     print(table(["group", *names, "status"], rows))

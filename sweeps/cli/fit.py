@@ -1,4 +1,4 @@
-"""The commands fit, a scaling law for any CSV, TSV or Parquet file, and predict, the metric at new values from it."""
+"""The commands fit, a scaling law for any table in a file, and predict, the metric at new values from it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .fitting import (
     cell,
     ends,
     level,
+    note,
     one_thread,
     print_json,
     takes_request,
@@ -55,11 +56,22 @@ def fit(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw data, law, band and residuals: pdf, png, svg.")
     ] = None,
+    style: Annotated[str, typer.Option("--style", help="Of the figure: report, neurips, slides.")] = "report",
+    misses: Annotated[bool, typer.Option("--residuals/--no-residuals", help="Draw residuals below the curve.")] = True,
+    beyond: Annotated[
+        float, typer.Option("--beyond", metavar="TIMES", help="Draw curves up to TIMES the largest row, marked.")
+    ] = 1.0,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write what a paper has to say of the fit: .md.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a scaling law to a table, with intervals, and say how far to trust it."""
     _check_output(out, (".json",), "--out")
     _check_output(figure, (".pdf", ".png", ".svg"), "--figure")
+    _check_output(report, (".md",), "--report")
+    if not 1 <= beyond <= 1e12:
+        raise UsageError(f"--beyond {beyond:g} is not between 1 and 1e12")
 
     def with_uncertainty(result: FitResult) -> FitResult:
         from analysis.fitting.result import Status
@@ -98,12 +110,19 @@ def fit(
         _write(out, json.dumps(document, indent=1) + "\n")
     drawings = []
     if figure is not None:
-        from analysis.reporting.figures import style
-        from analysis.reporting.figures.fit_figure import fit_figure
+        from analysis.reporting.figures.fit_figure import fit_figure, groups_figure
+        from analysis.reporting.figures.style import save
 
         for name, result in results.items():
             path = figure if not name else figure.with_name(f"{figure.stem}-{_slug(name)}{figure.suffix}")
-            drawings.append(style.save(fit_figure(result), path))
+            drawings.append(save(fit_figure(result, style, misses=misses, beyond=beyond), path))
+        if len(results) > 1:
+            drawings.append(save(groups_figure(results, style, beyond=beyond), figure))
+    if report is not None:
+        from analysis.reporting.fit_report import fit_report
+
+        _write(report, fit_report(results, _in_words(request)), "--report")
+        drawings.append(report)
     if as_json:
         print_json(_without_draws(document))
         return
@@ -127,11 +146,18 @@ def _check_output(path: Path | None, suffixes: tuple[str, ...], option: str) -> 
         raise UsageError(f"{option} {str(path)!r} cannot be written")
 
 
-def _write(path: Path, text: str) -> None:
+def _in_words(request: FitRequest) -> dict[str, str]:
+    """What was asked for, where it is not what is asked for by default."""
+    asked = {"data": str(request.data), "where": request.where, "group": request.group, "cluster": request.cluster}
+    asked |= {"weights": request.weights, "drop-worst": str(request.drop_worst or "") or None}
+    return {name: text for name, text in asked.items() if text}
+
+
+def _write(path: Path, text: str, option: str = "--out") -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as problem:
-        raise UsageError(f"--out {str(path)!r} cannot be written: {problem.strerror}") from None
+        raise UsageError(f"{option} {str(path)!r} cannot be written: {problem.strerror}") from None
 
 
 def _without_draws(document: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +175,7 @@ def _show(result: FitResult) -> None:
     from analysis.fitting.result import STATUS_WORDS
 
     print(f"{result.law.formula}    {result.rows} rows, {result.residual} residuals, {result.loss.kind} loss")
-    for note in result.notes:
-        print(f"note: {note}")
+    note(result.notes)
     rows = [
         [name, cell(e.value) if e.value is not None else "not identified", cell(e.se), cell(e.low), cell(e.high)]
         for name, e in {**result.parameters, **result.derived}.items()
@@ -240,7 +265,7 @@ def _columns(law: Law, given: dict[str, Array]) -> dict[str, Array]:
     wanted = [c for c in law.columns if c not in law.constant_columns]
     columns = dict(given)
     for role, value in columns.items():
-        if role not in law.metric_columns and not (value > 0).all():
+        if role not in (*law.metric_columns, *law.signed_columns) and not (value > 0).all():
             raise UsageError(f"{_option(role)} {value[value <= 0][0]:g} is not a positive number")
     if "x" in wanted and "x" not in columns:
         stands_for_x = [r for r in ("flops", "tokens", "params") if r in columns and r not in wanted]

@@ -14,8 +14,11 @@ import typer
 
 from results.errors import UsageError
 
-DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.")]
-LAW_HELP = "power, shifted-power, chinchilla, kaplan, data-constrained, vocabulary, m1-m4, bnsl-1..3, FILE.py:CLASS"
+DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A table: CSV, TSV, JSON, Parquet, compressed or not.")]
+LAW_HELP = (
+    "power, shifted-power, signed-power, product, logistic, chinchilla, kaplan, farseer, data-constrained, vocabulary, "
+    "routed, multi-power, m1-m4, bnsl-1..3, FILE.py:CLASS, or a formula such as 'E + A/N^alpha', with --column N=COL."
+)
 OwnLawOption = Annotated[
     str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
 ]
@@ -31,17 +34,31 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "flops": (str | None, None, "Column of training FLOPs C; with --params alone, D = C/(6N)."),
     "x": (str | None, None, "Column of a one-variable law."),
     "metric": (str | None, None, "Column to explain; default: metric or loss."),
-    "column": (list[str] | None, None, "A further column of a law, as unique_tokens=U; may be repeated."),
+    "column": (list[str] | None, None, "A column of a law, as unique_tokens=U, or of a formula, as N=COL; repeatable."),
     "group": (str | None, None, "Column of groups, each fitted on its own."),
     "cluster": (str | None, None, "Column that names whole runs; they are resampled whole."),
     "weights": (str | None, None, "Column of row weights, 0 or more."),
     "residual": (str, "log", "log or raw."),
     "loss": (str, "huber", "huber, lad, squares or envelope."),
     "delta": (float, 1e-3, "Where the Huber loss turns linear."),
-    "floor": (str, "FREE", "FREE, a number, or a column (such as rFID)."),
+    "floor": (str, "FREE", "FREE, SIGNED (of either sign), a number, or a column (such as rFID)."),
     "drop_worst": (int, 0, "Leave out the K rows with the largest metric."),
+    "fix": (list[str] | None, None, "Hold a parameter at a value, as alpha=0.34; repeatable."),
+    "tie": (list[str] | None, None, "Let a parameter follow another, as alpha=beta; repeatable."),
+    "bound": (list[str] | None, None, "Ends of a formula's parameter, as alpha=0:2 or A=0:; repeatable."),
+    "start": (list[str] | None, None, "A value to start one search from, as alpha=0.3; repeatable."),
     "where": (str | None, None, "Keep rows for which this holds, as 'outlier == False' or '`Model Size` > 1e9'."),
+    "units": (bool, False, "Read numbers such as 1.3B, 350M, 1,000 and 62 %."),
+    "skip_missing": (bool, False, "Leave out rows with an empty value, or 0 such as step 0, and count them."),
 }  # fmt: skip
+
+FORMS = {
+    "column": "ROLE=COL",
+    "fix": "NAME=VALUE",
+    "tie": "NAME=OTHER",
+    "bound": "NAME=LOW:HIGH",
+    "start": "NAME=VALUE",
+}
 
 
 def takes_request(
@@ -60,17 +77,26 @@ def takes_request(
             own_options = {check: given[check] for check in ("bootstrap", "interval", "seed") if check in given}
             check_resampling(**own_options)
             one_thread()
+            from analysis.fitting.formulas.law import bound_of
             from analysis.fitting.request import FitRequest
 
-            columns = assignments(options.pop("column", None), "ROLE=COL")
-            command(FitRequest(data, columns=columns, **{**options, **(fixed or {})}), **given)
+            named = [item if "=" in item else f"{item}={item}" for item in options.pop("column", None) or []]
+            options["columns"] = assignments(named, FORMS["column"])
+            for name in ("fix", "start"):
+                if name in options:
+                    texts = assignments(options[name], FORMS[name], name)
+                    options[name] = {key: float(values(f"{name} {key}", text)[0]) for key, text in texts.items()}
+            if "tie" in options:
+                options["tie"] = assignments(options["tie"], FORMS["tie"], "tie")
+            if "bound" in options:
+                options["bound"] = dict(map(bound_of, options["bound"] or []))
+            command(FitRequest(data, **{**options, **(fixed or {})}), **given)
 
         hints = get_type_hints(command, localns={"FitRequest": object}, include_extras=True)
         parameters = [inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, annotation=DATA)]
         for name, (kind, default, words) in shown.items():
             flag = law_flag if name == "law" else "--" + name.replace("_", "-")
-            metavar = "ROLE=COL" if name == "column" else None
-            option = typer.Option(flag, metavar=metavar, help=helps.get(name, words))
+            option = typer.Option(flag, metavar=FORMS.get(name), help=helps.get(name, words))
             parameters.append(
                 inspect.Parameter(
                     name,
@@ -96,13 +122,13 @@ def one_thread() -> None:
             os.environ.setdefault(name, "1")
 
 
-def assignments(items: list[str] | None, form: str) -> dict[str, str]:
+def assignments(items: list[str] | None, form: str, option: str = "column") -> dict[str, str]:
     """Options such as unique_tokens=1e9 by name; raises UsageError, showing the form, for one that is none."""
     texts = {}
     for item in items or []:
         name, sign, text = item.partition("=")
         if not sign or not name or not text:
-            raise UsageError(f"--column {item!r} is not {form}")
+            raise UsageError(f"--{option} {item!r} is not {form}")
         texts[name] = text
     return texts
 
@@ -153,6 +179,12 @@ def ends(interval: float | None) -> list[str]:
 def print_json(document: Any) -> None:
     """The machine form of an answer."""
     print(json.dumps(document, indent=1))
+
+
+def note(notes: Iterable[str]) -> None:
+    """A line for each note, once, above an answer for people."""
+    for words in dict.fromkeys(notes):
+        print(f"note: {words}")
 
 
 def warn(warnings: Iterable[str]) -> None:

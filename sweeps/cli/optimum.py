@@ -11,7 +11,7 @@ import typer
 from results.errors import UsageError
 from sweeps.text import table
 
-from .fitting import OwnLawOption, assignments, cell, ends, one_thread, print_json, takes_request, values, warn
+from .fitting import OwnLawOption, assignments, cell, ends, note, one_thread, print_json, takes_request, values, warn
 from .options import JsonOption, RootOption, SetOption
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # pairs of a budget in the table; --json has all
 FITTED_COST = "column"
+COST_SOURCES = {
+    "given": "as asked for",
+    "measured": "through the FLOPs of the fitted rows; --cost 6*N*D for another",
+    "6ND": "the usual one; --cost for another",
+}
 
 
 def optimum(
@@ -37,7 +42,8 @@ def optimum(
         str | None,
         typer.Option(
             "--cost",
-            help="FLOPs as a formula of N and D (default 6*N*D), or 'column': as in the column that fit --flops named.",
+            help="FLOPs as a formula of N and D, or 'column': as in the column that fit --flops named; default: column "
+            "where the fit has one, else 6*N*D.",
         ),
     ] = None,
     column: Annotated[
@@ -101,13 +107,16 @@ def _from_fit(result: FitResult, budgets: Any, cost: Cost | None, extra: dict[st
             [f"{a.flops:.4g}", label, cell(e.value), cell(e.low), cell(e.high)]
             for label, e in (
                 ("N*", a.params),
+                *([] if a.vocabulary is None else [("Nv*", a.vocabulary)]),
                 ("D*", a.tokens),
                 ("loss", a.loss),
                 ("d log N*/d log C", a.params_exponent),
             )
         ]
     print(table(["FLOPs", "quantity", "value", *ends(result.interval)], rows))
-    print(f"cost: {allocations[0].cost}; {'closed form' if allocations[0].closed_form else 'searched'}")
+    first = allocations[0]
+    how = "closed form" if first.closed_form else "searched"
+    print(f"cost: {first.cost} ({COST_SOURCES[first.cost_source]}); {how}")
     warn(dict.fromkeys(w for a in allocations for w in a.warnings))
 
 
@@ -115,7 +124,8 @@ def _allocation(a: Allocation) -> dict[str, Any]:
     return {
         "flops": a.flops, "params": a.params.to_json(), "tokens": a.tokens.to_json(), "loss": a.loss.to_json(),
         "params_exponent": a.params_exponent.to_json(), "tokens_exponent": a.tokens_exponent.to_json(),
-        "closed_form": a.closed_form, "cost": a.cost, "warnings": list(a.warnings),
+        "closed_form": a.closed_form, "cost": a.cost, "cost_source": a.cost_source, "warnings": list(a.warnings),
+        **({} if a.vocabulary is None else {"params_vocabulary": a.vocabulary.to_json()}),
     }  # fmt: skip
 
 
@@ -158,7 +168,7 @@ def _show_pairs(optima: list[BestPairs]) -> None:
 
 
 @takes_request(
-    "params", "tokens", "flops", "metric", "drop_worst", "where",
+    "params", "tokens", "flops", "metric", "drop_worst", "where", "units", "skip_missing",
     fixed={"law": "chinchilla", "residual": "raw"},
     flops="Column of training FLOPs C; default 6ND. It gives the third of N, D and C = 6ND.",
 )  # fmt: skip
@@ -179,8 +189,9 @@ def isoflop(
             name: {"exponent": law.exponent, "coefficient": law.coefficient, "minima": [asdict(m) for m in law.minima]}
             for name, law in (("params", params), ("tokens", tokens))
         }
-        print_json({**document, "warnings": warnings})
+        print_json({**document, "notes": params.notes, "warnings": warnings})
         return
+    note(params.notes)
     by_budget = [{minimum.flops: minimum for minimum in law.minima} for law in (params, tokens)]
     rows = []
     for flops in sorted(by_budget[0].keys() | by_budget[1].keys()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from analysis.allocation.optimum import optimum
 from analysis.fitting.costs import FormulaCost, PowerCost, fit_cost
 from analysis.fitting.fit import fit
+from analysis.fitting.formulas.equation import formula_law
+from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from analysis.inference.bootstrap import bootstrap
 from results.errors import DataError, FitError, UsageError
@@ -137,3 +140,66 @@ def test_no_optimum_without_a_trade_off() -> None:
     one_size = fit("chinchilla", {"params": np.full(20, 1e8), "tokens": tokens, "metric": 1 + 2000 / tokens**0.37})
     with pytest.raises(FitError, match="alpha"):
         optimum(one_size, 1e20)
+
+
+def test_the_cost_that_the_fit_measured_is_the_default() -> None:
+    data = points(noise=0.003)
+    plain = fit("chinchilla", data)
+    table = pd.DataFrame({**data, "C": 11.0 * data["params"] * data["tokens"]})
+    real = FitRequest(table, "chinchilla", params="params", tokens="tokens", flops="C").fit()
+    assert real.cost == PowerCost(11.0)
+    measured, usual, given = optimum(real, 1e21), optimum(plain, 1e21), optimum(real, 1e21, cost=PowerCost())
+    assert [a.cost_source for a in (measured, usual, given)] == ["measured", "6ND", "given"]
+    assert (
+        measured.cost == "C = 11 N D"
+        and measured.params.value == optimum(plain, 1e21, cost=PowerCost(11.0)).params.value
+    )
+    assert given.params.value == pytest.approx(usual.params.value)
+    assert any("own FLOPs are 1.83 times those of C = 6 N D" in w for w in given.warnings)
+
+
+def test_what_did_not_converge_and_what_cannot_be_counts_are_said() -> None:
+    data = points(noise=0.003)
+    stopped = fit("chinchilla", data, max_iterations=1)
+    assert any("do not use these numbers" in w for w in optimum(stopped, 1e21).warnings)
+    millions = fit("chinchilla", {**data, "params": data["params"] / 1e6, "tokens": data["tokens"] / 1e9})
+    warnings = optimum(millions, 1e4).warnings
+    assert [w.partition(" ")[0] for w in warnings if "cannot be counts" in w] == ["params", "tokens"]
+    searched = optimum(millions, 1e4, cost=FormulaCost("6*N*D"))
+    assert searched.params.value == pytest.approx(optimum(millions, 1e4).params.value, rel=1e-6)
+
+
+def vocabulary_fit() -> FitResult:
+    rng = np.random.default_rng(2)
+    n, v, d = np.exp(rng.uniform([[17], [14], [20]], [[22], [19], [25]], (3, 80)))
+    loss = -5 + 400 / n**0.34 + 60 / v**0.25 + 900 / d**0.33
+    return fit(
+        "vocabulary",
+        {"params_non_vocabulary": n, "params_vocabulary": v, "tokens": d, "metric": loss},
+        residual="raw",
+        loss="squares",
+    )
+
+
+def test_the_best_vocabulary_is_found_and_paid_for() -> None:
+    best = optimum(vocabulary_fit(), 1e21)
+    n, v, d = (float(np.asarray(e.value)) for e in (best.params, best.vocabulary, best.tokens))
+    assert best.cost == "C = 6 N D, N = Nnv + Nv" and 6 * (n + v) * d == pytest.approx(1e21)
+    sizes, words = np.meshgrid(n * np.geomspace(0.7, 1.4, 41), v * np.geomspace(0.7, 1.4, 41))
+    loss = -5 + 400 / sizes**0.34 + 60 / words**0.25 + 900 / (1e21 / 6 / (sizes + words)) ** 0.33
+    k = np.unravel_index(np.argmin(loss), loss.shape)
+    assert (sizes[k], words[k]) == pytest.approx((n, v), rel=0.03) and best.loss.value == pytest.approx(loss.min())
+    given = optimum(vocabulary_fit(), 1e21, fixed_columns={"params_vocabulary": 1e8})
+    total = float(np.asarray(given.params.value)) + 1e8
+    assert given.vocabulary is None and 6 * total * float(np.asarray(given.tokens.value)) == pytest.approx(1e21)
+
+
+def test_a_formula_with_columns_n_and_d() -> None:
+    data = points()
+    typed = fit(
+        formula_law("E + A/N^alpha + B/D^beta", "N,D"),
+        {"N": data["params"], "D": data["tokens"], "metric": data["metric"]},
+    )
+    known, searched = optimum(fitted(), 1e21), optimum(typed, 1e21)
+    assert searched.params.value == pytest.approx(known.params.value, rel=1e-6)
+    assert searched.tokens_exponent.value == pytest.approx(known.tokens_exponent.value, rel=1e-3)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from analysis.fitting.fit import fit
 from analysis.fitting.known_laws import law_named
-from analysis.fitting.points import drop_worst, filter_rows, make_points, read_table
+from analysis.fitting.points import drop_worst, make_points
 from analysis.fitting.request import FitRequest
+from analysis.fitting.tables import filter_rows, read_table
 from results.errors import DataError, UsageError
 
 X = {"x": np.array([1.0, 2, 3]), "metric": np.array([3.0, 2, 1.5])}
@@ -119,7 +120,7 @@ def test_drop_worst_keeps_what_is_below_the_cut_and_flags_the_rest(values: list[
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"params,tokens,loss\n", "no rows"),
         ("broken.parquet", b"not parquet", "cannot be read as .parquet"),
-        ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "cannot be read as .csv"),
+        ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "row 1: 3 fields, but the header has 2"),
         ("binary.csv", bytes(range(128, 256)), "cannot be read as .csv"),
     ],
 )
@@ -139,7 +140,7 @@ def test_parquet_and_csv_give_the_same_points(tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "t.parquet")
     law = law_named("chinchilla")
     from_csv, from_parquet = (
-        FitRequest(read_table(tmp_path / f"t.{kind}"), law).points(law) for kind in ("csv", "parquet")
+        FitRequest(read_table(tmp_path / f"t.{kind}").rows, law).points(law) for kind in ("csv", "parquet")
     )
     for name in law.columns:
         np.testing.assert_allclose(from_csv.columns[name], from_parquet.columns[name], rtol=1e-15)

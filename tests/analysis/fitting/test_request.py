@@ -40,7 +40,7 @@ def test_a_frame_and_a_file_give_the_same_fit(tmp_path: Path) -> None:
 def test_every_law_names_its_own_floor() -> None:
     floors = {name: law_named(name).floor_parameter for name in LAWS if name in ("m3", "m4", "bnsl", "kaplan", "power")}
     assert floors == {"m3": None, "m4": "e", "bnsl": "a", "kaplan": None, "power": "E"}
-    for name in LAWS:
+    for name in sorted(set(LAWS) - {"formula"}):
         law = law_named(name)
         assert law.floor_parameter is None or law.floor_parameter in law.names
     assert FitRequest(table(), OwnLaw(), flops="C", floor=2.0).fit().values["E"] == pytest.approx(2.0)
