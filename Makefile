@@ -7,11 +7,12 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint install install-dev clean
+.PHONY: help demo test gpu-check lint install install-dev clean
 
 help:
 	@echo "make demo   install, get Fashion-MNIST, run the demo study and write its report (about 20 minutes, 2 cores)"
 	@echo "make test   install and run all tests (about 33 minutes, 2 cores)"
+	@echo "make gpu-check   the tests that need a GPU (skipped, by name, without one)"
 	@echo "make lint   ruff, mypy and the layer contracts"
 
 $(BIN)/python:
@@ -48,6 +49,9 @@ test: $(VENV)/.installed-dev
 	@$(PYTEST) -n auto --dist loadfile --ignore=tests/slurm; most=$$?; [ $$most -le 1 ] || exit $$most; \
 	$(PYTEST) -n 2 --dist loadfile --durations 12 --gate first tests/slurm; slurm=$$?; [ $$slurm -le 1 ] || exit $$slurm; \
 	[ $$most = 0 ] && [ $$slurm = 0 ] || $(PYTEST) --gate second --last-failed --last-failed-no-failures none
+
+gpu-check: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu --durations 0 tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

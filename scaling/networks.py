@@ -25,6 +25,16 @@ def in_batches(
     return torch.cat(results)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are, and its inputs have to be."""
+    return next(network.parameters()).device
+
+
+def in_double(values: Tensor) -> Tensor:
+    """The same values in float64: on their device, or on the CPU where that has no such type (Apple's)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def channels_last(network: Network) -> Network:
     """The same network with every 4-d parameter and buffer laid out (batch, height, width, channels) in memory."""
     # Not `Module.to(memory_format=...)`: where two layouts are the same in memory, it names another one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 COLUMNS = 20
@@ -31,7 +32,15 @@ def pair_sheet(path: Path, above: Tensor, below: Tensor) -> None:
     save_sheet(path, [above[:COLUMNS], below[:COLUMNS]])
 
 
-def sample_sheet(path: Path, samples: Tensor, classes: int, rows: int = 6) -> None:
-    """Samples drawn with class i % classes, as columns by class: each row holds every class, twice where it fits."""
-    wide = max(1, COLUMNS // classes) * classes
-    save_sheet(path, [samples[i * wide : (i + 1) * wide] for i in range(rows) if (i + 1) * wide <= len(samples)])
+def sample_sheet(path: Path, samples: Tensor, labels: Tensor, classes: int, rows: int = 6) -> None:
+    """Samples [n, c, S, S] as columns by class, of their labels [n]: each row holds every class, more than once where
+    that fits, or those of the lowest numbers where they are many. Of a class that has none left, its first again."""
+    shown = [label for label in range(classes) if bool((labels == label).any())][:COLUMNS]
+    by_class = {label: (labels == label).nonzero().flatten() for label in shown}
+    times = max(1, COLUMNS // len(shown))
+    height = min(rows, max(len(numbers) for numbers in by_class.values()) // times) or 1
+    table = [
+        [by_class[label][(row * times + time) % len(by_class[label])] for time in range(times) for label in shown]
+        for row in range(height)
+    ]
+    save_sheet(path, [samples[torch.stack(numbers)] for numbers in table])

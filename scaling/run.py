@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
-from scaling.data.images import Images, Split, load_images
+from scaling.data.images import LabelledImages, Split
+from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit, load_tokens, save_tokens
 from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
@@ -84,21 +85,22 @@ class _Execution:
         def measure(model: Tokenizer, recorder: Recorder) -> None:
             # Measured in float32 whatever the training's precision: the protocol knows one arithmetic.
             self._follow(Progress("tokens", 1 - share, "reading all images"))
-            images = {split: load_images(spec.data, split) for split in SPLITS}
-            tokens = self._encode(model, images, 1 - share, 1 - share / 2)
+            tokens = self._encode(model, {split: images.split(split) for split in SPLITS}, 1 - share, 1 - share / 2)
             self._follow(Progress("evaluate", 1 - share / 2))
-            decoded = measure_tokenizer(
-                spec, model, images["validation"], tokens, self.workspace.cache, recorder, self._evaluating
-            )
+            shown = measure_tokenizer(spec, model, images, tokens, self.workspace.cache, recorder, self._evaluating)
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
-            preview.pair_sheet(artifacts / PREVIEW, images["validation"].pixels, decoded)
+            preview.pair_sheet(artifacts / PREVIEW, *shown)
 
-        pixels = load_images(spec.data, "train").pixels
-        self._train(spec, TokenizerTraining(spec, pixels, measure, self.ranks, self.microbatch), share)
+        images = self._images(spec)
+        training = TokenizerTraining(spec, images.split("train"), measure, self.ranks, self.microbatch)
+        self._train(spec, training, share)
+
+    def _images(self, spec: RunSpec) -> RunImages:
+        return RunImages(spec.tokenizer.data, self.workspace.pictures, spec.threads)
 
     def _encode(
-        self, model: Tokenizer, images: Mapping[Split, Images], begin: float, end: float
+        self, model: Tokenizer, images: Mapping[Split, LabelledImages], begin: float, end: float
     ) -> dict[Split, TokenSplit]:
         """All images as tokens, while the share of the run that is done goes from `begin` to `end`."""
         folder, total = self.workspace.encoded, sum(map(len, images.values()))
@@ -114,7 +116,7 @@ class _Execution:
                 if self.stop():
                     raise RunError(f"stopped at {place} encoded; these and a checkpoint are kept", "interrupted")
 
-            encoded = encode_split(model, labelled.pixels, split, folder, earlier, step)
+            encoded = encode_split(model, labelled, split, folder, earlier, step)
             tokens[split] = TokenSplit(encoded, labelled.labels)
         return tokens
 
@@ -125,12 +127,14 @@ class _Execution:
             raise DataError(
                 f"generator run {spec.run_id} needs the artifacts of tokenizer {spec.tokenizer.run_id}; none given"
             )
-        tokenizer = Tokenizer.load(spec.tokenizer, parent / MODEL)
+        tokenizer = Tokenizer.load(spec.tokenizer, parent / MODEL).to(self.ranks.device)
         tokens, validation = load_tokens(spec.tokenizer, parent / TOKENS)
         cache = self.workspace.cache
         measurement = None
         if self.ranks.first:
-            measurement = GeneratorMeasurement(spec, tokenizer, tokens, validation, cache, self._evaluating)
+            measurement = GeneratorMeasurement(
+                spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating
+            )
         training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
         if measurement is None:
@@ -138,8 +142,8 @@ class _Execution:
         training.save(artifacts / MODEL)
         # The last evaluation is never behind a checkpoint, so whoever gets here has done it in this process.
         assert measurement.last is not None
-        samples, nearest = measurement.last
-        preview.sample_sheet(artifacts / PREVIEW, samples, spec.tokenizer.data.classes)
+        samples, labels, nearest = measurement.last
+        preview.sample_sheet(artifacts / PREVIEW, samples, labels, spec.tokenizer.data.classes)
         preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:

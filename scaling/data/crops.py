@@ -50,7 +50,7 @@ def see(content: bytes, where: str, view: PicturesView, draw: Draw | None) -> Pi
 
 def fixed_views(view: PicturesView) -> int:
     """In how many ways `see_fixed` crops a picture."""
-    return 10 if view.crop == "ten" else 2 if view.flip else 1
+    return view.fixed_views
 
 
 def see_fixed(content: bytes, where: str, view: PicturesView, number: int) -> Pixels:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from results.errors import DataError
+from scaling import randomness
 from scaling.specification.catalogue import DATASETS, Dataset
 from scaling.specification.spec import DataSpec
 
@@ -21,15 +22,80 @@ from . import sources
 Split = Literal["train", "validation"]
 
 
+class BatchStream(Protocol):
+    """One process's part of each batch of an endless stream of images, by position."""
+
+    def at(self, position: int) -> Tensor:
+        """uint8 pixels [n, c, s, s] of the part of the batch whose first image is number `position` of the stream."""
+
+    def close(self) -> None:
+        """Give back what reading ahead holds; `at` may be called again."""
+
+
+class LabelledImages(Protocol):
+    """A split of a run's images, each in as many fixed views as it is encoded in: all images in the first view, then
+    all in the second, and so on."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [n], of each image in each view."""
+
+    def __len__(self) -> int: ...
+
+    def central(self) -> LabelledImages:
+        """Each image once, as metrics see it."""
+
+    def in_order(self, batch: int, start: int = 0) -> Iterator[Tensor]:
+        """uint8 pixels [batch, c, s, s] at a time (the last may be fewer), from number `start` on."""
+
+    def take(self, indices: Tensor) -> Tensor:
+        """uint8 pixels [m, c, s, s] of images by number [m]."""
+
+    def stream(self, seed: int, purpose: str, batch_size: int, part: slice) -> BatchStream:
+        """Images for training: each epoch a permutation named by (seed, purpose, epoch), in batches by position;
+        `part` is this process's share of each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A split of a data set in memory: `pixels` uint8 [n, c, s, s] and `labels` int64 [n]."""
+    """A split in memory, in one view: `pixels` uint8 [n, c, s, s] and `labels` int64 [n]; see LabelledImages."""
 
     pixels: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def central(self) -> Images:
+        return self
+
+    def in_order(self, batch: int, start: int = 0) -> Iterator[Tensor]:
+        for begin in range(start, len(self.pixels), batch):
+            yield self.pixels[begin : begin + batch]
+
+    def take(self, indices: Tensor) -> Tensor:
+        return self.pixels[indices]
+
+    def stream(self, seed: int, purpose: str, batch_size: int, part: slice) -> BatchStream:
+        return _InMemory(self.pixels, seed, purpose, batch_size, part)
+
+
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """See BatchStream."""
+
+    pixels: Tensor
+    seed: int
+    purpose: str
+    batch_size: int
+    part: slice
+
+    def at(self, position: int) -> Tensor:
+        indices = randomness.batch_indices(self.seed, self.purpose, position, self.batch_size, len(self.pixels))
+        return self.pixels[indices[self.part]]
+
+    def close(self) -> None:
+        pass
 
 
 Loader = Callable[[Dataset, Split], tuple[np.ndarray, np.ndarray]]

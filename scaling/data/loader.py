@@ -96,14 +96,31 @@ def in_order(
     """
     if not 0 <= number < fixed_views(view):
         raise ValueError(f"number = {number} is not allowed; allowed: 0 to {fixed_views(view) - 1}")
-    total = len(pictures.names)
-    requests = (_Request(begin, min(batch_size, total - begin)) for begin in range(start, total, batch_size))
-    return _decoded(_Decoding(pictures, view, 0, None, number), requests, workers)
+    size = len(pictures.names)
+    return _stretch(pictures, view, batch_size, number * size + start, (number + 1) * size, workers)
+
+
+def every_view(
+    pictures: Pictures, view: PicturesView, batch_size: int, *, start: int = 0, workers: int = 0
+) -> Iterator[Batch]:
+    """All pictures in order under each of crops.fixed_views(view) in turn, from number `start` of them all on.
+
+    Raises as PictureStream.at does.
+    """
+    end = fixed_views(view) * len(pictures.names)
+    return _stretch(pictures, view, batch_size, start, end, workers)
+
+
+def _stretch(
+    pictures: Pictures, view: PicturesView, batch_size: int, start: int, end: int, workers: int
+) -> Iterator[Batch]:
+    requests = (_Request(begin, min(batch_size, end - begin)) for begin in range(start, end, batch_size))
+    return _decoded(_Decoding(pictures, view, 0, None), requests, workers)
 
 
 @dataclass(frozen=True)
 class _Request:
-    """Pictures start .. start + count, of the stream or of the set."""
+    """Pictures start .. start + count: of the stream, or of the set under its first view, its second, and so on."""
 
     start: int
     count: int
@@ -119,8 +136,8 @@ class _Failure:
 class _Decoding(Dataset[Batch | _Failure]):
     """Decodes requests: of the stream of a purpose, or, without one, of the set in its order."""
 
-    def __init__(self, pictures: Pictures, view: PicturesView, seed: int, purpose: str | None, number: int = 0) -> None:
-        self.pictures, self.view, self.seed, self.purpose, self.number = pictures, view, seed, purpose, number
+    def __init__(self, pictures: Pictures, view: PicturesView, seed: int, purpose: str | None) -> None:
+        self.pictures, self.view, self.seed, self.purpose = pictures, view, seed, purpose
 
     def __getitem__(self, request: _Request) -> Batch | _Failure:
         side, channels = self.view.image_size, self.view.channels
@@ -135,15 +152,15 @@ class _Decoding(Dataset[Batch | _Failure]):
         return Batch(torch.from_numpy(pixels), torch.from_numpy(labels))
 
     def _indices(self, request: _Request) -> Sequence[int]:
-        if self.purpose is None:
-            return range(request.start, request.start + request.count)
         size = len(self.pictures.names)
+        if self.purpose is None:
+            return [position % size for position in range(request.start, request.start + request.count)]
         return randomness.batch_indices(self.seed, self.purpose, request.start, request.count, size).tolist()  # type: ignore[no-any-return]
 
     def _see(self, index: int, position: int) -> Pixels:
         content, where = self.pictures.read(index), self.pictures.where(index)
         if self.purpose is None:
-            return see_fixed(content, where, self.view, self.number)
+            return see_fixed(content, where, self.view, position // len(self.pictures.names))
         return see(content, where, self.view, self._draws(index, position))
 
     def _draws(self, index: int, position: int) -> Draw | None:

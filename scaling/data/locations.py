@@ -11,6 +11,9 @@ from results.errors import DataError
 from results.store import atomic
 from scaling.specification.pictures import PicturesLocation
 
+FOLDER = "pictures"
+"""Below the data root."""
+
 
 def remember(folder: Path, fingerprint: str, location: PicturesLocation) -> None:
     """Keep where the pictures of this fingerprint lie; the last plan wins. Raises StoreError if that fails."""

@@ -7,7 +7,7 @@ too kindly. Both are shipped as safetensors whose SHA-256 is part of every proto
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Literal, overload
 
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from results.errors import DataError
-from scaling.data.images import to_float
-from scaling.networks import channels_last, in_batches
+from scaling.data.images import LabelledImages, to_float
+from scaling.networks import channels_last, device_of, in_batches
 from scaling.specification import catalogue, feature_networks
+
+BATCH = 100
+"""Images whose features are computed at a time."""
 
 
 def _convolution(shape: feature_networks.Convolution) -> nn.Conv2d:
@@ -127,7 +130,7 @@ def _verified_bytes(role: feature_networks.Role) -> bytes:
 
 
 def extract_features(
-    network: nn.Module, pixels: Tensor, batch: int = 100, step: Callable[[], None] = lambda: None
+    network: nn.Module, pixels: Tensor, batch: int = BATCH, step: Callable[[], None] = lambda: None
 ) -> Tensor:
     """Features float32 [n, d] of uint8 images [n, c, s, s] under the FID network, `batch` images at a time.
 
@@ -135,11 +138,26 @@ def extract_features(
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         raise ValueError(f"pixels must be uint8 [n, c, s, s], not {pixels.dtype} {list(pixels.shape)}")
-    device = next(network.parameters()).device
+    device = device_of(network)
     with torch.inference_mode():
         features = in_batches(lambda p: network(to_float(p.to(device))).float().cpu(), pixels, batch=batch, step=step)
     # Cloned outside inference mode, so that callers may use the result in autograd.
     return features.clone()
+
+
+def features_in_order(
+    network: nn.Module, images: LabelledImages, rows: int = 5_000, step: Callable[[], None] = lambda: None
+) -> Iterator[Tensor]:
+    """Features float32 [rows, d] at a time (the last may be fewer) of images in their order, of which no more than a
+    batch is held. See extract_features."""
+    gathered: list[Tensor] = []
+    for pixels in images.in_order(BATCH):
+        gathered.append(extract_features(network, pixels, BATCH, step))
+        if len(gathered) * BATCH >= rows:
+            yield torch.cat(gathered)
+            gathered = []
+    if gathered:
+        yield torch.cat(gathered)
 
 
 class PerceptualLoss(nn.Module):

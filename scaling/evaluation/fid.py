@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scaling.data.images import Split, load_images
+from scaling.data.images import Split
+from scaling.data.run_images import RunImages
 from scaling.sealed_tensors import cached, checksum
-from scaling.specification.spec import DataSpec
+from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
-from .features import extract_features
+from .features import features_in_order
 from .frechet import FAST_FROM, standard_error
 from .frechet import distance as frechet_distance
 from .moments import Moments
@@ -99,13 +100,14 @@ def held_out_indices(total: int, n: int, seed: int = 0) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].sort().values
 
 
-def reference_hash(data: DataSpec, split: Split) -> str:
-    """What a protocol records of its reference set: 16 hexadecimal digits over content, split and side."""
-    return hashlib.sha256(f"{data.fingerprint}|{split}|{data.image_size}".encode()).hexdigest()[:16]
+def reference_hash(data: ImagesSpec, split: Split) -> str:
+    """What a protocol records of its reference set: 16 hexadecimal digits over content, split and what is seen."""
+    seen = data.preprocessing if isinstance(data, PicturesSpec) else data.image_size
+    return hashlib.sha256(f"{data.fingerprint}|{split}|{seen}".encode()).hexdigest()[:16]
 
 
 def reference_moments(
-    data: DataSpec, split: Split, network: nn.Module, cache: Path, step: Callable[[], None] = lambda: None
+    images: RunImages, split: Split, network: nn.Module, cache: Path, step: Callable[[], None] = lambda: None
 ) -> Moments:
     """Moments of all images of a split under `network`, kept in `cache` under a hash of both.
 
@@ -113,10 +115,10 @@ def reference_moments(
     """
 
     def compute() -> dict[str, Tensor]:
-        chunks = load_images(data, split).pixels.split(5_000)
-        moments = Moments.total(Moments.of(extract_features(network, chunk, step=step)) for chunk in chunks)
+        moments = Moments.total(map(Moments.of, features_in_order(network, images.central(split), step=step)))
         return {"count": torch.tensor(moments.count), "mean": moments.mean, "scatter": moments.scatter}
 
+    data = images.data
     state = checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     key = hashlib.sha256(f"{reference_hash(data, split)}|{state}".encode()).hexdigest()[:16]
     tensors = cached(cache / f"moments-{data.name}-{split}-{key}.safetensors", compute)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,22 +12,51 @@ from torch import Tensor
 from results.errors import DataError
 from results.recorder import Recorder
 from scaling import randomness
-from scaling.data.images import load_images
+from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator
+from scaling.networks import device_of
 from scaling.specification.spec import GeneratorRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, rate
-from .features import extract_features, load_network
+from .features import extract_features
 from .measurements import Measurements
-from .memorisation import memorisation, training_features
+from .memorisation import memorisation, nearest_neighbours, training_features
+from .run_networks import extractor, feature_network
 
 SAMPLE_BATCH = 500
 
+SHOWN, NEIGHBOURS_SHOWN = 500, 20
+"""Samples of an evaluation that are kept for people, and those shown beside their nearest training image."""
 MEMORISATION_SAMPLES = 2_000
 """Samples whose nearest training images are sought; the share of near copies is then good to about 0.003."""
+
+
+class Shown(NamedTuple):
+    """Samples, their labels, and the nearest training images of the first of them; pixels are uint8 [n, c, S, S]."""
+
+    samples: Tensor
+    labels: Tensor
+    nearest: Tensor
+
+
+def labels_in_proportion(labels: Tensor, classes: int, n: int) -> Tensor:
+    """n labels, int64: each class as often as among `labels`, up to rounding, and spread evenly over the n.
+
+    Where all are equally often, the classes in turn. Otherwise a distance to the training images would measure the
+    shares of classes first.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    if counts.min() == counts.max():
+        return torch.arange(n) % classes
+    quotas = counts.double() * n / len(labels)
+    wanted = quotas.floor().long()
+    wanted[(quotas - wanted).argsort(descending=True, stable=True)[: n - int(wanted.sum())]] += 1
+    chosen = torch.arange(classes).repeat_interleave(wanted)
+    ranks = torch.arange(n) - (wanted.cumsum(0) - wanted)[chosen]
+    return chosen[((ranks + 0.5) / wanted[chosen]).argsort(stable=True)]
 
 
 class GeneratorMeasurement:
@@ -38,32 +68,34 @@ class GeneratorMeasurement:
         tokenizer: Tokenizer,
         train: TokenSplit,
         validation: TokenSplit,
+        images: RunImages,
         cache: Path,
         step_done: Callable[[str], None],
     ) -> None:
-        self.run, self.tokenizer, self.validation, self.cache = run, tokenizer, validation, cache
-        self.step_done = step_done
-        self.network = load_network("fid")
+        self.run, self.tokenizer, self.validation = run, tokenizer, validation
+        self.images, self.cache, self.step_done = images, cache, step_done
+        self.network = feature_network(run.tokenizer.data, run.tokenizer.evaluation, device_of(tokenizer))
         self.reference = fid.reference_moments(
-            run.tokenizer.data, "train", self.network, cache, lambda: step_done("features of the training images")
+            images, "train", self.network, cache, lambda: step_done("features of the training images")
         )
+        self.labels = labels_in_proportion(train.labels, run.tokenizer.data.classes, run.evaluation.samples)
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
-        self.last: tuple[Tensor, Tensor] | None = None
-        """Samples of the last evaluation and the nearest training image of each, both uint8 [n, c, S, S]."""
+        self.last: Shown | None = None
+        """Of the last evaluation without guidance, for people."""
 
-    def generate(self, model: Generator, guidance: float) -> Tensor:
-        """run.evaluation.samples images, uint8, of every class equally often, in turn."""
+    def generate(self, model: Generator, guidance: float) -> Iterator[Tensor]:
+        """run.evaluation.samples images of the labels, uint8 [SAMPLE_BATCH, c, S, S] at a time, on the model's device.
+
+        Each image is named by its number: another number of samples begins with the same images.
+        """
         n, seed = self.run.evaluation.samples, self.run.evaluation.seed
-        labels = torch.arange(n) % self.run.tokenizer.data.classes
         length = self.run.tokenizer.tokens_per_image
         uniforms = torch.rand(n, length, generator=randomness.generator(seed, "sampling"))
-        parts = []
         for start in range(0, n, SAMPLE_BATCH):
             rows = slice(start, start + SAMPLE_BATCH)
-            tokens = sample(model, labels[rows], uniforms[rows], guidance=guidance)
-            parts.append(self.tokenizer.pixels_of(tokens))
+            tokens = sample(model, self.labels[rows], uniforms[rows], guidance=guidance)
+            yield self.tokenizer.pixels_of(tokens)
             self.step_done(f"sampling {min(start + SAMPLE_BATCH, n)}/{n}")
-        return torch.cat(parts)
 
     def __call__(self, model: Generator, branch: str, images: int, recorder: Recorder) -> None:
         """Record all evaluations of a branch that ends after `images` images."""
@@ -71,16 +103,20 @@ class GeneratorMeasurement:
         record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
-            pixels = self.generate(model, guidance)
-            features = extract_features(self.network, pixels, step=lambda: self.step_done("gFID"))
+            parts: list[Tensor] = []
+            shown: list[Tensor] = []
+            for pixels in self.generate(model, guidance):
+                parts.append(extract_features(self.network, pixels, step=lambda: self.step_done("gFID")))
+                shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
+            features = torch.cat(parts)
             if not torch.isfinite(features).all():
                 raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
             estimate = fid.frechet_estimate(features, self.reference, run.evaluation.seed)
             record.of_features(
-                "gfid", estimate.value, len(pixels), "train", guidance=guidance, error=estimate.standard_error
+                "gfid", estimate.value, len(features), "train", guidance=guidance, error=estimate.standard_error
             )
             if guidance == 1.0 and images == run.train_images[-1]:
-                self._memorisation(pixels, features, record)
+                self._memorisation(torch.cat(shown)[:SHOWN], features, record)
 
     def _rate(self, model: Generator, record: Measurements) -> None:
         measured = rate.measure(
@@ -106,10 +142,18 @@ class GeneratorMeasurement:
 
         step()
         data = self.run.tokenizer.data
-        train, held_out = training_features(data, self.network, self.run.evaluation.fid_network, self.cache, step)
-        copying = memorisation(features[:MEMORISATION_SAMPLES], train, held_out)
-        n = len(copying.samples.indices)
-        for metric in ("memorisation_ratio", "near_copy_fraction"):
-            record.of_features(metric, getattr(copying, metric), n, "train", guidance=1.0)
-        nearest = load_images(data, "train").pixels[copying.samples.indices]
-        self.last = pixels[:n], nearest
+        judge = extractor(data, self.run.tokenizer.evaluation)
+        train, held_out = training_features(self.images, self.network, judge.sha256, self.cache, step)
+        compared = features[:MEMORISATION_SAMPLES]
+        try:
+            copying = memorisation(compared, train, held_out)
+        except ValueError as error:
+            # Of a user's own pictures; nothing else that was measured should be lost for it.
+            print(f"memorisation is not measured: {error}", flush=True)
+            neighbours = nearest_neighbours(compared, train)
+        else:
+            neighbours = copying.samples
+            for metric in ("memorisation_ratio", "near_copy_fraction"):
+                record.of_features(metric, getattr(copying, metric), len(compared), "train", guidance=1.0)
+        nearest = self.images.central("train").take(neighbours.indices[:NEIGHBOURS_SHOWN])
+        self.last = Shown(pixels, self.labels[: len(pixels)], nearest)

@@ -4,57 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from results.recorder import Recorder
 from results.schema import TRUNK
-from scaling.data.images import Images, Split, resize, to_float
+from scaling.data.images import LabelledImages, Split, resize, to_float
+from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit, frequencies
+from scaling.networks import device_of
+from scaling.specification.pictures import ImagesSpec
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, reconstruction
-from .features import extract_features, load_network
+from .features import extract_features
 from .measurements import Measurements
 from .rate import unigram_cross_entropy
+from .run_networks import feature_network
 
 LATENT_IMAGES = 1_000
 """Validation images on which the latents' norm and variance are measured."""
+CHUNK = 500
+"""Images that are compared at a time, fewer where they are large."""
+MOST_PIXELS = CHUNK * 3 * 64**2
+"""Values of all channels that are compared at a time: 49 MB in float64."""
+SHOWN = 20
+"""Reconstructions that are kept for people."""
 
 
 def measure_tokenizer(
     run: TokenizerRun,
     model: Tokenizer,
-    images: Images,
+    images: RunImages,
     tokens: Mapping[Split, TokenSplit],
     cache: Path,
     recorder: Recorder,
     step_done: Callable[[str], None],
-) -> Tensor:
-    """Record all evaluations of a tokenizer on validation `images`; returns their reconstructions, uint8."""
+) -> tuple[Tensor, Tensor]:
+    """Record all evaluations of a tokenizer on the validation images, on the model's device; returns the first of these
+    and their reconstructions, both uint8 [SHOWN, c, S, S], for people."""
     train, validation = tokens["train"], tokens["validation"]
-    network = load_network("fid")
+    network = feature_network(run.data, run.evaluation, device_of(model))
     record = Measurements(run, recorder, TRUNK, run.train_images)
+    originals = images.central("validation")
 
-    decoded = model.pixels_of(validation.tokens, step=lambda: step_done("reconstructing"))
-    n = len(decoded)
-    for metric, compare in (("psnr", reconstruction.psnr), ("ssim", reconstruction.ssim)):
-        step_done(metric.upper())
-        values = compare(decoded, images.pixels)
+    compared = _compare(run, model, network, originals, validation.tokens, step_done)
+    n = len(originals)
+    for metric, values in (("psnr", compared.psnr), ("ssim", compared.ssim)):
         record.held_out(metric, float(values.mean()), n, float(values.std() / n**0.5))
-
-    decoded_features, original_features = (
-        extract_features(network, pixels, step=lambda: step_done("rFID")) for pixels in (decoded, images.pixels)
-    )
-    estimate = fid.paired_frechet_estimate(decoded_features, original_features, run.evaluation.seed)
+    estimate = fid.paired_frechet_estimate(compared.decoded, compared.originals, run.evaluation.seed)
     record.of_features("rfid", estimate.value, n, "validation", error=estimate.standard_error)
     reference = fid.reference_moments(
-        run.data, "train", network, cache, lambda: step_done("features of the training images")
+        images, "train", network, cache, lambda: step_done("features of the training images")
     )
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
-    for metric, features in (("rfid_floor", decoded_features), ("real_fid", original_features)):
+    for metric, features in (("rfid_floor", compared.decoded), ("real_fid", compared.originals)):
         estimate = fid.frechet_estimate(features[chosen], reference, run.evaluation.seed)
         record.of_features(metric, estimate.value, len(chosen), "train", error=estimate.standard_error)
 
@@ -63,9 +70,56 @@ def measure_tokenizer(
     record.held_out("codebook_perplexity", use.perplexity, n)
     record.held_out("unigram_entropy", unigram_cross_entropy(train.tokens, validation.tokens, run.codebook_size), n)
 
-    with torch.inference_mode():
-        encoded = model.encode(resize(to_float(images.pixels[:LATENT_IMAGES]), run.encoded_size))
-    count = min(n, LATENT_IMAGES)
-    record.held_out("latent_norm", float(encoded.projected.norm(dim=1).mean()), count)
-    record.held_out("latent_variance", float(encoded.prepared.transpose(0, 1).flatten(1).var(dim=1).sum()), count)
-    return decoded
+    projected, prepared = _latents(run, model, originals, min(n, LATENT_IMAGES))
+    record.held_out("latent_norm", float(projected.norm(dim=1).mean()), len(projected))
+    record.held_out("latent_variance", float(prepared.transpose(0, 1).flatten(1).var(dim=1).sum()), len(prepared))
+    return compared.shown
+
+
+class _Compared(NamedTuple):
+    """Of n images: float64 [n] psnr and ssim, features [n, d] of reconstructions and originals; the first of both."""
+
+    psnr: Tensor
+    ssim: Tensor
+    decoded: Tensor
+    originals: Tensor
+    shown: tuple[Tensor, Tensor]
+
+
+def _at_once(data: ImagesSpec) -> int:
+    """Images that are compared at a time: bounded memory also for large ones."""
+    return max(MOST_PIXELS // max(data.channels * data.image_size**2, MOST_PIXELS // CHUNK), 1)
+
+
+def _compare(
+    run: TokenizerRun,
+    model: Tokenizer,
+    network: nn.Module,
+    images: LabelledImages,
+    tokens: Tensor,
+    step_done: Callable[[str], None],
+) -> _Compared:
+    device, begin = device_of(model), 0
+    parts: list[tuple[Tensor, ...]] = []
+    shown: tuple[Tensor, Tensor] | None = None
+    for pixels in images.in_order(_at_once(run.data)):
+        rows, begin = tokens[begin : begin + len(pixels)].to(device), begin + len(pixels)
+        originals = pixels.to(device)
+        decoded = model.pixels_of(rows, step=lambda: step_done("reconstructing"))
+        step_done("PSNR, SSIM")
+        distances = (compare(decoded, originals).cpu() for compare in (reconstruction.psnr, reconstruction.ssim))
+        features = (extract_features(network, chunk, step=lambda: step_done("rFID")) for chunk in (decoded, originals))
+        parts.append((*distances, *features))
+        shown = shown or (pixels[:SHOWN], decoded[:SHOWN].cpu())
+    assert shown is not None
+    psnr, ssim, of_decoded, of_originals = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return _Compared(psnr, ssim, of_decoded, of_originals, shown)
+
+
+@torch.inference_mode()
+def _latents(run: TokenizerRun, model: Tokenizer, images: LabelledImages, count: int) -> tuple[Tensor, Tensor]:
+    """The first images' latents as projected and as prepared for the quantizer, both [count, code_dim, h, w]."""
+    batch, device = LATENT_IMAGES // CHUNK * _at_once(run.data), device_of(model)
+    chunks = (images.take(torch.arange(begin, min(begin + batch, count))) for begin in range(0, count, batch))
+    encoded = [model.encode(resize(to_float(chunk.to(device)), run.encoded_size)) for chunk in chunks]
+    return torch.cat([e.projected for e in encoded]), torch.cat([e.prepared for e in encoded])

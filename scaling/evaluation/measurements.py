@@ -12,6 +12,7 @@ from scaling.specification import flops
 from scaling.specification.spec import RunSpec
 
 from .fid import reference_hash
+from .run_networks import extractor
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,16 @@ class Measurements:
         guidance: float | None = None,
         error: float | None = None,
     ) -> None:
-        """A distance of `n` images to those of a split, in the features of the FID network."""
+        """A distance of `n` images to those of a split, in the features of the run's network."""
         data, evaluation = self.run.tokenizer.data, self.run.tokenizer.evaluation
-        network = {"extractor": "fid", "extractor_hash": evaluation.fid_network[:16], "seed": evaluation.seed}
+        judge = extractor(data, evaluation)
+        network = {"extractor": judge.name, "extractor_hash": judge.sha256[:16], "seed": evaluation.seed}
         fields = {"reference_hash": reference_hash(data, split), "guidance": guidance, **network}
         self._record(metric, value, n, split, error, **fields)
 
     def _record(self, metric: str, value: float, n: int, split: Split, error: float | None, **features: Any) -> None:
         data = self.run.tokenizer.data
-        crop = f"pad{data.image_size}"
-        protocol = Protocol(metric, n, reference=f"{data.name}/{split}", crop=crop, **features)
+        protocol = Protocol(metric, n, reference=f"{data.name}/{split}", crop=data.preprocessing, **features)
         self.recorder.evaluation(
             branch=self.branch,
             step=self.images // self.run.batch_size,

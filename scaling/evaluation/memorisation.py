@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from scaling.data.images import load_images
+from scaling.data.run_images import RunImages
 from scaling.networks import in_batches
 from scaling.sealed_tensors import cached
-from scaling.specification.spec import DataSpec
+from scaling.specification.pictures import PicturesSpec
 
-from .features import FidClassifier, extract_features
+from .features import features_in_order
 
 NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy if it is closer to a training image than all but this share of held-out images are."""
@@ -85,18 +85,22 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) 
 
 
 def training_features(
-    data: DataSpec, network: FidClassifier, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
+    images: RunImages, network: nn.Module, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
 ) -> tuple[Tensor, Neighbours]:
-    """FID features [n, d] of all training images, and the held-out images' nearest among them, kept in `cache`.
+    """Features [n, d] of all training images, and the held-out images' nearest among them, kept in `cache`.
 
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
     """
 
     def compute() -> dict[str, Tensor]:
-        features = extract_features(network, load_images(data, "train").pixels, step=step)
-        validation = extract_features(network, load_images(data, "validation").pixels, step=step)
+        features, validation = (
+            torch.cat(list(features_in_order(network, images.central(split), step=step)))
+            for split in ("train", "validation")
+        )
         return {"features": features, **vars(nearest_neighbours(validation, features))}
 
-    key = hashlib.sha256(f"{data.fingerprint}|{data.image_size}|{network_hash}".encode()).hexdigest()[:16]
+    data = images.data
+    seen = data.preprocessing if isinstance(data, PicturesSpec) else data.image_size
+    key = hashlib.sha256(f"{data.fingerprint}|{seen}|{network_hash}".encode()).hexdigest()[:16]
     tensors = cached(cache / f"features-{data.name}-{key}.safetensors", compute)
     return tensors["features"], Neighbours(tensors["distances"], tensors["indices"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from scaling.data.tokens import frequencies
 from scaling.generator.loss import negative_log_likelihood
 from scaling.generator.transformer import Generator
-from scaling.networks import in_batches
+from scaling.networks import device_of, in_batches, in_double
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,13 @@ def measure(
     `step` is called before each batch, and may raise to stop.
     """
 
+    device = device_of(model)
+
     def losses(tokens: Tensor, labels: Tensor) -> Tensor:
-        hidden = model.hidden(tokens.long(), labels).flatten(0, 1)
-        each = negative_log_likelihood(hidden, model.head.weight, tokens.flatten().long())
-        return each.view(tokens.shape).double().mean(1)
+        wanted = tokens.to(device).long()
+        hidden = model.hidden(wanted, labels.to(device)).flatten(0, 1)
+        each = negative_log_likelihood(hidden, model.head.weight, wanted.flatten())
+        return in_double(each.view(wanted.shape)).mean(1)
 
     by_image = in_batches(losses, tokens, labels, batch=batch, step=step)
     error = float(by_image.std() / len(by_image) ** 0.5)

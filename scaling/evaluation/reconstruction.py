@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scaling.networks import in_batches
+from scaling.networks import in_batches, in_double
 
 PSNR_CEILING = 100.0
 """Decibels given to an image that is reproduced exactly, whose ratio is infinite, so that means stay finite."""
@@ -113,7 +113,7 @@ def _eight_bit_range(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor
         )
 
     def scaled(values: Tensor) -> Tensor:
-        return values.to(torch.float64) if values.dtype == torch.uint8 else (values.to(torch.float64) + 1) * 127.5
+        return in_double(values) if values.dtype == torch.uint8 else (in_double(values) + 1) * 127.5
 
     return scaled(images), scaled(references)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scaling.networks import device_of
+
 from .transformer import Generator, KeyValueCache
 
 
@@ -27,18 +29,20 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
 def sample(
     model: Generator, labels: Tensor, uniforms: Tensor, *, guidance: float = 1.0, temperature: float = 1.0
 ) -> Tensor:
-    """Tokens [n, T] for class labels [n], from uniform numbers [n, T] in [0, 1).
+    """Tokens [n, T] on the model's device for class labels [n], from uniform numbers [n, T] in [0, 1).
 
     With guidance a, logits are l_u + a (l_c - l_u), both streams in one batch (paper App. A.2); a = 1 is the plain
     conditional model and costs one stream. No top-k or top-p (paper). Each image depends only on its own row of
     `uniforms`, up to the rounding of batched arithmetic.
     """
     n, length = uniforms.shape
+    device = device_of(model)
+    labels, uniforms = labels.to(device), uniforms.to(device)
     guided = guidance != 1.0
     streams = torch.cat([labels, torch.full_like(labels, model.classes)]) if guided else labels
     cache = KeyValueCache.empty(model.spec, len(streams), length, model.class_embedding.weight)
     x = model.class_embedding(streams)
-    tokens = torch.empty(n, length, dtype=torch.int64)
+    tokens = torch.empty(n, length, dtype=torch.int64, device=device)
     for position in range(length):
         logits = model.step(x[:, None], cache).float()
         if guided:

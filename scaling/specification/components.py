@@ -81,6 +81,26 @@ class DataSpec(Frozen):
         """Number of class labels."""
         return DATASETS[self.name].classes
 
+    @property
+    def train_images(self) -> int:
+        """Images to train on."""
+        return DATASETS[self.name].train_images
+
+    @property
+    def validation_images(self) -> int:
+        """Images held out."""
+        return DATASETS[self.name].validation_images
+
+    @property
+    def fixed_views(self) -> int:
+        """In how many ways each training image is encoded."""
+        return 1
+
+    @property
+    def preprocessing(self) -> str:
+        """What metrics see, for their protocol."""
+        return f"pad{self.image_size}"
+
 
 class AutoencoderSpec(Frozen):
     """Convolutional encoder and decoder: log2(downsampling) levels of residual blocks, GroupNorm and SiLU.

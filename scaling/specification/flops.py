@@ -149,7 +149,9 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     autoencoder = 3 * sum(costs) - costs[0]
     searched = isinstance(run.quantizer, VectorQuantizerSpec)
     lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim if searched else 0
-    loss = 3 * feature_networks.forward_flops("perceptual", run.encoded_size) if run.losses.perceptual_weight else 0
+    # Each colour channel is compared as a grey image.
+    compared = 3 * run.data.channels if run.losses.perceptual_weight else 0
+    loss = compared * feature_networks.forward_flops("perceptual", run.encoded_size)
     return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
 
 

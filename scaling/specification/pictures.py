@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from results.errors import SpecError
 
-from .components import Frozen, NonNegativeInt, PositiveInt
+from .components import DataSpec, Frozen, NonNegativeInt, PositiveInt
 
 Source = Literal["folder", "shards", "parquet", "huggingface", "imagenet"]
 """Layouts that are read in place; `builtin` is DataSpec's."""
@@ -35,6 +35,21 @@ class PicturesView(Frozen):
     crop: Literal["center", "random", "ten"] = "center"
     flip: bool = False
 
+    @property
+    def fixed_views(self) -> int:
+        """In how many ways each training picture is encoded: of ten crops all, else the middle and its mirror image."""
+        return 10 if self.crop == "ten" else 2 if self.flip else 1
+
+    @property
+    def is_central(self) -> bool:
+        """Whether training too sees the middle of each picture and nothing else."""
+        return self.crop == "center" and not self.flip
+
+    @property
+    def central(self) -> PicturesView:
+        """As metrics and validation see pictures: the central crop, never mirrored."""
+        return PicturesView(image_size=self.image_size, channels=self.channels)
+
 
 class PicturesSpec(PicturesView):
     """Pictures as part of a run's identity: the view, and what was there, pinned by content."""
@@ -45,6 +60,20 @@ class PicturesSpec(PicturesView):
     classes: PositiveInt
     train_images: PositiveInt
     validation_images: PositiveInt
+
+    @property
+    def name(self) -> str:
+        """For tables and protocols; pictures have no name of their own."""
+        return f"pictures-{self.fingerprint[:12]}"
+
+    @property
+    def preprocessing(self) -> str:
+        """What metrics see, for their protocol."""
+        return f"center{self.image_size}" + ("-grey" if self.channels == 1 else "")
+
+
+ImagesSpec = DataSpec | PicturesSpec
+"""Which images a run sees: a catalogue's, or a user's own."""
 
 
 class PicturesLocation(Frozen):

@@ -80,7 +80,7 @@ def evaluation_seconds(run: RunSpec) -> float:
     each = _tokenizer_facts(run.tokenizer)["tokenizer_flops"] / run.tokenizer.train_images
     decode = each / 4 / FLOPS_PER_SECOND
     if isinstance(run, TokenizerRun):
-        return 5 + 80_000 * decode
+        return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
     images = run.evaluation.samples * len(run.evaluation.guidance)
     return len(run.train_images) * (2 + images * (decode + sample + 1e-4))

@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -49,10 +51,11 @@ from .components import (
     VectorQuantizerSpec,
 )
 from .ladder import size_name
+from .pictures import PicturesSpec
 
 __all__ = [
     "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
-    "GeneratorRun", "OptimiserSpec", "QuantizerSpec", "RunSpec", "TokenizerRun", "TransformerSpec",
+    "GeneratorRun", "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "RunSpec", "TokenizerRun", "TransformerSpec",
     "VectorQuantizerSpec", "canonical_json", "explain", "identity", "parse_run",
 ]  # fmt: skip
 
@@ -125,11 +128,23 @@ class RunFields(Frozen):
         return values
 
 
+_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures")
+"""Names of alternatives in the paths of pydantic's errors, which are no fields."""
+
+
+def _kind_of_data(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return "catalogue" if kind is None else "pictures"
+
+
 class TokenizerRun(RunFields):
     """Stage 1: one tokenizer, trained once and shared by all generators that name it."""
 
     stage: Literal["tokenizer"] = "tokenizer"
-    data: DataSpec = DataSpec()
+    data: Annotated[
+        Annotated[DataSpec, Tag("catalogue")] | Annotated[PicturesSpec, Tag("pictures")],
+        Discriminator(_kind_of_data),
+    ] = DataSpec()
     input_size: PositiveInt | None = None
     """Side to which images are resized before encoding (decoded images are resized back); None: data.image_size.
     At a fixed downsampling this chooses the token count, the paper's own way (App. A.1)."""
@@ -315,7 +330,7 @@ def explain(error: ValidationError) -> str:
     """A pydantic error as one line: field, value, what is allowed; several are separated by semicolons."""
     parts = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(s) for s in item["loc"] if s not in ("tokenizer-run", "generator-run")) or "run"
+        where = ".".join(str(s) for s in item["loc"] if s not in _TAGS) or "run"
         # a study file knows lists only
         message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
         shown = repr(item.get("input"))

@@ -24,13 +24,15 @@ class Workspace:
     """The folders of one attempt.
 
     attempt: its own; earlier: those of earlier attempts, newest first, read-only, to resume from;
-    parent: the tokenizer's artifacts, for generator runs; cache: re-creatable files shared by all runs.
+    parent: the tokenizer's artifacts, for generator runs; cache: re-creatable files shared by all runs;
+    pictures: tells where a user's own pictures lie, by their fingerprint; None where there are none.
     """
 
     attempt: Path
     earlier: tuple[Path, ...]
     parent: Path | None
     cache: Path
+    pictures: Path | None = None
 
     @property
     def checkpoints(self) -> Path:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from results.errors import DataError, RunError
 from results.store import atomic
+from scaling.data.images import LabelledImages
 from scaling.sealed_tensors import seal, unseal
 
 from .model import Tokenizer
@@ -36,20 +37,22 @@ here; may raise RunError to stop."""
 
 
 def encode_split(
-    model: Tokenizer, pixels: Tensor, split: str, own: Path, earlier: Sequence[Path], step: Step
+    model: Tokenizer, images: LabelledImages, split: str, own: Path, earlier: Sequence[Path], step: Step
 ) -> Tensor:
-    """Tokens int32 [n, T] of uint8 pixels [n, c, S, S]; see Tokenizer.tokens_of.
+    """Tokens int32 [n, T] of images in their order; see Tokenizer.tokens_of.
 
     own      folder for shards, of this attempt alone
     earlier  those of earlier attempts
 
-    What was encoded when `step` raises RunError is written before that goes on. Raises StoreError for a full disk.
+    What was encoded when `step` raises RunError is written before that goes on. Raises StoreError for a full disk,
+    DataError for images that cannot be read.
     """
-    shards = _Shards(model, split, (own, *earlier), len(pixels))
+    shards = _Shards(model, split, (own, *earlier), len(images))
+    reading, at = images.in_order(BATCH), 0
     parts: list[Tensor] = []
     done = encoded = 0
     clock = time.monotonic()
-    while done < len(pixels):
+    while done < len(images):
         shard = shards.at(done)
         if shard is not None:
             parts.append(shard)
@@ -57,11 +60,15 @@ def encode_split(
             step(done, None)
             continue
         fresh: list[Tensor] = []
-        start, end = done, min((done // SHARD + 1) * SHARD, len(pixels))
+        start, end = done, min((done // SHARD + 1) * SHARD, len(images))
+        if at != start:
+            reading, at = images.in_order(BATCH, start), start
         try:
-            for chunk in pixels[start:end].split(BATCH):
+            while done < end:
+                chunk = next(reading)
                 fresh.append(model.tokens_of(chunk, BATCH))
                 done, encoded = done + len(chunk), encoded + len(chunk)
+                at = done
                 step(done, encoded / max(time.monotonic() - clock, 1e-9))
         except RunError:
             shards.write(start, torch.cat(fresh))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from results.errors import DataError
 from scaling.data.images import resize, to_float, to_pixels
-from scaling.networks import channels_last, in_batches
+from scaling.networks import channels_last, device_of, in_batches
 from scaling.specification.spec import TokenizerRun
 
 from .autoencoder import Decoder, Encoder
@@ -59,23 +59,27 @@ class Tokenizer(nn.Module):
 
     @torch.inference_mode()
     def tokens_of(self, pixels: Tensor, batch: int = 250) -> Tensor:
-        """Tokens int32 [n, T] of uint8 pixels [n, c, data.image_size, data.image_size]."""
+        """Tokens int32 [n, T] of uint8 pixels [n, c, data.image_size, data.image_size], on the pixels' device."""
+        device = device_of(self)
 
         def encode(chunk: Tensor) -> Tensor:
-            return self.encode(resize(to_float(chunk), self.spec.encoded_size)).quantised.tokens.int()
+            images = resize(to_float(chunk.to(device)), self.spec.encoded_size)
+            return self.encode(images).quantised.tokens.int().to(pixels.device)
 
         return in_batches(encode, pixels, batch=batch)
 
     @torch.inference_mode()
     def pixels_of(self, tokens: Tensor, batch: int = 250, step: Callable[[], None] = lambda: None) -> Tensor:
-        """uint8 pixels [n, c, data.image_size, data.image_size] of tokens [n, T]; the reverse of tokens_of.
+        """uint8 pixels [n, c, data.image_size, data.image_size] of tokens [n, T], on the tokens' device; the reverse
+        of tokens_of.
 
         `step` is called before each batch, and may raise to stop.
         """
+        device = device_of(self)
 
         def decode(chunk: Tensor) -> Tensor:
-            images = self.decode(self.quantizer.decode(chunk.long(), self.spec.grid_size))
-            return to_pixels(resize(images, self.spec.data.image_size))
+            images = self.decode(self.quantizer.decode(chunk.to(device).long(), self.spec.grid_size))
+            return to_pixels(resize(images, self.spec.data.image_size)).to(tokens.device)
 
         return in_batches(decode, tokens, batch=batch, step=step)
 

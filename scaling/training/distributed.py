@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, distributed
 
 from results.errors import RunError, UsageError
+from scaling.networks import in_double
 from scaling.ranks import Place
 
 WAIT = timedelta(hours=24)
 """Longest wait of a rank for the others: rank 0 alone evaluates, while they wait."""
 MEETING = timedelta(minutes=15)
 """Longest wait for all processes to come together."""
+DEVICE = "TOKENLAW_DEVICE"
+"""Environment variable: cpu, cuda or mps, where it should not be what the job was given."""
 BUCKET_ELEMENTS = 2**23
 """Gradients summed in one call: 32 MiB in float32."""
 
@@ -31,7 +34,7 @@ BUCKET_ELEMENTS = 2**23
 class Ranks:
     """The processes of one training, and the collective operations that it needs.
 
-    `device` is where this process computes: its GPU where the job was given GPUs, else the CPU.
+    `device` is where this process computes, measurements included: its GPU where the job was given GPUs, else the CPU.
     """
 
     def __init__(self, place: Place, device: torch.device, control: Any = None) -> None:
@@ -81,7 +84,7 @@ class Ranks:
         """Sums over processes of scalars by name; all processes have the same names."""
         if self.size == 1:
             return terms
-        summed = self.sum(torch.stack([value.double() for value in terms.values()]))
+        summed = self.sum(torch.stack([in_double(value) for value in terms.values()]))
         return dict(zip(terms, summed, strict=True))
 
     def equal(self, value: Tensor) -> Tensor:
@@ -145,9 +148,12 @@ def connected(place: Place | None, threads: int) -> Iterator[Ranks]:
     place = place or Place()
     device = _device(place)
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    short = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads)
     # Some kernels of accelerators have no deterministic form; on CPUs those in use have, and equality is promised.
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # What is called float32, in training and in measurement, has no mantissa of 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield Ranks(place, device, _group(place, device) if place.size > 1 else None)
     finally:
@@ -155,6 +161,7 @@ def connected(place: Place | None, threads: int) -> Iterator[Ranks]:
             distributed.destroy_process_group()
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
+        torch.backends.cudnn.allow_tf32 = short
 
 
 def _group(place: Place, device: torch.device) -> Any:
@@ -169,13 +176,26 @@ def _group(place: Place, device: torch.device) -> Any:
 
 
 def _device(place: Place) -> torch.device:
-    """A GPU only where a job was given some: measurements of one machine stay comparable by default."""
+    """What $TOKENLAW_DEVICE names; else a GPU only where a job was given some: measurements of one machine stay
+    comparable by default. Raises UsageError for a device that is not there."""
+    asked = os.environ.get(DEVICE, "")
+    if asked:
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(asked):
+            names = ", ".join(name for name, there in available.items() if there)
+            raise UsageError(f"${DEVICE} = {asked!r} is not there; allowed on this machine: {names}")
+        return _gpu(place.local) if asked == "cuda" else torch.device(asked)
     given = any(os.environ.get(name) for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE"))
     if not (given and place.key and torch.cuda.is_available()):
         return torch.device("cpu")
+    return _gpu(place.local)
+
+
+def _gpu(number: int) -> torch.device:
+    """The GPU of the process of that number on this node."""
     # cuBLAS is deterministic only with a workspace of fixed size, set before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    device = torch.device("cuda", place.local % torch.cuda.device_count())
+    device = torch.device("cuda", number % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 

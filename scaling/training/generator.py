@@ -75,7 +75,7 @@ class GeneratorTraining(StageTraining):
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
         branch = segment.branch if segment.decays else decay_branch(images)
         assert self.evaluation is not None
-        self.evaluation(self.measured(self.model), branch, images, recorder)
+        self.evaluation(self.model.eval(), branch, images, recorder)
         self.model.train()
 
     def save(self, path: Path) -> None:

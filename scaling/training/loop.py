@@ -14,6 +14,7 @@ from torch import Tensor
 
 from results.errors import RunError
 from results.recorder import Recorder
+from scaling.networks import in_double
 from scaling.specification.workspace import Progress, Workspace
 
 from . import checkpoint
@@ -89,7 +90,7 @@ class TrainingLoop:
             self.images += batch
             # In the order of the terms also after a resume, in every process.
             sums = self.sums
-            self.sums = {k: sums[k] + value if k in sums else value.double() for k, value in terms.items()}
+            self.sums = {k: sums[k] + value if k in sums else in_double(value) for k, value in terms.items()}
             steps = (self.images - segment.start) // batch
             if steps % LOG_STEPS == 0 or self.images >= segment.end:
                 loss = self._log(segment, steps % LOG_STEPS or LOG_STEPS)

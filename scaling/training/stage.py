@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +14,6 @@ from scaling.specification.spec import OptimiserSpec, RunSpec
 
 from .distributed import Ranks
 from .schedule import ScheduleSegment
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:
@@ -79,10 +75,6 @@ class StageTraining(ABC):
         for optimiser in self.optimisers.values():
             optimiser.step()
             optimiser.zero_grad()
-
-    def measured(self, model: Model) -> Model:
-        """A model as it is measured: on the CPU wherever it was trained, for the protocol knows one arithmetic."""
-        return (model if self.ranks.device.type == "cpu" else copy.deepcopy(model).cpu()).eval()
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

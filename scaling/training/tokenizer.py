@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from results.recorder import Recorder
 from scaling import randomness
-from scaling.data.images import resize, to_float
-from scaling.evaluation.features import PerceptualLoss
+from scaling.data.images import LabelledImages, resize, to_float
+from scaling.evaluation.run_networks import perceptual_loss
+from scaling.networks import in_double
 from scaling.specification import flops
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.causal import CausalRegulariser
@@ -41,17 +42,17 @@ class _Part(NamedTuple):
 @torch.no_grad()
 def _moments(squared: Tensor, target: Tensor) -> Tensor:
     """Means of squared errors, of targets and of their squares by dimension, float64 [1 + 2 d], of [n, T, d] each."""
-    flat = target.flatten(0, 1).double()
-    return torch.cat([squared.double().mean()[None], flat.mean(0), flat.square().mean(0)])
+    flat = in_double(target.flatten(0, 1))
+    return torch.cat([in_double(squared).mean()[None], flat.mean(0), flat.square().mean(0)])
 
 
 class TokenizerTraining(StageTraining):
-    """Drives one tokenizer run on images, uint8 `pixels` [n, c, s, s]; `evaluation` measures the finished model."""
+    """Drives one tokenizer run on images; `evaluation` measures the finished model, where it was trained."""
 
     def __init__(
         self,
         spec: TokenizerRun,
-        pixels: Tensor,
+        images: LabelledImages,
         evaluation: Evaluate,
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
@@ -59,13 +60,16 @@ class TokenizerTraining(StageTraining):
         randomness.seed_modules(spec.seed, "tokenizer weights")
         self.model = Tokenizer(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
-        self.spec, self.pixels, self.evaluation = spec, pixels, evaluation
+        self.spec, self.evaluation = spec, evaluation
+        self.begin = self.parts[0].start
+        part = slice(self.begin, self.parts[-1].stop)
+        self.stream = images.stream(spec.seed, "tokenizer batches", spec.batch_size, part)
         quantizer = self.model.quantizer
         self.quantizer = quantizer if isinstance(quantizer, VectorQuantizer) else None
         self.average = self.model
         if spec.ema_decay:
             self.modules["average"] = self.average = copy.deepcopy(self.model).eval()
-        self.perceptual = PerceptualLoss().to(ranks.device) if spec.losses.perceptual_weight else None
+        self.perceptual = perceptual_loss(spec, ranks.device) if spec.losses.perceptual_weight else None
         self.regulariser: CausalRegulariser | None = None
         if spec.regulariser is not None:
             # Its weights come from a stream of its own, so that the tokenizer starts alike with and without it.
@@ -84,9 +88,9 @@ class TokenizerTraining(StageTraining):
         if spec.regulariser is not None:
             peak = spec.regulariser.learning_rate or spec.optimiser.learning_rate
             set_learning_rate(self.optimisers["causal_optimiser"], rate * peak / spec.optimiser.learning_rate)
-        indices = randomness.batch_indices(spec.seed, "tokenizer batches", images, spec.batch_size, len(self.pixels))
+        pixels = self.stream.at(images)
         counted = quantizer.chosen.clone() if quantizer is not None else None
-        results = [self._part(self.pixels[indices[rows]], images) for rows in self.parts]
+        results = [self._part(pixels[rows.start - self.begin : rows.stop - self.begin], images) for rows in self.parts]
         terms = {name: reduce(torch.add, [result.terms[name] for result in results]) for name in results[0].terms}
         if quantizer is not None and counted is not None:
             # Of the codes that this step chose, each process knows only its share.
@@ -175,5 +179,6 @@ class TokenizerTraining(StageTraining):
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining; measured are the averaged weights."""
-        self.evaluation(self.measured(self.average), recorder)
+        self.stream.close()
+        self.evaluation(self.average.eval(), recorder)
         self.model.train()

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from results import Store, UsageError
+from scaling.data import locations
+from scaling.specification.spec import DataSpec
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.code_snapshot import take_snapshot
 from sweeps.record.dependencies import blocked_by, blocking
 from sweeps.record.ledger import Submission, check_writable, new_submission, open_submission
 from sweeps.record.outcome import Outcome
+from sweeps.study.external_run import ExternalRun
 
 from .base import Request, Say
 from .policy import Failures, unwritable
@@ -117,6 +120,8 @@ def enter(
     root, study = request.root, request.plan.study
     check_writable(root)
     request.prepare(beginning, request.say)
+    for fingerprint, location in study.locations.items():
+        locations.remember(root / locations.FOLDER, fingerprint, location)
     source = Path(study.source)
     commands = {run.spec.trainer for run in entered if run.spec.trainer is not None}
     frozen = take_snapshot(root, source if source.is_file() else None, commands)
@@ -138,5 +143,6 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
             raise UsageError(f"training needs {package}, which is not installed; pip install '.[train]' in the clone")
     from scaling.data.sources import locate
 
-    for name in sorted({str(run.facts["data"]) for run in ours}):
+    data = [run.spec.tokenizer.data for run in ours if not isinstance(run.spec, ExternalRun)]
+    for name in sorted({images.name for images in data if isinstance(images, DataSpec)}):
         locate(name, say)

@@ -52,13 +52,14 @@ def inspect(
     from scaling.data.inspection import inspect as inspect_pictures
     from scaling.data.opening import guess_source
     from scaling.specification.pictures import read_table
+    from sweeps.study.own_pictures import on_terminal
 
     place = Path(path).expanduser()
     if source is None:
         source = guess_source(place) if place.exists() else "folder"
     table = {"source": source, "path": path, "image_size": image_size, "channels": channels, "crop": crop}
     location, view = read_table(table | dict(_assignment(text) for text in sets or ()))
-    inspection, prepared = inspect_pictures(location, view, report=_progress)
+    inspection, prepared = inspect_pictures(location, view, report=on_terminal)
     if as_json:
         print(json.dumps(inspection.as_json(), indent=1))
     else:
@@ -82,9 +83,3 @@ def _assignment(text: str) -> tuple[str, object]:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name.strip(), value.strip()
-
-
-def _progress(done: int, total: int) -> None:
-    """On a terminal, how far the survey is."""
-    if sys.stderr.isatty():
-        print(f"\r{done:,} of {total:,} pictures", end="\n" if done >= total else "", file=sys.stderr, flush=True)

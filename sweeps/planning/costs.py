@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scaling.specification.catalogue import DATASETS
 from scaling.specification.spec import GeneratorRun, TokenizerRun
 from sweeps.study.hardware import Hardware
 
@@ -121,8 +120,8 @@ def artifact_bytes(run: PlannedRun) -> int:
         return 0
     tokens = 0
     if isinstance(spec, TokenizerRun):
-        entry = DATASETS[spec.data.name]
-        tokens = (entry.train_images + entry.validation_images) * (4 * spec.tokens_per_image + 8)
+        images = spec.data.fixed_views * spec.data.train_images + spec.data.validation_images
+        tokens = images * (4 * spec.tokens_per_image + 8)
     return _WEIGHTS * run.parameters + tokens
 
 

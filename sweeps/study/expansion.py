@@ -17,6 +17,7 @@ from .external_run import AnyRun, ExternalRun
 from .fields import GENERATOR_SUGAR, Model, as_table, set_at, validated
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
+from .own_pictures import OwnPictures, is_own
 from .sections import RunSeeds, Seeds, Worker
 
 Lookup = Callable[[str], TokenizerRun]
@@ -31,6 +32,7 @@ class Expander:
         self._tokenizers: dict[tuple[Any, ...], TokenizerRun] = {}
         self._generators: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._notes: dict[str, None] = {}
+        self.pictures = OwnPictures()
 
     @property
     def notes(self) -> list[str]:
@@ -94,7 +96,7 @@ class Expander:
     def _tokenizer(self, tables: dict[str, Any], seed: int | None, place: _Place) -> TokenizerRun:
         where, values = place.of("[tokenizer]"), tables.get("tokenizer", {})
         if "id" not in values:
-            values |= {"seed": seed, "data": tables.get("data", {}), "evaluation": tables.get("evaluation", {})}
+            values |= {"seed": seed, "data": self._data(tables), "evaluation": tables.get("evaluation", {})}
             return _validated(TokenizerRun, self._with_trainer(values, "tokenizer", place), where)
         start = values.pop("id")
         if values or tables.get("data"):
@@ -103,6 +105,13 @@ class Expander:
         if not isinstance(start, str):
             raise SpecError(f"{where} tokenizer.id = {start!r} is not allowed; allowed: a text")
         return self._lookup(start)
+
+    def _data(self, tables: Mapping[str, Any]) -> Any:
+        """The field `data` of a tokenizer: a table of the catalogue's, or a user's own pictures, looked at."""
+        table = tables.get("data", {})
+        if is_own(table):
+            return self.pictures.pinned(table)
+        return {name: value for name, value in table.items() if name != "source"}
 
     def _with_trainer(self, values: dict[str, Any], stage: str, where: _Place) -> dict[str, Any]:
         if self._worker is None or stage not in self._worker.stages:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.errors import SpecError
+from scaling.specification.pictures import PicturesLocation, PicturesView
 from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun, explain
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,11 +23,11 @@ TOKENIZER_SUGAR = ("id",)
 FREE = "run"
 """The section of runs of no stage, whose values are free."""
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataSpec,
-    "tokenizer": TokenizerRun,
-    "generator": GeneratorRun,
-    "evaluation": EvaluationSpec,
+_SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
+    "data": (DataSpec, PicturesLocation, PicturesView),
+    "tokenizer": (TokenizerRun,),
+    "generator": (GeneratorRun,),
+    "evaluation": (EvaluationSpec,),
 }
 _ELSEWHERE = {
     "tokenizer.data": "[data]",
@@ -140,7 +141,7 @@ def _models_at(path: str) -> tuple[type[BaseModel], ...]:
     """The specification classes that a dotted path may hold; several for a union such as the quantizers."""
     parent, _, name = path.rpartition(".")
     if not parent:
-        return (_SECTIONS[name],)
+        return _SECTIONS[name]
     fields = [model.model_fields[name] for model in _models_at(parent) if name in model.model_fields]
     return tuple(model for field in fields for model in _models_in(field.annotation))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import SpecError, UsageError
+from scaling.specification.pictures import PicturesLocation
 from scaling.specification.spec import TokenizerRun
 
 from .expansion import Expander, Lookup
@@ -69,6 +70,8 @@ class Study:
     """Finds a stored tokenizer by the start of its id."""
     notes: list[str] = field(default_factory=list, compare=False)
     """What people should know of the runs, such as points of an IsoFLOP grid left out; filled by `runs`."""
+    locations: dict[str, PicturesLocation] = field(default_factory=dict, compare=False)
+    """Where a user's own pictures lie, by their fingerprint; filled by `runs`, which looks at them."""
 
     @property
     def name(self) -> str:
@@ -89,7 +92,8 @@ class Study:
     def runs(self) -> list[Run]:
         """All runs of the study, each once, every tokenizer before the generators that use it.
 
-        Raises SpecError that names field, value and what is allowed, and the combination of axes.
+        Raises SpecError that names field, value and what is allowed, and the combination of axes; DataError for
+        pictures of one's own that a run could not use.
         """
         runs: dict[str, Run] = {}
         expander = Expander(self.name, self.sections, self.worker, self.lookup)
@@ -102,6 +106,7 @@ class Study:
                         f"allowed by limits.runs: {self.limits.runs:,}"
                     )
         self.notes[:] = expander.notes
+        self.locations.update(expander.pictures.locations)
         if not runs:
             raise SpecError(f"study {self.name} has no runs: exclusions leave nothing of its grid")
         return list(runs.values())

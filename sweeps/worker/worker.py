@@ -32,6 +32,7 @@ from pathlib import Path
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
 from results.store import atomic
+from scaling.data import locations
 from scaling.ranks import Place
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
@@ -159,6 +160,7 @@ def _train(
         earlier=tuple(other.path for other in _earlier(root, attempt)),
         parent=artifacts.folder(root, spec.tokenizer.run_id) if isinstance(spec, GeneratorRun) else None,
         cache=atomic.make_folder(root / "cache"),
+        pictures=root / locations.FOLDER,
     )
     said = SaidProgress(report)
     if execute is not None:

@@ -19,6 +19,7 @@ from scipy import linalg
 from torch.nn import functional
 
 from scaling.data.images import Images, load_images, resize, to_float, to_pixels
+from scaling.data.run_images import RunImages
 from scaling.evaluation.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, held_out_indices, reference_moments
 from scaling.evaluation.memorisation import nearest_neighbours
@@ -97,9 +98,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        reference = reference_moments(data, "train", network, Path(folder))
+        reference = reference_moments(RunImages(data), "train", network, Path(folder))
         print(f"reference moments of 60,000 images: {time.perf_counter() - start:.1f} s, then from the cache", end=" ")
-        print(f"{seconds(lambda: reference_moments(data, 'train', network, Path(folder))) * 1e3:.1f} ms")
+        print(f"{seconds(lambda: reference_moments(RunImages(data), 'train', network, Path(folder))) * 1e3:.1f} ms")
         features = extract_features(network, pixels)
         moments = Moments.of(features)
         print(

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from analysis.fitting.known_laws import LAWS
 from sweeps.cli.app import app
+from tests.scaling.data.made_pictures import made, write_folder
 
 HOME = Path(__file__).parents[2]
 DOCUMENTS = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
@@ -66,7 +67,7 @@ class Reader:
     """Somebody in a folder of their own, with a data root, who types what a document shows."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.root = folder, folder / "root"
+        self.folder, self.root, self._monkeypatch = folder, folder / "root", monkeypatch
         # What a reader of the clone has at hand.
         (folder / "docs").symlink_to(HOME / "docs")
         monkeypatch.chdir(folder)
@@ -74,6 +75,11 @@ class Reader:
         monkeypatch.setenv("COLUMNS", "200")
         # `python` of a trainer is this one.
         monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+    def bring_pictures(self) -> None:
+        """A folder of pictures, as a reader of docs/data.md has, and a cache of their own."""
+        write_folder(self.folder / "photographs", made(140, side=64))
+        self._monkeypatch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
 
     def type(self, command: str) -> Result:
         """Execute a command of tokenlaw; of a pipe into `tail -N` the command before it."""

@@ -81,7 +81,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "toml"], ids=str)
-def test_every_study_is_valid(block: Block) -> None:
+def test_every_study_is_valid(block: Block, reader: Reader) -> None:
+    if block.document == "data.md":
+        reader.bring_pictures()
     study = parse_study(block.text if "[study]" in block.text else FRAME + block.text, str(block))
     assert "id" in study.sections.get("tokenizer", {}) or study.runs()
 
@@ -123,6 +125,8 @@ def _named(name: str) -> Path:
 
 def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> None:
     _points(reader.folder / "points.csv")
+    if document.name == "data.md":
+        reader.bring_pictures()
     for block in blocks(document):
         if block.file:
             (reader.folder / block.file).write_text(block.text)

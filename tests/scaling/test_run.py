@@ -251,6 +251,6 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
 
 def test_training_in_half_precision_lowers_the_loss(fashion_mnist: object) -> None:
     spec = TOKENIZER.model_copy(update={"precision": "bfloat16"})
-    training = TokenizerTraining(spec, load_images(spec.data, "train").pixels, lambda *arguments: None)
+    training = TokenizerTraining(spec, load_images(spec.data, "train"), lambda *arguments: None)
     losses = [float(training.step(segments(spec)[0], i * 64)["loss"]) for i in range(30)]
     assert losses[-1] < losses[0]

@@ -15,7 +15,9 @@ from scipy import linalg
 from torch import Tensor
 
 from results.errors import DataError
+from scaling.data import run_images
 from scaling.data.images import Images, load_images
+from scaling.data.run_images import RunImages
 from scaling.evaluation import fid
 from scaling.evaluation.features import extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, paired_frechet_estimate
@@ -235,25 +237,25 @@ def test_held_out_images_are_the_same_for_one_protocol() -> None:
 
 
 def test_reference_cache(fashion_mnist: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, data = load_network("fid"), DataSpec()
-    whole = load_images(data, "validation")
+    network, images = load_network("fid"), RunImages(DataSpec())
+    whole = load_images(images.data, "validation")
     few = Images(whole.pixels[:1_000], whole.labels[:1_000])
-    monkeypatch.setattr(fid, "load_images", lambda *_: few)
-    first = fid.reference_moments(data, "validation", network, tmp_path)
+    monkeypatch.setattr(run_images, "load_images", lambda *_: few)
+    first = fid.reference_moments(images, "validation", network, tmp_path)
     assert first.count == 1_000
     (path,) = tmp_path.iterdir()
     with monkeypatch.context() as patched:
-        patched.setattr(fid, "load_images", lambda *_: pytest.fail("the cache was not used"))
-        again = fid.reference_moments(data, "validation", network, tmp_path)
+        patched.setattr(run_images, "load_images", lambda *_: pytest.fail("the cache was not used"))
+        again = fid.reference_moments(images, "validation", network, tmp_path)
     assert torch.equal(first.scatter, again.scatter)
     # Another network is another entry; a damaged entry is computed again.
     network.feature_scale.mul_(2)
-    doubled = fid.reference_moments(data, "validation", network, tmp_path)
+    doubled = fid.reference_moments(images, "validation", network, tmp_path)
     torch.testing.assert_close(doubled.mean, 2 * first.mean)
     assert len(list(tmp_path.iterdir())) == 2
     path.write_bytes(path.read_bytes()[:-1])
     network.feature_scale.div_(2)
-    repaired = fid.reference_moments(data, "validation", network, tmp_path)
+    repaired = fid.reference_moments(images, "validation", network, tmp_path)
     torch.testing.assert_close(repaired.scatter, first.scatter)
     assert unseal(path.read_bytes())[0]["count"] == 1_000
 
@@ -268,7 +270,7 @@ def test_reference_hash_names_content_split_and_side() -> None:
 def test_noise_floor_falls_with_n(fashion_mnist: dict[str, Path], tmp_path: Path) -> None:
     network = load_network("fid")
     features = extract_features(network, load_images(DataSpec(), "validation").pixels)
-    reference = fid.reference_moments(DataSpec(), "train", network, tmp_path)
+    reference = fid.reference_moments(RunImages(DataSpec()), "train", network, tmp_path)
     chosen = [fid.held_out_indices(len(features), n) for n in (1_000, 3_000, 10_000)]
     floors = [fid.frechet_estimate(features[indices], reference) for indices in chosen]
     assert [floor.n for floor in floors] == [1_000, 3_000, 10_000]
@@ -281,9 +283,9 @@ def test_processes_may_share_a_cache(fashion_mnist: dict[str, Path], tmp_path: P
     code = (
         "import sys, torch; from pathlib import Path\n"
         "from scaling.evaluation import fid; from scaling.evaluation.features import load_network\n"
-        "from scaling.specification.spec import DataSpec\n"
+        "from scaling.data.run_images import RunImages; from scaling.specification.spec import DataSpec\n"
         "torch.set_num_threads(1)\n"
-        "moments = fid.reference_moments(DataSpec(), 'validation', load_network('fid'), Path(sys.argv[1]))\n"
+        "moments = fid.reference_moments(RunImages(DataSpec()), 'validation', load_network('fid'), Path(sys.argv[1]))\n"
         "assert moments.count == 10_000\n"
     )
     root = Path(fid.__file__).parents[2]

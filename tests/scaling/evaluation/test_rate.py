@@ -77,7 +77,8 @@ def test_sheets_lay_images_out_in_rows(tmp_path: Path) -> None:
     picture = preview.sheet(rows)
     assert picture.shape == (8, 12)
     assert set(picture[:4].flatten()) == {10}
-    preview.sample_sheet(tmp_path / "a.png", torch.randint(256, (100, 1, 8, 8), dtype=torch.uint8), classes=10)
+    samples = torch.randint(256, (100, 1, 8, 8), dtype=torch.uint8)
+    preview.sample_sheet(tmp_path / "a.png", samples, torch.arange(100) % 10, classes=10)
     from matplotlib.image import imread
 
     assert imread(tmp_path / "a.png").shape[:2] == (5 * 8, 20 * 8)

@@ -76,6 +76,7 @@ def test_weight_is_annealed_from_zero() -> None:
 
 @pytest.mark.parametrize("latent_kind", ["projected", "encoder", "quantised"])
 def test_gradient_reaches_the_encoder_from_each_kind_of_latent(latent_kind: str) -> None:
+    from scaling.data.images import Images
     from scaling.specification.spec import TokenizerRun
     from scaling.training.schedule import segments
     from scaling.training.tokenizer import TokenizerTraining
@@ -83,8 +84,8 @@ def test_gradient_reaches_the_encoder_from_each_kind_of_latent(latent_kind: str)
     run = TokenizerRun(
         regulariser=CausalRegulariserSpec(latents=latent_kind, anneal_images=0), train_images=128, ema_decay=0.0
     )
-    pixels = torch.zeros(128, 1, 32, 32, dtype=torch.uint8)
-    training = TokenizerTraining(run, pixels, lambda *arguments: None)
+    images = Images(torch.zeros(128, 1, 32, 32, dtype=torch.uint8), torch.zeros(128, dtype=torch.int64))
+    training = TokenizerTraining(run, images, lambda *arguments: None)
     encoded = training.model.encode(torch.randn(2, 1, 32, 32))
     training.regulariser(training._regularised(encoded), 1.0)[0].backward()
     assert float(training.model.encoder.levels[0].weight.grad.abs().max()) > 0

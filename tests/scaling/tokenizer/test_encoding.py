@@ -14,6 +14,7 @@ from results.errors import RunError
 from results.recorder import Recorder
 from scaling import randomness
 from scaling import run as running
+from scaling.data import run_images
 from scaling.data.images import Images
 from scaling.run import execute
 from scaling.specification.spec import AutoencoderSpec, EvaluationSpec, OptimiserSpec, TokenizerRun, VectorQuantizerSpec
@@ -57,10 +58,11 @@ def model() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def pixels() -> Tensor:
+def images() -> Images:
     """Noise: what the images show does not matter here."""
     generator = randomness.generator(0, "noise")
-    return torch.randint(0, 256, (IMAGES, 1, 32, 32), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (IMAGES, 1, 32, 32), generator=generator, dtype=torch.uint8)
+    return Images(pixels, torch.zeros(IMAGES, dtype=torch.int64))
 
 
 class StopAt:
@@ -86,11 +88,11 @@ def attempts(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def test_shards_put_together_are_the_tokens(
-    tmp_path: Path, model: Tokenizer, pixels: Tensor, encoded: list[int]
+    tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:
     step = StopAt()
-    found = encode_split(model, pixels, "train", tmp_path / "1", [], step)
-    assert torch.equal(found, model.tokens_of(pixels)) and found.dtype == torch.int32
+    found = encode_split(model, images, "train", tmp_path / "1", [], step)
+    assert torch.equal(found, model.tokens_of(images.pixels)) and found.dtype == torch.int32
     assert [done for done, _ in step.told] == [*range(BATCH, IMAGES, BATCH), IMAGES]
     assert [path.name for path in sorted((tmp_path / "1").iterdir())] == [
         "train-000000000-000001250.safetensors",
@@ -101,16 +103,16 @@ def test_shards_put_together_are_the_tokens(
 
 @pytest.mark.parametrize("stops", [(1,), (3 * BATCH,), (5 * BATCH,), (7 * BATCH, 8 * BATCH, 13 * BATCH), (IMAGES,)])
 def test_a_stop_ends_within_a_batch_and_the_next_attempt_does_the_rest(
-    stops: tuple[int, ...], tmp_path: Path, model: Tokenizer, pixels: Tensor, encoded: list[int]
+    stops: tuple[int, ...], tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:
-    wanted = model.tokens_of(pixels)
+    wanted = model.tokens_of(images.pixels)
     places = attempts(tmp_path)
     done = 0
     for stop in stops:
         encoded.clear()
         own, earlier = next(places)
         with pytest.raises(RunError) as error:
-            encode_split(model, pixels, "train", own, earlier, StopAt(stop))
+            encode_split(model, images, "train", own, earlier, StopAt(stop))
         assert error.value.cause == "interrupted"
         # Not one batch beyond the one during which the request came, and none that was done before.
         until = min(-(-stop // BATCH) * BATCH, IMAGES)
@@ -118,12 +120,12 @@ def test_a_stop_ends_within_a_batch_and_the_next_attempt_does_the_rest(
         done = until
     encoded.clear()
     own, earlier = next(places)
-    assert torch.equal(encode_split(model, pixels, "train", own, earlier, StopAt()), wanted)
+    assert torch.equal(encode_split(model, images, "train", own, earlier, StopAt()), wanted)
     assert sum(encoded) == IMAGES - done
 
 
 def test_a_kill_without_a_word_loses_one_shard_at_most(
-    tmp_path: Path, model: Tokenizer, pixels: Tensor, encoded: list[int]
+    tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:
     class Killed(BaseException):
         pass
@@ -133,11 +135,11 @@ def test_a_kill_without_a_word_loses_one_shard_at_most(
             raise Killed
 
     with pytest.raises(Killed):
-        encode_split(model, pixels, "train", tmp_path / "1", [], kill)
+        encode_split(model, images, "train", tmp_path / "1", [], kill)
     encoded.clear()
-    found = encode_split(model, pixels, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
+    found = encode_split(model, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
     assert sum(encoded) == IMAGES - 5 * BATCH
-    assert torch.equal(found, model.tokens_of(pixels))
+    assert torch.equal(found, model.tokens_of(images.pixels))
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "no file of ours", "another token", "no checksum"])
@@ -145,12 +147,12 @@ def test_a_damaged_shard_is_encoded_again(
     damage: str,
     tmp_path: Path,
     model: Tokenizer,
-    pixels: Tensor,
+    images: Images,
     encoded: list[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = tmp_path / "1" / "encoded", tmp_path / "2" / "encoded"
-    wanted = encode_split(model, pixels, "train", first, [], StopAt())
+    wanted = encode_split(model, images, "train", first, [], StopAt())
     path = sorted(first.iterdir())[1]
     content = path.read_bytes()
     tokens = load(content)["tokens"]
@@ -167,7 +169,7 @@ def test_a_damaged_shard_is_encoded_again(
         case "no checksum":
             save_file({"tokens": tokens}, path)
     encoded.clear()
-    found = encode_split(model, pixels, "train", second, [first], StopAt())
+    found = encode_split(model, images, "train", second, [first], StopAt())
     assert torch.equal(found, wanted)
     assert sum(encoded) == 5 * BATCH
     assert f"{path.name} of attempt 1 is passed over" in capsys.readouterr().out
@@ -176,17 +178,17 @@ def test_a_damaged_shard_is_encoded_again(
 
 
 def test_shards_of_other_weights_or_another_split_do_not_count(
-    tmp_path: Path, model: Tokenizer, pixels: Tensor, encoded: list[int]
+    tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:
-    encode_split(model, pixels, "train", tmp_path / "1", [], StopAt())
+    encode_split(model, images, "train", tmp_path / "1", [], StopAt())
     randomness.seed_modules(1, "tokenizer weights")
     other = Tokenizer(SPEC).eval()
     encoded.clear()
-    found = encode_split(other, pixels, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
+    found = encode_split(other, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
     assert sum(encoded) == IMAGES
-    assert torch.equal(found, other.tokens_of(pixels)) and not torch.equal(found, model.tokens_of(pixels))
+    assert torch.equal(found, other.tokens_of(images.pixels)) and not torch.equal(found, model.tokens_of(images.pixels))
     encoded.clear()
-    encode_split(model, pixels, "validation", tmp_path / "3", [tmp_path / "1"], StopAt())
+    encode_split(model, images, "validation", tmp_path / "3", [tmp_path / "1"], StopAt())
     assert sum(encoded) == IMAGES
 
 
@@ -194,14 +196,14 @@ def test_shards_of_other_weights_or_another_split_do_not_count(
 def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_what_is_encoded(
     tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch, fashion_mnist: object
 ) -> None:
-    original = running.load_images
+    original = run_images.load_images
 
     def fewer(data: object, split: str) -> Images:
         found = original(data, split)  # type: ignore[arg-type]
         count = 8 * BATCH if split == "train" else 2 * BATCH
         return Images(found.pixels[:count], found.labels[:count])
 
-    monkeypatch.setattr(running, "load_images", fewer)
+    monkeypatch.setattr(run_images, "load_images", fewer)
     cache = tmp_path / "cache"
 
     def attempt(number: int, earlier: tuple[int, ...], stop_at: str = "never") -> tuple[Recorder, list[Progress]]:
@@ -230,6 +232,7 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_what_is_encoded(
 
 
 def test_a_generator_that_prepares_its_measurement_stops_too(tmp_path: Path, fashion_mnist: object) -> None:
+    from scaling.data.run_images import RunImages
     from scaling.evaluation import features, fid
     from scaling.specification.spec import DataSpec
 
@@ -241,6 +244,6 @@ def test_a_generator_that_prepares_its_measurement_stops_too(tmp_path: Path, fas
             raise RunError("stopped before training", "interrupted")
 
     with pytest.raises(RunError):
-        fid.reference_moments(DataSpec(), "validation", features.load_network("fid"), tmp_path, stop)
+        fid.reference_moments(RunImages(DataSpec()), "validation", features.load_network("fid"), tmp_path, stop)
     assert len(asked) == 3
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from results.errors import RunError
 from results.recorder import Recorder
+from scaling.data.images import Images
 from scaling.data.tokens import TokenSplit
 from scaling.ranks import Place
 from scaling.specification.ladder import transformer
@@ -62,7 +63,8 @@ def build(what: str, ranks: Ranks, microbatch: int | None) -> TokenizerTraining 
     if isinstance(spec, TokenizerRun):
         source = torch.Generator().manual_seed(3)
         pixels = torch.randint(0, 256, (200, 1, 32, 32), generator=source, dtype=torch.uint8)
-        return TokenizerTraining(spec, pixels, lambda *arguments: None, ranks, microbatch)
+        images = Images(pixels, torch.zeros(200, dtype=torch.int64))
+        return TokenizerTraining(spec, images, lambda *arguments: None, ranks, microbatch)
     source = torch.Generator().manual_seed(4)
     tokens = torch.randint(0, 64, (200, spec.tokenizer.tokens_per_image), generator=source).int()
     split = TokenSplit(tokens, torch.randint(0, 10, (200,), generator=source))

@@ -159,6 +159,7 @@ def test_several_studies_count_shared_runs_once() -> None:
 def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from results.recorder import Recorder
+    from scaling.data.images import Images
     from scaling.data.tokens import TokenSplit, save_tokens
     from scaling.training import checkpoint
     from scaling.training.generator import GeneratorTraining
@@ -168,9 +169,9 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
     plan = make_plan(parse_study(STUDY.format(name="t", sizes='["XS"]').replace("[0, 1, 2]", "[0]"), "t"))
     tokenizer, generator = plan.runs
     tokens = TokenSplit(torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int64))
-    pixels = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
+    images = Images(torch.zeros(4, 1, 32, 32, dtype=torch.uint8), tokens.labels)
     for run, training, forked in (
-        (tokenizer, TokenizerTraining(tokenizer.spec, pixels, lambda *_: None), 1),
+        (tokenizer, TokenizerTraining(tokenizer.spec, images, lambda *_: None), 1),
         (generator, GeneratorTraining(generator.spec, tokens, lambda *_: None), 2),
     ):
         for parameter in training.model.parameters():
@@ -181,8 +182,8 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
         (written,) = folder.glob("*/state.safetensors")
         assert checkpoint_bytes(run) == pytest.approx(2 * forked * written.stat().st_size, rel=0.1)
     path = tmp_path / "tokens.safetensors"
-    images = TokenSplit(torch.zeros(60_000, 16, dtype=torch.int32), torch.zeros(60_000, dtype=torch.int64))
-    save_tokens(path, images, TokenSplit(images.tokens[:10_000].clone(), images.labels[:10_000].clone()))
+    train = TokenSplit(torch.zeros(60_000, 16, dtype=torch.int32), torch.zeros(60_000, dtype=torch.int64))
+    save_tokens(path, train, TokenSplit(train.tokens[:10_000].clone(), train.labels[:10_000].clone()))
     weights = 4 * (tokenizer.parameters or 0)
     assert artifact_bytes(tokenizer) == pytest.approx(path.stat().st_size + weights, rel=0.01)
 

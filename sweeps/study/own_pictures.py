@@ -1,0 +1,61 @@
+"""A user's own pictures in a study: the table [data] with a source, checked and pinned by what lies there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from results.errors import DataError, SpecError
+from scaling.specification.pictures import PicturesLocation, PicturesSpec, read_table
+
+BUILT_IN_SOURCE = "builtin"
+"""A source that is the catalogue; the same as none."""
+LEAST_VALIDATION = 40
+"""Fewest validation pictures: rFID's standard error needs twice 20 blocks."""
+
+
+class OwnPictures:
+    """Pins the pictures that tables name, each table once, and knows where the pictures of each fingerprint lie."""
+
+    def __init__(self) -> None:
+        self.locations: dict[str, PicturesLocation] = {}
+        self._pinned: dict[str, PicturesSpec] = {}
+
+    def pinned(self, table: Mapping[str, Any]) -> PicturesSpec:
+        """What a run's specification says of the pictures of a table with a source; they are looked at for that.
+
+        Raises SpecError for a field, DataError for pictures that a run could not use: nothing is trained on them.
+        """
+        key = json.dumps(table, sort_keys=True, default=str)
+        if key not in self._pinned:
+            from scaling.data.fingerprint import prepare
+
+            location, view = read_table(table)
+            spec = prepare(location, view, report=on_terminal).pinned(view)
+            if spec.validation_images < LEAST_VALIDATION:
+                raise DataError(
+                    f"data.path = {location.path!r} gives {spec.validation_images} validation pictures; allowed: at "
+                    f"least {LEAST_VALIDATION}, for a distance with its standard error (data.validation_fraction)"
+                )
+            self._pinned[key] = spec
+            self.locations[spec.fingerprint] = location
+        return self._pinned[key]
+
+
+def is_own(table: Mapping[str, Any]) -> bool:
+    """Whether a table [data] names a user's own pictures. Raises SpecError for their fields without a source."""
+    source = table.get("source", BUILT_IN_SOURCE)
+    if source != BUILT_IN_SOURCE:
+        return True
+    fields = {*PicturesLocation.model_fields} - {"source"}
+    if wrong := sorted(fields & set(table)):
+        raise SpecError(f"data.{wrong[0]} is of pictures of one's own; allowed: with data.source, such as 'folder'")
+    return False
+
+
+def on_terminal(done: int, total: int) -> None:
+    """On a terminal, how far a survey of pictures is."""
+    if sys.stderr.isatty():
+        print(f"\r{done:,} of {total:,} pictures", end="\n" if done >= total else "", file=sys.stderr, flush=True)
