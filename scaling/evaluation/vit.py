@@ -1,6 +1,6 @@
-"""Vision transformers of published weights: DINOv2 (Meta's state dicts) and CLIP's image side (OpenAI's, in safetensors).
+"""Vision transformers of published weights: DINOv2 (Meta's state dicts) and CLIP's image side (OpenAI's).
 
-Both give the class token: DINOv2 after the last normalisation (arXiv 2304.07193), CLIP projected to the space shared with
+Both give the class token: DINOv2 after the last normalisation (arXiv 2304.07193), CLIP projected to the space shared by
 text (arXiv 2103.00020). Names of parameters are those of the files: `dinov2_vits14_pretrain.pth` and its like, and
 `model.safetensors` of Hugging Face's openai/clip-vit-..., whose other tensors are passed over.
 """
