@@ -37,7 +37,8 @@ class _DinoAttention(nn.Module):
         self.qkv, self.proj, self._heads = nn.Linear(width, 3 * width), nn.Linear(width, width), heads
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.proj(_attention(*self.qkv(tokens).chunk(3, dim=-1), self._heads))
+        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
+        return self.proj(_attention(queries, keys, values, self._heads))
 
 
 class _DinoBlock(nn.Module):
@@ -96,7 +97,8 @@ class _ClipLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.layer_norm1(tokens)
         attention = self.self_attn
-        mixed = _attention(*(attention[name](hidden) for name in ("q_proj", "k_proj", "v_proj")), self._heads)
+        queries, keys, values = (attention[name](hidden) for name in ("q_proj", "k_proj", "v_proj"))
+        mixed = _attention(queries, keys, values, self._heads)
         tokens = tokens + attention["out_proj"](mixed)
         hidden = self.mlp["fc1"](self.layer_norm2(tokens))
         return tokens + self.mlp["fc2"](hidden * torch.sigmoid(1.702 * hidden))
