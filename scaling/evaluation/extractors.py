@@ -29,7 +29,7 @@ from scaling.networks import channels_last
 from scaling.sealed_tensors import checksum
 from scaling.specification import feature_networks
 
-from . import efficientnet, inception
+from . import efficientnet, inception, vit
 from .features import load_network
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -204,6 +204,28 @@ def _builtin(file: Path | None) -> Extractor:
     return Extractor("builtin", "FD-FashionMNIST", network, digest, None, "none", 1, (127.5,), (127.5,), width)
 
 
+CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
+CLIP_DEVIATION = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
+_DINO = {"dinov2-vits14": (384, 12, 6), "dinov2-vitb14": (768, 12, 12), "dinov2-vitl14": (1024, 24, 16)}
+_CLIP = {"clip-vit-b-32": (768, 12, 12, 32, 512), "clip-vit-l-14": (1024, 24, 16, 14, 768)}
+
+
+def _by_file(name: str) -> Callable[[Path | None], Extractor]:
+    """Of a vision transformer whose weights are a file of the user's."""
+
+    def loader(file: Path | None) -> Extractor:
+        if file is None:
+            raise UsageError(f"extractor {name} needs its weights: name them as {name}=FILE")
+        dino = name in _DINO
+        network = vit.DinoV2(*_DINO[name]) if dino else vit.ClipImages(*_CLIP[name])
+        digest = read_weights(file, network)
+        centre, scale = (IMAGENET_MEAN, IMAGENET_DEVIATION) if dino else (CLIP_MEAN, CLIP_DEVIATION)
+        width, label = (_DINO[name][0], f"FD-{name}") if dino else (_CLIP[name][4], f"FD-{name}")
+        return Extractor(name, label, network, digest, vit.SIDE, "bicubic-antialias", 3, centre, scale, width)
+
+    return loader
+
+
 class _Pooled(nn.Module):
     """The coarsest features of the perceptual network, spatial mean."""
 
@@ -253,6 +275,7 @@ _LOADERS: dict[str, Callable[[Path | None], Extractor]] = {
     "efficientnet-lite0": _efficientnet,
     "builtin": _builtin,
     "builtin-perceptual": _builtin_perceptual,
+    **{name: _by_file(name) for name in (*_DINO, *_CLIP)},
 }
 EXTRACTORS = tuple(_LOADERS)
 """Names that need no module of one's own."""

@@ -9,6 +9,7 @@ virtual environment will do. torchvision, which two of them import but do not us
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -40,8 +41,16 @@ def spread_rows(n: int, d: int, generator: torch.Generator, factor: float = 1.0,
     return torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.logspace(0, -orders, d) * factor
 
 
+def without_torchvision() -> None:
+    """Its place is taken by a dummy, where it is not installed."""
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
+        names = ("", ".models", ".transforms", ".transforms.functional", ".datasets")
+        sys.modules.update({f"torchvision{name}": MagicMock() for name in names})
+
+
 def distance() -> None:
     """The fast route at 2,048 dimensions beside pytorch-fid's formula."""
+    without_torchvision()
     from pytorch_fid.fid_score import calculate_frechet_distance
 
     generator = torch.Generator().manual_seed(0)
@@ -75,8 +84,7 @@ def moments() -> None:
 
 def fidelity() -> None:
     """torch-fidelity's formulas on EfficientNet-Lite0's and random Inception's features of noise pictures."""
-    names = ("", ".models", ".transforms", ".transforms.functional", ".datasets")
-    sys.modules.update({f"torchvision{name}": MagicMock() for name in names if f"torchvision{name}" not in sys.modules})
+    without_torchvision()
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
