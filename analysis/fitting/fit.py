@@ -229,6 +229,8 @@ def _result(points: Points, scales: Scales, problem: Problem, ended: Minimum, lo
         warnings.append(f"only {agreeing} of {starts} starts reach the best objective: the surface has other minima")
     if problem.residual == "raw" and law.floor_signs and not law.signed_floor and law.floor_parameter in interior:
         warnings.append(f"{law.floor_parameter} ends at 0, the least this law allows; --floor SIGNED allows less")
+    if law.floor_parameter in interior and law.floor_signs and not law.signed_floor:
+        warnings.append(f"{law.floor_parameter} lies at its bound of 0: --floor SIGNED lets it be negative")
     free = int(problem.free.sum())
     if len(points) <= free:
         warnings.append(f"{len(points)} rows for {free} free parameters: the fit passes through them")
