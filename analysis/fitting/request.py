@@ -29,10 +29,8 @@ from .tied import TiedLaw
 if TYPE_CHECKING:
     import pandas as pd
 
-FREE, SIGNED = (
-    "FREE",
-    "SIGNED",
-)  # a floor that the fit finds: at least 0 unless the metric is negative, or of either sign
+FREE = "FREE"  # a floor that the fit finds: at least 0 unless the metric is negative
+SIGNED = "SIGNED"  # and one of either sign
 MOST_TO_COMPARE = 200_000  # rows that are searched for copies of each other
 COUNTERS = ("index", "Unnamed: 0")  # columns without a name of their own that number the rows of a file
 HINT = " (--skip-missing leaves such rows out)"

@@ -126,8 +126,8 @@ def standard_error(features: Tensor, reference: Moments | Tensor, seed: int = 0)
     rows outside its fold of five. SE^2 = var / n. Neither end suffices where n is not much larger than d: the first
     alone is up to 25 % too small, as a row pulls the moments towards itself; the second up to twice too large.
 
-    Measured (bench_metrics.py): nominal 95 % intervals cover 94 to 98 % for n >= 2.5 d, Gaussian rows and ones with
-    heavy tails; near the noise floor, where the influence vanishes, nearly 100 %. Raises ValueError below 5 FOLDS rows.
+    Simulated at 64 dimensions (docs/metrics.md): nominal 95 % intervals cover 94 to 98 % for n >= 2.5 d, Gaussian rows
+    and ones with heavy tails; wider widths, and the noise floor, have not been. Raises ValueError below 5 FOLDS rows.
     """
     count = len(features)
     if count < 5 * FOLDS:

@@ -179,7 +179,9 @@ def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
     for dimension in (3, 2):
         size = images.shape[dimension]
         # float32, as TensorFlow and torch-fidelity do, so that pixels fall to the same side of a whole number.
-        places = torch.arange(side, dtype=torch.float32, device=images.device) * torch.tensor(size / side)
+        places = torch.arange(side, dtype=torch.float32, device=images.device) * torch.tensor(
+            size / side, device=images.device
+        )
         low = places.long()
         high = (low + 1).clamp(max=size - 1)
         shape = (side, 1) if dimension == 2 else (side,)

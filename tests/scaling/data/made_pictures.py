@@ -15,6 +15,8 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from scaling.data.pictures import Pictures
+
 CLASSES = ("bird", "cat", "dog")
 Contents = dict[str, bytes]
 """Encoded pictures by relative name, CLASS/NAME."""
@@ -133,3 +135,13 @@ def write_zip(path: Path, contents: Mapping[str, bytes], method: int = zipfile.Z
         for name, content in contents.items():
             archive.writestr(name, content)
     return path
+
+
+def check_same(pictures: Pictures, contents: dict[str, bytes]) -> None:
+    names = sorted(contents)
+    assert list(pictures.names) == names
+    assert [pictures.read(i) for i in range(len(names))] == [contents[name] for name in names]
+    assert [pictures.class_names[label] for label in pictures.labels] == [name.partition("/")[0] for name in names]
+    assert sorted(pictures.storage_order().tolist()) == list(range(len(names)))
+    assert len({pictures.stamp(i) for i in range(len(names))}) == len(names)
+    assert all(name.rpartition("/")[2] in pictures.where(i) for i, name in enumerate(names))
