@@ -6,9 +6,19 @@ Each is frozen and validated on its own; scaling.specification.spec puts them to
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from .catalogue import DATASETS, FEATURE_NETWORKS
 
@@ -39,6 +49,24 @@ class Frozen(BaseModel):
     """Base of all specifications: immutable, unknown keys refused, no silent conversion between types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+class Extended(Frozen):
+    """A specification that gained fields after runs had been stored.
+
+    A field of `later_fields` is left out of the text while it has its default, so that the ids of runs without it do
+    not depend on its existence. The default must therefore mean what was done before the field existed.
+    """
+
+    later_fields: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for name in self.later_fields:
+            if name in values and getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        return values
 
 
 class DataSpec(Frozen):

@@ -13,19 +13,17 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -38,6 +36,7 @@ from .components import (
     CausalRegulariserSpec,
     DataSpec,
     EvaluationSpec,
+    Extended,
     FiniteScalarQuantizerSpec,
     Frozen,
     NonNegativeFloat,
@@ -80,9 +79,10 @@ def identity(text: str, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-class RunFields(Frozen):
-    """What both stages share: the command of a trainer of one's own, which is left out of the text while there is none
-    (so that the ids of runs trained by this package do not depend on the field's existence)."""
+class RunFields(Extended):
+    """What both stages share: the command of a trainer of one's own."""
+
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer",)
 
     stage: str
     trainer: Annotated[tuple[str, ...] | None, LISTED] = None
@@ -119,13 +119,6 @@ class RunFields(Frozen):
         for name in ("canonical", "run_id", "family", "_own"):
             copied.__dict__.pop(name, None)
         return copied
-
-    @model_serializer(mode="wrap")
-    def _without_absent_trainer(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        if values.get("trainer", ...) is None:
-            del values["trainer"]
-        return values
 
 
 _TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures")
@@ -343,11 +336,14 @@ def explain(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+def _kinds(base: type[Frozen]) -> list[type[Frozen]]:
+    """All specifications, those that gained fields included."""
+    return [model for direct in base.__subclasses__() for model in (direct, *_kinds(direct))]
+
+
 def _no_field(path: tuple[int | str, ...], where: str) -> str:
     """What to say of a field that does not exist; of one of another `kind`, also which this kind has."""
-    kinds = {
-        model.model_fields["kind"].default: model for model in Frozen.__subclasses__() if "kind" in model.model_fields
-    }
+    kinds = {model.model_fields["kind"].default: model for model in _kinds(Frozen) if "kind" in model.model_fields}
     model = kinds.get(path[-2]) if len(path) > 2 else None
     if model is None:
         return f"{where} is not a field"
