@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .allocation.optimum import optimum
     from .fitting.costs import fit_cost
     from .fitting.fit import fit, fit_groups
-    from .fitting.formulas.equation import law
-    from .fitting.known_laws import law_named, register
-    from .fitting.law import Law, Parameter, SeparableLaw, Term
+    from .fitting.laws.formulas.equation import law
+    from .fitting.laws.known_laws import law_named, register
+    from .fitting.laws.law import Law, Parameter, SeparableLaw, Term
     from .fitting.problem import Loss
     from .fitting.request import FitRequest
     from .fitting.result import FitResult, read_fit
@@ -43,9 +43,9 @@ _HOMES = {
     "allocation.optimum": ("optimum",),
     "fitting.costs": ("fit_cost",),
     "fitting.fit": ("fit", "fit_groups"),
-    "fitting.formulas.equation": ("law",),
-    "fitting.known_laws": ("law_named", "register"),
-    "fitting.law": ("Law", "Parameter", "SeparableLaw", "Term"),
+    "fitting.laws.formulas.equation": ("law",),
+    "fitting.laws.known_laws": ("law_named", "register"),
+    "fitting.laws.law": ("Law", "Parameter", "SeparableLaw", "Term"),
     "fitting.request": ("FitRequest",),
     "fitting.problem": ("Loss",),
     "fitting.result": ("FitResult", "read_fit"),

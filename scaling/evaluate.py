@@ -16,7 +16,7 @@ def evaluate(request: Request, cache: Path | None = None, report: Callable[[str]
     unknown = [name for name in request.metrics if name not in METRICS]
     if unknown:
         raise UsageError(f"metrics = {unknown[0]!r} is not allowed; allowed: {', '.join(METRICS)}")
-    from scaling.data.kept import cache_folder
+    from scaling.data.sources.kept import cache_folder
     from scaling.evaluation.judging import judge
 
     cache = cache_folder() if cache is None else cache

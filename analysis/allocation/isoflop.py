@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.fitting.costs import PowerCost
-from analysis.fitting.law import Array
-from analysis.fitting.points import make_points
+from analysis.fitting.laws.law import Array
+from analysis.fitting.reading.points import make_points
 from analysis.fitting.request import FitRequest
 from results.errors import FitError, UsageError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.fitting.costs import Cost, PowerCost
-from analysis.fitting.law import Array
+from analysis.fitting.laws.law import Array
 from analysis.fitting.result import STATUS_WORDS, FitResult, ParameterEstimate, Status, predict_with
 from analysis.inference.bootstrap import percentiles
 from results.errors import FitError, UsageError

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from results.errors import DataError, UsageError
 
-from .law import Array
+from .laws.law import Array
 
 FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1
 ROUNDING = 1e-9

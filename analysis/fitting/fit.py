@@ -13,12 +13,12 @@ import numpy as np
 from results.errors import DataError, FitError, TokenlawError, UsageError
 
 from .costs import PowerCost, fit_cost
-from .known_laws import law_named
-from .law import Array, Law
+from .laws.known_laws import law_named
+from .laws.law import Array, Law
 from .minimiser import Minimum, minimise
 from .own_law import check_units, of_law
-from .points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .problem import Loss, Problem, Scales, coordinates_of, make_problem, residuals, weighted_median
+from .reading.points import POSITIVE_METRIC, Flag, Points, make_points, require
 from .result import FitResult, ParameterEstimate, Status
 from .search import AGREEMENT, MANY_ROWS, MAX_ROWS, search_enough, starts_of
 from .suitability import refuse_rising, suited

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array
+from .laws.law import Array
 from .problem import Batch, Evaluation, Problem, evaluate, parameters_of
 
 GRADIENT_TOLERANCE = 1e-9  # where iteration stops

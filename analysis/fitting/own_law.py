@@ -11,9 +11,9 @@ import numpy as np
 
 from results.errors import UsageError
 
-from .law import Array, Columns, Law
-from .points import Points
+from .laws.law import Array, Columns, Law
 from .problem import Scales, parameters_of
+from .reading.points import Points
 
 SAME = 1e-6
 """Predictions in natural and in scaled units agree to this, relatively."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array
+from .laws.law import Array
 from .minimiser import GRADIENT_TOLERANCE, Minimum, minimise, newton
 from .problem import Problem, coordinates_of, evaluate, parameters_of, residuals
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from results.errors import UsageError
 
-from .law import LOSS, Array, Columns, Law, Parameter
-from .points import Points
+from .laws.law import LOSS, Array, Columns, Law, Parameter
+from .reading.points import Points
 
 BLOCK = 400_000  # elements of one (starts x rows) block: the Jacobian of a block stays within a few megabytes
 LOSSES = ("huber", "lad", "squares", "envelope")

@@ -13,18 +13,18 @@ import numpy as np
 
 from results.errors import DataError, UsageError
 
-from .columns import TableColumns, without_holes
 from .costs import FLOPS_PER_PARAM_TOKEN
 from .fit import fit, fit_groups, of_group
-from .formulas.equation import formula_law
-from .formulas.grammar import Source, names_of
-from .known_laws import is_formula, known_name, law_named, separate
-from .law import Law
-from .points import Points, drop_worst, make_points
+from .laws.formulas.equation import formula_law
+from .laws.formulas.grammar import Source, names_of
+from .laws.known_laws import is_formula, known_name, law_named, separate
+from .laws.law import Law
+from .laws.tied import TiedLaw
+from .reading.columns import TableColumns, without_holes
+from .reading.points import Points, drop_worst, make_points
+from .reading.run_exports import in_long_form
+from .reading.tables import Table, filter_rows, present, read_table, with_index_levels
 from .result import FitResult
-from .run_exports import in_long_form
-from .tables import Table, filter_rows, present, read_table, with_index_levels
-from .tied import TiedLaw
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from results.errors import DataError, UsageError
 
 from .costs import PowerCost
-from .known_laws import LAWS, SIGNED_FLOOR, STORED, known_name, law_named
-from .law import Array, Law
+from .laws.known_laws import LAWS, SIGNED_FLOOR, STORED, known_name, law_named
+from .laws.law import Array, Law
 from .minimiser import Minimum
-from .points import Flag, Points
 from .problem import Loss, Scales, parameters_of
+from .reading.points import Flag, Points
 
 
 class Status(StrEnum):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Array, Columns, padded
+from .laws.law import Array, Columns, padded
 from .minimiser import Minimum, minimise
 from .polishing import polish, polish_leaders, typical_residual
 from .problem import Problem, coordinates_of, parameters_of

@@ -6,9 +6,9 @@ import numpy as np
 
 from results.errors import FitError
 
-from .law import Array, Law
-from .points import Points
+from .laws.law import Array, Law
 from .problem import Scales, parameters_of
+from .reading.points import Points
 
 FLAT = 0.02
 """A law that moves by less than this share of the metric's range along a column does not follow it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.fitting.law import Array, Law
+from analysis.fitting.laws.law import Array, Law
 from analysis.fitting.minimiser import Minimum
 from analysis.fitting.polishing import refit
 from analysis.fitting.problem import BLOCK, Problem, bounds_of, residuals

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.fitting.fit import as_points, fit, fit_groups
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Array, Columns, Law, Parameter, Values
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Array, Columns, Law, Parameter, Values
 from analysis.fitting.minimiser import minimise
-from analysis.fitting.points import Points
 from analysis.fitting.polishing import polish
 from analysis.fitting.problem import Loss, Problem, Scales, coordinates_of, make_problem, parameters_of, residuals
+from analysis.fitting.reading.points import Points
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, UsageError

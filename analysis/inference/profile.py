@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.law import Array
+from analysis.fitting.laws.law import Array
 from analysis.fitting.minimiser import system_of
 from analysis.fitting.polishing import refit
 from analysis.fitting.problem import Problem, Scales, coordinates_of, evaluate, make_problem

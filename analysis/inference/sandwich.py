@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.law import Array
-from analysis.fitting.points import Points
+from analysis.fitting.laws.law import Array
 from analysis.fitting.problem import Problem, make_problem, residuals
+from analysis.fitting.reading.points import Points
 from analysis.fitting.result import FitResult
 from results.errors import UsageError
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.fitting.fit import as_points, fit
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Array, Law
-from analysis.fitting.points import Points, numbers
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Array, Law
+from analysis.fitting.reading.points import Points, numbers
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from results.errors import DataError, FitError, UsageError

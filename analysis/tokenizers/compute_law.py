@@ -76,7 +76,7 @@ class ComputeLaw(Record):
 def _seed_law(seed: int, flops: Array, gfid: Array, kind: FloorKind, floor: float | None) -> SeedLaw:
     """The law through one tokenizer's front. Raises FitError or DataError if that is too short or determines none."""
     from analysis.fitting.fit import fit
-    from analysis.fitting.known_laws import PowerLaw
+    from analysis.fitting.laws.known_laws import PowerLaw
 
     if kind == "rfid_floor" and floor is None:
         raise FitError("its tokenizer has no rfid_floor")

@@ -15,7 +15,7 @@ from results.store import atomic
 from scaling.specification.pictures import PicturesView
 
 from .crops import Draw, see
-from .pictures import Pictures
+from .sources.pictures import Pictures
 
 COLUMNS, MOST_ROWS = 8, 8
 GAP = 4

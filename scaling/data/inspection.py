@@ -12,12 +12,12 @@ import numpy as np
 from results.errors import DataError
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
-from .fingerprint import Prepared, empty_classes, prepare
-from .kept import cache_folder
-from .labels import listed
-from .opening import Opened, open_pictures
-from .pictures import Pictures
-from .survey import Report, Survey, silent, survey
+from .sources.fingerprint import Prepared, empty_classes, prepare
+from .sources.kept import cache_folder
+from .sources.labels import listed
+from .sources.opening import Opened, open_pictures
+from .sources.pictures import Pictures
+from .sources.survey import Report, Survey, silent, survey
 
 MOST_SHOWN = 20
 """Damaged files that are named to people; the machine form names all."""

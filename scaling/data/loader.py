@@ -24,7 +24,7 @@ from scaling import randomness
 from scaling.specification.pictures import PicturesView
 
 from .crops import Draw, Pixels, fixed_views, see, see_fixed
-from .pictures import Pictures
+from .sources.pictures import Pictures
 
 AHEAD = 2
 """Batches that each worker process decodes ahead."""

@@ -17,7 +17,7 @@ from scaling.specification.pictures import PicturesView
 from .crops import see_fixed
 from .images import BatchStream, Images, LabelledImages
 from .loader import PictureStream, every_view
-from .pictures import Pictures
+from .sources.pictures import Pictures
 
 KEPT_BYTES = 2**28
 """Most pixels of a split that are kept in memory rather than decoded in each epoch: 21,845 pictures of 64 pixels."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from results.errors import DataError
 from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
-from .fingerprint import Prepared, prepare_again
 from .images import LabelledImages, Split, load_images
-from .locations import recall
 from .picture_images import decoding_workers, picture_images
+from .sources.fingerprint import Prepared, prepare_again
+from .sources.locations import recall
 
 
 @dataclass
 class RunImages:
     """Both splits, opened when they are asked for.
 
-    pictures  the folder that tells where a user's own pictures lie (scaling.data.locations); None where there are none
+    pictures  the folder that tells where a user's own pictures lie (sources.locations); None where there are none
     threads   of the training, beside which pictures are decoded
     """
 

@@ -22,10 +22,10 @@ from scaling.data.run_images import RunImages
 from scaling.sealed_tensors import cached, checksum
 from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
-from .features import features_in_order
-from .frechet import FAST_FROM, standard_error
-from .frechet import distance as frechet_distance
-from .moments import Moments
+from .networks.features import features_in_order
+from .sets.frechet import FAST_FROM, standard_error
+from .sets.frechet import distance as frechet_distance
+from .sets.moments import Moments
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from results.errors import DataError, UsageError
 from results.protocol import Protocol
 from results.store import atomic
 
-from . import fid_curve, frechet, inception_score, kid, mind, precision_recall
-from .extractors import Extractor, load_extractor
 from .figures import Figure, Request
-from .moments import Moments
+from .networks.extractors import Extractor, load_extractor
 from .npz import MEAN, NpzStatistics, content_hash, npz_arrays, npz_statistics, write_statistics
 from .reference import Features, ImageSource, extract, holds_images, open_images, reference_features
+from .sets import fid_curve, frechet, inception_score, kid, mind, precision_recall
+from .sets.moments import Moments
 
 ROWS_NEEDED = ("kid", "precision-recall", "mind")
 """Metrics that compare rows of features: statistics do not suffice as their reference."""

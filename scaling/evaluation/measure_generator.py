@@ -21,10 +21,10 @@ from scaling.specification.spec import GeneratorRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, rate
-from .features import extract_features
 from .measurements import Measurements
 from .memorisation import memorisation, nearest_neighbours, training_features
-from .run_networks import extractor, feature_network
+from .networks.features import extract_features
+from .networks.run_networks import extractor, feature_network
 
 SAMPLE_BATCH = 500
 

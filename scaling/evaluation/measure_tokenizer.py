@@ -20,10 +20,10 @@ from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, reconstruction
-from .features import extract_features
 from .measurements import Measurements
+from .networks.features import extract_features
+from .networks.run_networks import feature_network
 from .rate import unigram_cross_entropy
-from .run_networks import feature_network
 
 LATENT_IMAGES = 1_000
 """Validation images on which the latents' norm and variance are measured."""

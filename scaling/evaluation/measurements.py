@@ -12,7 +12,7 @@ from scaling.specification import flops
 from scaling.specification.spec import RunSpec
 
 from .fid import reference_hash
-from .run_networks import extractor
+from .networks.run_networks import extractor
 
 
 @dataclass(frozen=True)

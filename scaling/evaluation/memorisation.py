@@ -15,7 +15,7 @@ from scaling.networks import in_batches
 from scaling.sealed_tensors import cached
 from scaling.specification.pictures import PicturesSpec
 
-from .features import features_in_order
+from .networks.features import features_in_order
 
 NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy if it is closer to a training image than all but this share of held-out images are."""

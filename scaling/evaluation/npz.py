@@ -23,7 +23,7 @@ from torch import Tensor
 from results.errors import DataError
 from results.store import atomic
 
-from .moments import Moments
+from .sets.moments import Moments
 
 IMAGES, MEAN, COVARIANCE = "arr_0", "mu", "sigma"
 UNKNOWN_COUNT = 10**9

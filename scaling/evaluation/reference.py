@@ -18,17 +18,17 @@ from results.errors import DataError, UsageError
 from scaling.data.crops import center_crop
 from scaling.data.decode import decode
 from scaling.data.images import Split, load_images
-from scaling.data.kept import kept_path, load, save
 from scaling.data.loader import in_order
-from scaling.data.opening import guess_source, open_pictures
-from scaling.data.pictures import Pictures
+from scaling.data.sources.kept import kept_path, load, save
+from scaling.data.sources.opening import guess_source, open_pictures
+from scaling.data.sources.pictures import Pictures
 from scaling.specification.catalogue import DATASETS
 from scaling.specification.pictures import PicturesLocation, PicturesView
 from scaling.specification.spec import DataSpec
 
-from .extractors import Extractor
-from .moments import Moments, MomentsStream
+from .networks.extractors import Extractor
 from .npz import IMAGES, content_hash, npz_arrays, npz_images
+from .sets.moments import Moments, MomentsStream
 
 Batches = Callable[[int], Iterator[Tensor]]
 
@@ -76,7 +76,7 @@ def open_images(text: str, cache: Path, image_size: int | None = None, workers: 
     source = guess_source(path)
     if source == "folder":
         # A folder of images is judged whole, also if it has folders named train and validation.
-        from scaling.data.folder import open_folder
+        from scaling.data.sources.folder import open_folder
 
         pictures: Pictures = open_folder(path)
     else:

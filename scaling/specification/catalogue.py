@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-WEIGHTS = Path(__file__).parents[1] / "evaluation" / "weights"
+WEIGHTS = Path(__file__).parents[1] / "evaluation" / "networks" / "weights"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network shipped with the package: file name in scaling/evaluation/weights, its SHA-256, and what it is."""
+    """A network shipped with the package: file name in evaluation/networks/weights, its SHA-256, what it is."""
 
     name: str
     sha256: str

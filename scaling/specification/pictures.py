@@ -3,7 +3,7 @@
 The three are apart because they differ in what they are part of. `PicturesView` and the pinned facts of `PicturesSpec`
 are a run's, so they are in its canonical text and its id. `PicturesLocation` is not: the same pictures moved to another
 folder, or packed into shards, are the same runs. What joins them is the fingerprint of the contents: under it
-scaling.data.locations keeps the location, and gives it back to the process that trains.
+scaling.data.sources.locations keeps the location, and gives it back to the process that trains.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PicturesSpec(PicturesView):
 
     kind: Literal["pictures"] = "pictures"
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """SHA-256 over split, name, label and SHA-256 of every picture that is used; see scaling.data.fingerprint."""
+    """SHA-256 over split, name, label and SHA-256 of every picture that is used; see sources.fingerprint."""
     classes: PositiveInt
     train_images: PositiveInt
     validation_images: PositiveInt

@@ -14,7 +14,7 @@ from torch.nn import functional
 from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
-from scaling.evaluation.run_networks import perceptual_loss
+from scaling.evaluation.networks.run_networks import perceptual_loss
 from scaling.networks import in_double
 from scaling.specification import flops
 from scaling.specification.spec import TokenizerRun

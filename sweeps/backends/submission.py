@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from results import Store, UsageError
-from scaling.data import locations
+from scaling.data.sources import locations
 from scaling.specification.spec import DataSpec
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.code_snapshot import take_snapshot
@@ -141,7 +141,7 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
     for package in ("torch", "safetensors") if ours else ():
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"training needs {package}, which is not installed; pip install '.[train]' in the clone")
-    from scaling.data.sources import locate
+    from scaling.data.sources.catalogue_files import locate
 
     data = [run.spec.tokenizer.data for run in ours if not isinstance(run.spec, ExternalRun)]
     for name in sorted({images.name for images in data if isinstance(images, DataSpec)}):

@@ -50,7 +50,7 @@ def inspect(
     """Count, check and show the pictures at PATH; exit 1 if a study of this size would refuse them."""
     from scaling.data.inspection import in_words
     from scaling.data.inspection import inspect as inspect_pictures
-    from scaling.data.opening import guess_source
+    from scaling.data.sources.opening import guess_source
     from scaling.specification.pictures import read_table
     from sweeps.study.own_pictures import on_terminal
 

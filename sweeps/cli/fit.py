@@ -32,7 +32,7 @@ from .fitting import (
 from .options import JsonOption
 
 if TYPE_CHECKING:
-    from analysis.fitting.law import Array, Law
+    from analysis.fitting.laws.law import Array, Law
     from analysis.fitting.request import FitRequest
     from analysis.fitting.result import FitResult
 

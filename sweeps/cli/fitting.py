@@ -77,7 +77,7 @@ def takes_request(
             own_options = {check: given[check] for check in ("bootstrap", "interval", "seed") if check in given}
             check_resampling(**own_options)
             one_thread()
-            from analysis.fitting.formulas.law import bound_of
+            from analysis.fitting.laws.formulas.law import bound_of
             from analysis.fitting.request import FitRequest
 
             named = [item if "=" in item else f"{item}={item}" for item in options.pop("column", None) or []]

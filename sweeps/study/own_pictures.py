@@ -30,7 +30,7 @@ class OwnPictures:
         """
         key = json.dumps(table, sort_keys=True, default=str)
         if key not in self._pinned:
-            from scaling.data.fingerprint import prepare
+            from scaling.data.sources.fingerprint import prepare
 
             location, view = read_table(table)
             spec = prepare(location, view, report=on_terminal).pinned(view)

@@ -32,7 +32,7 @@ from pathlib import Path
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
 from results.store import atomic
-from scaling.data import locations
+from scaling.data.sources import locations
 from scaling.ranks import Place
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace

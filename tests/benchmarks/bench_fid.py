@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from scaling.data.images import Images, load_images, resize, to_float, to_pixels
 from scaling.data.run_images import RunImages
-from scaling.evaluation.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, held_out_indices, reference_moments
 from scaling.evaluation.memorisation import nearest_neighbours
+from scaling.evaluation.networks.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.reconstruction import psnr, ssim
 from scaling.specification import feature_networks
 from scaling.specification.spec import DataSpec

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.fit import fit
-from analysis.fitting.formulas.equation import formula_law
+from analysis.fitting.laws.formulas.equation import formula_law
 from analysis.fitting.result import FitResult
 from analysis.inference.bootstrap import bootstrap
 

@@ -19,14 +19,14 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
-from scaling.evaluation import frechet, kid
-from scaling.evaluation.efficientnet import EfficientNetLite0
-from scaling.evaluation.extractors import load_extractor
-from scaling.evaluation.inception import Inception, resize_as_tensorflow
-from scaling.evaluation.inception_score import inception_score
-from scaling.evaluation.moments import Moments, MomentsStream
-from scaling.evaluation.precision_recall import precision_recall
+from scaling.evaluation.networks.efficientnet import EfficientNetLite0
+from scaling.evaluation.networks.extractors import load_extractor
+from scaling.evaluation.networks.inception import Inception, resize_as_tensorflow
 from scaling.evaluation.reconstruction import ms_ssim, ssim
+from scaling.evaluation.sets import frechet, kid
+from scaling.evaluation.sets.inception_score import inception_score
+from scaling.evaluation.sets.moments import Moments, MomentsStream
+from scaling.evaluation.sets.precision_recall import precision_recall
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scaling.data.fingerprint import prepare
-from scaling.data.folder import open_folder
 from scaling.data.loader import PictureStream, in_order
+from scaling.data.sources.fingerprint import prepare
+from scaling.data.sources.folder import open_folder
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 SHARD = 10_000

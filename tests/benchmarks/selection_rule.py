@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.fitting.fit import as_points, fit_groups
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Array, Law
-from analysis.fitting.points import Points
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Array, Law
+from analysis.fitting.reading.points import Points
 from analysis.fitting.result import FitResult
 from analysis.inference.validation import compute_of, rmsle
 from results.errors import DataError, FitError, TokenlawError

@@ -15,7 +15,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from analysis.fitting.known_laws import LAWS
+from analysis.fitting.laws.known_laws import LAWS
 from sweeps.cli.app import app
 from tests.scaling.data.made_pictures import made, write_folder
 

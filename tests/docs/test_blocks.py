@@ -30,7 +30,7 @@ NOT_RUN = {
     "python -m pytest": "is what runs this",
     "python tests/benchmarks": "measures for minutes; the page shows what it printed",
     "OPENBLAS_NUM_THREADS=1": "measures for minutes; the page shows what it printed",
-    "python -m scaling.evaluation.pretrain": "trains the feature network that the package ships",
+    "python -m scaling.evaluation.networks.pretrain": "trains the feature network that the package ships",
     "squeue": "needs a cluster; tests/slurm has one",
     "cat runs/submissions": "needs a cluster; tests/slurm has one",
 }

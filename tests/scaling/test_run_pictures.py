@@ -11,9 +11,9 @@ import torch
 from results.errors import RunError
 from results.recorder import Recorder
 from scaling.data import picture_images
-from scaling.data.fingerprint import prepare
-from scaling.data.locations import remember
 from scaling.data.run_images import RunImages
+from scaling.data.sources.fingerprint import prepare
+from scaling.data.sources.locations import remember
 from scaling.ranks import Place
 from scaling.run import MODEL, TOKENS, execute
 from scaling.specification.ladder import transformer

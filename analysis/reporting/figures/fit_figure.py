@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.fitting.formulas.typeset import typeset
-from analysis.fitting.law import Array
-from analysis.fitting.points import Points
+from analysis.fitting.laws.formulas.typeset import typeset
+from analysis.fitting.laws.law import Array
 from analysis.fitting.problem import residuals
+from analysis.fitting.reading.points import Points
 from analysis.fitting.result import FitResult, predict_with
 from analysis.inference.sandwich import problem_of
 from analysis.reporting import wording

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from analysis.allocation.optimum import optimum
 from analysis.fitting.costs import FormulaCost, PowerCost, fit_cost
 from analysis.fitting.fit import fit
-from analysis.fitting.formulas.equation import formula_law
+from analysis.fitting.laws.formulas.equation import formula_law
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult
 from analysis.inference.bootstrap import bootstrap
@@ -105,8 +105,8 @@ def test_data_constrained_optimum_needs_and_uses_unique_tokens() -> None:
     unique = np.exp(rng.uniform(19, 24, 150))
     base = fitted()
     law_points = {"params": params, "tokens": tokens, "unique_tokens": unique}
-    from analysis.fitting.known_laws import law_named
-    from analysis.fitting.law import Columns
+    from analysis.fitting.laws.known_laws import law_named
+    from analysis.fitting.laws.law import Columns
 
     law = law_named("data-constrained")
     truth = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "R_N": 5.3, "R_D": 15.4}

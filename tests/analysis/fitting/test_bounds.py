@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import as_points, fit
-from analysis.fitting.known_laws import law_named
+from analysis.fitting.laws.known_laws import law_named
 from analysis.fitting.minimiser import along_bounds, minimise, system_of
 from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status

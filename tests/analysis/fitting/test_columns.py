@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.fitting.columns import TableColumns
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.quantities import quantity
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.reading.columns import TableColumns
+from analysis.fitting.reading.quantities import quantity
+from analysis.fitting.reading.run_exports import in_long_form
+from analysis.fitting.reading.tables import Table
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import label_of
-from analysis.fitting.run_exports import in_long_form
-from analysis.fitting.tables import Table
 from results.errors import DataError, UsageError
 
 TABLE = pd.DataFrame(

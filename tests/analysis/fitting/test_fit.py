@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import fit
-from analysis.fitting.known_laws import law_named
+from analysis.fitting.laws.known_laws import law_named
 from analysis.fitting.result import FitResult, Status
 from results.errors import DataError, UsageError
 
@@ -281,7 +281,7 @@ def test_a_million_rows_in_bounded_memory() -> None:
 def test_the_law_that_the_documentation_adds_works() -> None:
     import re
 
-    from analysis.fitting.known_laws import LAWS
+    from analysis.fitting.laws.known_laws import LAWS
 
     text = (Path(__file__).parents[3] / "docs" / "fitting.md").read_text()
     [code] = re.findall(r"```python\n(import numpy as np\n.*?)```", text, flags=re.DOTALL)

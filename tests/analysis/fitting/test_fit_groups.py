@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import as_points, fit, fit_groups
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Array, Columns, Law, Parameter, Values
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Array, Columns, Law, Parameter, Values
 from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem
 from analysis.fitting.result import Status
 from analysis.fitting.search import ELEMENTS, LONGER, batches, stacked

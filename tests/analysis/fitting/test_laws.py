@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.known_laws import LAWS, DataConstrained, law_named
-from analysis.fitting.law import Columns, Law
+from analysis.fitting.laws.known_laws import LAWS, DataConstrained, law_named
+from analysis.fitting.laws.law import Columns, Law
 from analysis.fitting.problem import Scales, bounds_of, parameters_of
 from analysis.fitting.result import predict_with
 from results.errors import UsageError

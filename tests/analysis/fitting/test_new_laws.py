@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis.fitting.fit import fit, fit_groups
-from analysis.fitting.formulas.equation import formula_law
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Columns
+from analysis.fitting.laws.formulas.equation import formula_law
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Columns
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult, Status
 from results.errors import DataError, UsageError

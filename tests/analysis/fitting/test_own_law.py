@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.fitting.fit import fit
-from analysis.fitting.law import LOSS, Columns, Law, Parameter, SeparableLaw, Term, Values, usual_values
+from analysis.fitting.laws.law import LOSS, Columns, Law, Parameter, SeparableLaw, Term, Values, usual_values
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import Status
 from results.errors import UsageError

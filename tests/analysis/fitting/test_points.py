@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import fit
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.points import drop_worst, make_points
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.reading.points import drop_worst, make_points
+from analysis.fitting.reading.tables import filter_rows, read_table
 from analysis.fitting.request import FitRequest
-from analysis.fitting.tables import filter_rows, read_table
 from results.errors import DataError, UsageError
 
 X = {"x": np.array([1.0, 2, 3]), "metric": np.array([3.0, 2, 1.5])}

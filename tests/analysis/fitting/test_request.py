@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.fitting.known_laws import LAWS, PowerLaw, law_named
+from analysis.fitting.laws.known_laws import LAWS, PowerLaw, law_named
 from analysis.fitting.request import FitRequest
 from results.errors import DataError, UsageError
 

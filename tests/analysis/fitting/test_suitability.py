@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.fitting.fit import fit, fit_groups
-from analysis.fitting.known_laws import law_named
+from analysis.fitting.laws.known_laws import law_named
 from analysis.fitting.request import FitRequest
 from analysis.fitting.result import FitResult, Status
 from results.errors import FitError, UsageError

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.tables import filter_rows, read_table, with_index_levels
+from analysis.fitting.reading.tables import filter_rows, read_table, with_index_levels
 from results.errors import DataError, UsageError
 
 LETTERS = st.text(alphabet="abXYZ äöé,;|\t\"'-_.:/", min_size=1, max_size=8)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import as_points, fit, fit_groups
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import Columns
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import Columns
 from analysis.fitting.minimiser import hessian, minimise, newton
 from analysis.fitting.problem import Loss, Problem, Scales, evaluate, make_problem, parameters_of
 from analysis.fitting.result import Status

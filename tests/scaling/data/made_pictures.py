@@ -15,7 +15,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from scaling.data.pictures import Pictures
+from scaling.data.sources.pictures import Pictures
 
 CLASSES = ("bird", "cat", "dog")
 Contents = dict[str, bytes]

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.errors import DataError
-from scaling.data import kept, locations
-from scaling.data import survey as survey_module
-from scaling.data.fingerprint import prepare, prepare_again
-from scaling.data.folder import FolderPictures, open_folder
-from scaling.data.splits import draw_validation
-from scaling.data.survey import survey
+from scaling.data.sources import kept, locations
+from scaling.data.sources import survey as survey_module
+from scaling.data.sources.fingerprint import prepare, prepare_again
+from scaling.data.sources.folder import FolderPictures, open_folder
+from scaling.data.sources.splits import draw_validation
+from scaling.data.sources.survey import survey
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 from .made_pictures import encoded, made, pixels, write_folder
@@ -247,7 +247,7 @@ def test_nothing_to_validate_with(tmp_path: Path, cache: Path) -> None:
 @settings(max_examples=20)
 @given(st.lists(st.binary(max_size=20), max_size=30))
 def test_names_hold_any_bytes(texts: list[bytes]) -> None:
-    from scaling.data.names import Names
+    from scaling.data.sources.names import Names
 
     names = Names.of(texts)
     assert [names.raw(i) for i in range(len(names))] == texts

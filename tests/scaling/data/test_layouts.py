@@ -14,13 +14,13 @@ import pytest
 from pyarrow import parquet as pyarrow_parquet
 
 from results.errors import DataError
-from scaling.data.fingerprint import Prepared, prepare
-from scaling.data.folder import open_folder
-from scaling.data.imagenet import open_imagenet
-from scaling.data.opening import guess_source, open_pictures
-from scaling.data.pictures import RangeReader
-from scaling.data.shards import open_shards
-from scaling.data.zipped import open_zip
+from scaling.data.sources.fingerprint import Prepared, prepare
+from scaling.data.sources.folder import open_folder
+from scaling.data.sources.imagenet import open_imagenet
+from scaling.data.sources.opening import guess_source, open_pictures
+from scaling.data.sources.pictures import RangeReader
+from scaling.data.sources.shards import open_shards
+from scaling.data.sources.zipped import open_zip
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 from .made_pictures import (

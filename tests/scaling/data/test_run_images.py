@@ -9,11 +9,11 @@ import torch
 
 from results.errors import DataError
 from scaling.data import picture_images as module
-from scaling.data.fingerprint import Prepared, prepare
 from scaling.data.images import Images, LabelledImages
-from scaling.data.locations import remember
 from scaling.data.picture_images import PictureImages, decoding_workers, picture_images
 from scaling.data.run_images import RunImages
+from scaling.data.sources.fingerprint import Prepared, prepare
+from scaling.data.sources.locations import remember
 from scaling.specification.pictures import PicturesLocation, PicturesView
 from tests.scaling.data.made_pictures import made, write_folder
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from results.errors import DataError, TokenlawError, UsageError
 from scaling.evaluate import Request, evaluate
-from scaling.evaluation import frechet
-from scaling.evaluation.moments import Moments
 from scaling.evaluation.npz import npz_images, npz_statistics, write_statistics
 from scaling.evaluation.reference import open_images
+from scaling.evaluation.sets import frechet
+from scaling.evaluation.sets.moments import Moments
 from sweeps.cli.app import app
 
 SIDE = 16

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from results.errors import DataError, UsageError
-from scaling.data import sources
-from scaling.evaluation import extractors
-from scaling.evaluation.efficientnet import EfficientNetLite0, SameConvolution
-from scaling.evaluation.extractors import load_extractor, read_weights
-from scaling.evaluation.inception import Inception, resize_as_tensorflow
+from scaling.data.sources import catalogue_files as sources
+from scaling.evaluation.networks import extractors
+from scaling.evaluation.networks.efficientnet import EfficientNetLite0, SameConvolution
+from scaling.evaluation.networks.extractors import load_extractor, read_weights
+from scaling.evaluation.networks.inception import Inception, resize_as_tensorflow
 
 
 def photographs() -> Path:

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from results.errors import DataError
 from scaling.data.images import Images, load_images, to_float
-from scaling.evaluation import features, pretrain
-from scaling.evaluation.features import PerceptualLoss, extract_features, load_network
+from scaling.evaluation.networks import features, pretrain
+from scaling.evaluation.networks.features import PerceptualLoss, extract_features, load_network
 from scaling.specification import catalogue, feature_networks
 from scaling.specification.spec import DataSpec
 

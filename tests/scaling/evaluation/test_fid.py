@@ -19,8 +19,8 @@ from scaling.data import run_images
 from scaling.data.images import Images, load_images
 from scaling.data.run_images import RunImages
 from scaling.evaluation import fid
-from scaling.evaluation.features import extract_features, load_network
 from scaling.evaluation.fid import Moments, frechet_distance, frechet_estimate, paired_frechet_estimate
+from scaling.evaluation.networks.features import extract_features, load_network
 from scaling.sealed_tensors import cached, seal, unseal
 from scaling.specification.spec import DataSpec
 
@@ -282,7 +282,7 @@ def test_noise_floor_falls_with_n(fashion_mnist: dict[str, Path], tmp_path: Path
 def test_processes_may_share_a_cache(fashion_mnist: dict[str, Path], tmp_path: Path) -> None:
     code = (
         "import sys, torch; from pathlib import Path\n"
-        "from scaling.evaluation import fid; from scaling.evaluation.features import load_network\n"
+        "from scaling.evaluation import fid; from scaling.evaluation.networks.features import load_network\n"
         "from scaling.data.run_images import RunImages; from scaling.specification.spec import DataSpec\n"
         "torch.set_num_threads(1)\n"
         "moments = fid.reference_moments(RunImages(DataSpec()), 'validation', load_network('fid'), Path(sys.argv[1]))\n"

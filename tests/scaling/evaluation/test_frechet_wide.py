@@ -7,10 +7,10 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
-from scaling.evaluation import frechet
 from scaling.evaluation.fid import frechet_estimate, paired_frechet_estimate
-from scaling.evaluation.fid_curve import frechet_curve
-from scaling.evaluation.moments import Moments, MomentsStream
+from scaling.evaluation.sets import frechet
+from scaling.evaluation.sets.fid_curve import frechet_curve
+from scaling.evaluation.sets.moments import Moments, MomentsStream
 
 WIDE = 300
 

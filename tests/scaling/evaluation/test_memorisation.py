@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scaling.data.images import load_images
-from scaling.evaluation.features import extract_features, load_network
 from scaling.evaluation.memorisation import memorisation, nearest_neighbours
+from scaling.evaluation.networks.features import extract_features, load_network
 from scaling.specification.spec import DataSpec
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scaling.evaluation.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.fid import reference_hash
 from scaling.evaluation.measure_generator import labels_in_proportion
-from scaling.evaluation.run_networks import Extractor, extractor, feature_network, grey, perceptual_loss
+from scaling.evaluation.networks.features import PerceptualLoss, extract_features, load_network
+from scaling.evaluation.networks.run_networks import Extractor, extractor, feature_network, grey, perceptual_loss
 from scaling.specification.feature_networks import forward_flops
 from scaling.specification.pictures import PicturesSpec
 from scaling.specification.spec import DataSpec, EvaluationSpec, TokenizerRun

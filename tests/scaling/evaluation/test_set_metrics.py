@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scaling.evaluation.inception_score import inception_score
-from scaling.evaluation.kid import kid
-from scaling.evaluation.mind import mind
-from scaling.evaluation.precision_recall import precision_recall
+from scaling.evaluation.sets.inception_score import inception_score
+from scaling.evaluation.sets.kid import kid
+from scaling.evaluation.sets.mind import mind
+from scaling.evaluation.sets.precision_recall import precision_recall
 
 
 def normal(seed: int, n: int, d: int, shift: float = 0.0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from results.errors import DataError
-from scaling.evaluation import lpips as lpips_module
+from scaling.evaluation.networks import lpips as lpips_module
 from scaling.evaluation.reconstruction import ms_ssim, ssim
 
 

@@ -87,7 +87,7 @@ def test_generator_parameters_are_the_modules(size: str, tied: bool) -> None:
     ids=["f8", "f4-crt", "fsq-crt-encoder", "48px-no-perceptual"],
 )
 def test_tokenizer_training_flops_and_parameters_are_what_torch_counts(tokenizer: TokenizerRun) -> None:
-    from scaling.evaluation.features import PerceptualLoss
+    from scaling.evaluation.networks.features import PerceptualLoss
 
     model, images = Tokenizer(tokenizer).train(), torch.rand(2, 1, tokenizer.encoded_size, tokenizer.encoded_size)
     perceptual = PerceptualLoss() if tokenizer.losses.perceptual_weight else None

@@ -233,7 +233,8 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_what_is_encoded(
 
 def test_a_generator_that_prepares_its_measurement_stops_too(tmp_path: Path, fashion_mnist: object) -> None:
     from scaling.data.run_images import RunImages
-    from scaling.evaluation import features, fid
+    from scaling.evaluation import fid
+    from scaling.evaluation.networks import features
     from scaling.specification.spec import DataSpec
 
     asked = []

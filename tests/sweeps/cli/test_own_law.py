@@ -26,7 +26,7 @@ def _documented_law() -> str:
 
 @pytest.fixture
 def own_law(tmp_path: Path) -> Iterator[Path]:
-    from analysis.fitting.known_laws import LAWS
+    from analysis.fitting.laws.known_laws import LAWS
 
     path = tmp_path / "codebook_law.py"
     path.write_text(_documented_law())
@@ -69,10 +69,14 @@ def test_a_law_of_ones_own_on_the_command_line_as_documented(own_law: Path, tmp_
         ("import nowhere_at_all", "Mine", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("x = 1", "Mine", "has no law 'Mine'"),
         ("Mine = 3", "Mine", "has no law 'Mine'"),
-        ("from analysis.fitting.known_laws import Chinchilla\nclass Mine(Chinchilla): pass", "Mine", "exists already"),
-        ("from analysis.fitting.law import Law\nclass Mine(Law): pass", "Mine", "TypeError"),
         (
-            "from analysis.fitting.known_laws import Kaplan\nclass Mine(Kaplan):\n    name = 'My_Law'",
+            "from analysis.fitting.laws.known_laws import Chinchilla\nclass Mine(Chinchilla): pass",
+            "Mine",
+            "exists already",
+        ),
+        ("from analysis.fitting.laws.law import Law\nclass Mine(Law): pass", "Mine", "TypeError"),
+        (
+            "from analysis.fitting.laws.known_laws import Kaplan\nclass Mine(Kaplan):\n    name = 'My_Law'",
             "Mine",
             "'My_Law' is not",
         ),

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from results.errors import DataError, SpecError
-from scaling.data.locations import recall
+from scaling.data.sources.locations import recall
 from scaling.specification.pictures import PicturesSpec
 from scaling.specification.spec import GeneratorRun, parse_run
 from sweeps.cli.app import app

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.fitting.formulas.grammar import Source, Tree, parse, parse_expression
-from analysis.fitting.formulas.law import FormulaLaw
-from analysis.fitting.formulas.tape import Tape
-from analysis.fitting.law import Columns
+from analysis.fitting.laws.formulas.grammar import Source, Tree, parse, parse_expression
+from analysis.fitting.laws.formulas.law import FormulaLaw
+from analysis.fitting.laws.formulas.tape import Tape
+from analysis.fitting.laws.law import Columns
 from results.errors import UsageError
 
 
@@ -138,7 +138,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("text", "reason"), WRONG.items())
 def test_wrong_formulas(text: str, reason: str) -> None:
-    from analysis.fitting.formulas.equation import formula_law
+    from analysis.fitting.laws.formulas.equation import formula_law
 
     with pytest.raises(UsageError, match=reason.replace("(", r"\(")) as caught:
         formula_law(text, ["N"])

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.fit import fit
-from analysis.fitting.formulas.equation import EquationLaw, formula_law
-from analysis.fitting.formulas.law import FormulaLaw, bound_of
-from analysis.fitting.known_laws import law_named
-from analysis.fitting.law import LOSS, Columns
+from analysis.fitting.laws.formulas.equation import EquationLaw, formula_law
+from analysis.fitting.laws.formulas.law import FormulaLaw, bound_of
+from analysis.fitting.laws.known_laws import law_named
+from analysis.fitting.laws.law import LOSS, Columns
+from analysis.fitting.laws.tied import TiedLaw
 from analysis.fitting.result import FitResult, Status
-from analysis.fitting.tied import TiedLaw
 from analysis.inference.bootstrap import bootstrap, with_intervals
 from results.errors import UsageError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from matplotlib.mathtext import MathTextParser
 
-from analysis.fitting.formulas.typeset import typeset
-from analysis.fitting.known_laws import LAWS, law_named
+from analysis.fitting.laws.formulas.typeset import typeset
+from analysis.fitting.laws.known_laws import LAWS, law_named
 
 
 @pytest.mark.parametrize(

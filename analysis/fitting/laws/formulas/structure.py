@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fitting.law import Array, Columns, Parameter, Values
-
+from ..law import Array, Columns, Parameter, Values
 from .grammar import Tree
 from .tape import Tape
 

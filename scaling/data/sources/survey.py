@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 
+from ..decode import examine
 from . import kept
-from .decode import examine
 from .names import Names
 from .pictures import Pictures
 

@@ -22,9 +22,9 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from results.errors import DataError, UsageError
-from scaling.data import sources
 from scaling.data.images import resize
-from scaling.data.kept import cache_folder
+from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.kept import cache_folder
 from scaling.networks import channels_last
 from scaling.sealed_tensors import checksum
 from scaling.specification import feature_networks

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.fitting.law import Array, Columns, Law, Parameter, Values
 from results.errors import UsageError
 
+from ..law import Array, Columns, Law, Parameter, Values
 from .grammar import Source, Tree, parse
 from .structure import Structure, Use, positive_names, uses_of
 from .tape import Tape

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analysis.fitting.law import LOSS, Array, UnitPower, Values
-
+from ..law import LOSS, Array, UnitPower, Values
 from .grammar import Tree
 
 Number = Array | np.float64

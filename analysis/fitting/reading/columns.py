@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from results.errors import DataError, UsageError
 
-from .formulas.grammar import FUNCTIONS, Source, Tree, parse_expression
-from .formulas.tape import Tape
-from .law import Array, Columns
+from ..laws.formulas.grammar import FUNCTIONS, Source, Tree, parse_expression
+from ..laws.formulas.tape import Tape
+from ..laws.law import Array, Columns
 from .points import as_numbers, numbers
 from .quantities import quantity
 from .tables import present

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from results.errors import DataError, UsageError
 
-from .law import Array
+from ..laws.law import Array
 from .quantities import quantity
 
 POSITIVE_METRIC = "a positive number (residuals are logarithmic; try residual raw)"

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 
+from ..decode import SUFFIXES
 from . import kept
-from .decode import SUFFIXES
 from .labels import SINGLE_CLASS, by_folder, numbered
 from .names import Names
 from .pictures import RangeReader, file_stamp

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 
-from .decode import SUFFIXES
+from ..decode import SUFFIXES
 from .labels import SINGLE_CLASS, by_folder, listed
 from .names import Names
 from .pictures import file_stamp, read_file

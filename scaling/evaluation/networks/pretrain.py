@@ -1,4 +1,4 @@
-"""Trains both feature networks from their seeds: `python -m scaling.evaluation.pretrain [--out DIR] [--role ROLE]`.
+"""Trains both feature networks: `python -m scaling.evaluation.networks.pretrain [--out DIR] [--role ROLE]`.
 
 Deterministic on one thread: the same versions on the same type of CPU give the same bytes. Writes each network as
 safetensors, with batch normalisation folded into the convolutions, and its entry in networks.json.
@@ -222,7 +222,7 @@ def write_network(role: feature_networks.Role, network: nn.Module, facts: dict[s
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains the networks asked for and prints what was measured."""
-    parser = argparse.ArgumentParser(prog="python -m scaling.evaluation.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scaling.evaluation.networks.pretrain", description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=catalogue.WEIGHTS, help="folder to write to (default: the installed one)"
     )

@@ -335,7 +335,7 @@ def known_name(text: str) -> str:
         reason = (str(problem).splitlines() or [""])[0]
         raise UsageError(f"law {text!r}: {type(problem).__name__}: {reason}") from problem
     if law is None or user_class is None:
-        raise UsageError(f"law {text!r}: {path!r} has no law {class_name!r}, a subclass of analysis.fitting.law.Law")
+        raise UsageError(f"law {text!r}: {path!r} has no law {class_name!r}, a subclass of analysis.Law")
     name = str(getattr(law, "name", ""))
     if not name or name != name.lower().replace("_", "-") or "," in name:
         raise UsageError(f"law {text!r}: its name {name!r} is not lower-case letters, digits and hyphens")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 
-from .decode import SUFFIXES
+from ..decode import SUFFIXES
 from .folder import list_pictures
 from .labels import listed
 from .names import Names

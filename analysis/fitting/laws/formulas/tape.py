@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fitting.law import Array, Columns, Values
-
+from ..law import Array, Columns, Values
 from .grammar import Source, Tree
 
 Number = Array | float

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.fitting.law import Array, Columns, Values
-
+from ..law import Array, Columns, Values
 from .grammar import Source, Tree, parse
 from .law import METRIC_NAMES, Bounds, FormulaLaw
 from .structure import Structure

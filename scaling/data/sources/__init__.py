@@ -1,0 +1,1 @@
+"""Where pictures lie, and what is known of them before one is decoded for training."""

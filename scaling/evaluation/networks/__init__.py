@@ -1,0 +1,1 @@
+"""Frozen networks: features behind the metrics, and the perceptual losses."""
