@@ -70,7 +70,7 @@ class EquationLaw(FormulaLaw):
             else:
                 self._source.fail(base.place, f"{self.metric_name} may stand alone, as L - e or as e0 - L only")
 
-    def _structure(self, free: Sequence[str]) -> Structure:
+    def _structure(self, free: Sequence[str], _coefficients: Sequence[str]) -> Structure:
         assert self.metric_name is not None
         powers = {name for name in free if self._is_factor(name)}
         return Structure(

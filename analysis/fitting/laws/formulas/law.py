@@ -58,12 +58,13 @@ class FormulaLaw(Law):
         positive = (positive_names(tree) | {name for name, (lower, _) in self.bounds.items() if lower > 0}) - below
         self.signed_columns = tuple(name for name in self.columns if name not in positive)
         self.tape = Tape(self._source, tree, self.columns, positive)
-        self.structure = self._structure(free)
+        uses = uses_of(tree, self.columns)
+        plain = [name for name in free if not (uses[name].exponent or uses[name].rate)]
+        self.structure = self._structure(free, plain)
         self.units = self._units(left, right, frozenset(self.signed_columns))
         # a bound in natural units is one in scaled units where nothing is scaled
         bounded = [name for name, ends in self.bounds.items() if not set(ends) <= {0.0, np.inf, -np.inf}]
         self.unscaled = frozenset(key for name in bounded for key in self.units.parameters.get(name, {}))
-        uses = uses_of(tree, self.columns)
         self.scaled_with = self.units.together
         self.free_coefficients = tuple(self.structure.logarithms)
         self.parameters = tuple(self._parameter(name, uses[name], name in positive) for name in free)
@@ -86,8 +87,8 @@ class FormulaLaw(Law):
         self.formula = f"L = {self._source.text[right.place[0] : right.place[1]]}"
         return right
 
-    def _structure(self, free: Sequence[str]) -> Structure:
-        return Structure(self.tape, free)
+    def _structure(self, free: Sequence[str], coefficients: Sequence[str]) -> Structure:
+        return Structure(self.tape, free, coefficients=coefficients)
 
     def _units(self, left: Tree | None, right: Tree, unscaled: frozenset[str]) -> Units:
         return units_of(right, self.columns, unscaled)

@@ -96,7 +96,9 @@ class Structure:
     """The linear parameters of a formula, and the others, over which a search goes.
 
     Where the formula is one exponential (beside other terms) of something linear, these are the linear parameters:
-    log(metric - other terms) is linear in them.
+    log(metric - other terms) is linear in them. A coefficient that also stands elsewhere (A of the data-constrained
+    law, in A/N'^alpha and within N') is linear where it is a coefficient; elsewhere a start takes it as 1, which is its
+    order of magnitude in the units of a search.
     """
 
     def __init__(
@@ -106,16 +108,24 @@ class Structure:
         logarithms: Collection[str] = (),
         floors: Collection[str] = (),
         ceilings: Collection[str] = (),
+        coefficients: Collection[str] = (),
     ) -> None:
-        """logarithms: parameters that count by their logarithm. floors, ceilings: what bounds the metric."""
+        """logarithms: parameters that count by their logarithm. floors, ceilings: what bounds the metric.
+
+        coefficients: those that stand in no exponent and in no exp or tanh.
+        """
         self.tape, self.names, self.logarithms = tape, tuple(names), frozenset(logarithms)
         self._ceilings = frozenset(ceilings)
         direct = self._linear(tape.root)
         within = self._within_exponential()
         self.exponential = None
         self.linear = direct
+        self._elsewhere: frozenset[int] = frozenset()
         if within is not None and len(within[1]) > len(direct):
             self.exponential, self.linear = within
+        elif not logarithms:
+            self._elsewhere, repeated = self._repeated(direct, coefficients)
+            self.linear = tuple(name for name in names if name in direct or name in repeated)
         self.searched = tuple(name for name in names if name not in self.linear)
         constant = [name for name in direct if self._is_alone(name)]
         self.alone = constant[0] if len(constant) == 1 else None
@@ -130,8 +140,25 @@ class Structure:
                 chosen = (*chosen, name)
         return chosen
 
-    def _degree(self, number: int, names: set[str]) -> float:
-        """The degree of a step as a polynomial in these parameters; infinite where it is none."""
+    def _repeated(self, direct: Sequence[str], coefficients: Collection[str]) -> tuple[frozenset[int], set[str]]:
+        """Coefficients that also stand where the formula is not linear in them, and these places."""
+        chosen: set[str] = set()
+        places: set[int] = set()
+        for name in self.names:
+            if name in direct or name not in coefficients:
+                continue
+            held: set[int] = set()
+            together = self._degree(self.tape.root, {*direct, *chosen, name}, held)
+            if together == 1 and self._degree(self.tape.root, {name}, set()) == 1:
+                chosen.add(name)
+                places = held
+        return frozenset(places), chosen
+
+    def _degree(self, number: int, names: set[str], held: set[int] | None = None) -> float:
+        """The degree of a step as a polynomial in these parameters; infinite where it is none.
+
+        held: takes the steps that are none, which then count as constants.
+        """
         degrees: dict[int, float] = {}
         for at in range(number + 1):
             operation = self.tape.operations[at]
@@ -150,6 +177,9 @@ class Structure:
                 degrees[at] = of[0]
             elif operation.kind == "square":
                 degrees[at] = 2 * of[0]
+            elif held is not None:
+                held.add(at)
+                degrees[at] = 0.0
             else:
                 degrees[at] = np.inf
         return degrees[number]
@@ -196,13 +226,15 @@ class Structure:
         if not self.linear:
             return None
         rows = len(next(iter(p.values()))) if p else 1
-        zero = {**p, **{name: np.zeros((rows, 1)) for name in self.linear}}
-        values = self.tape.values(zero, x)
-        root = self.tape.root
+        root, elsewhere = self.tape.root, self._elsewhere
+        inside = frozenset().union(*(self.tape.operations[number].parameters for number in elsewhere))
+        at = {name: np.full((rows, 1), float(name in inside)) for name in self.linear}
+        values = self.tape.values({**p, **at}, x)
         if self.exponential is None:
-            slopes = self.tape.slopes(values)
+            slopes = self.tape.slopes(values, held=elsewhere)
             basis = [np.asarray(slopes[name]) for name in self.linear]
-            return basis, np.asarray(metric - values[root]), 1.0 / metric**2
+            rest = values[root] - sum(slopes[name] * at[name] for name in self.linear if name in inside)
+            return basis, np.asarray(metric - rest), 1.0 / metric**2
         inner = self.tape.operations[self.exponential].of[0]
         slopes = self.tape.slopes(values, inner)
         rest = values[root] - values[self.exponential]

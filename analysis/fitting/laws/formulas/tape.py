@@ -225,15 +225,22 @@ class Tape:
         return x.derived((self, number), compute)
 
     def slopes(
-        self, values: Mapping[int, Number], of: int | None = None, names: frozenset[str] | None = None
+        self,
+        values: Mapping[int, Number],
+        of: int | None = None,
+        names: frozenset[str] | None = None,
+        held: Collection[int] = (),
     ) -> dict[str, Number]:
-        """The derivative of the formula, or of a step, in its parameters (or some), from the results of all steps."""
+        """The derivative of the formula, or of a step, in its parameters (or some), from the results of all steps.
+
+        held: steps whose results count as constants.
+        """
         pending: dict[int, Number] = {self.root if of is None else of: 1.0}
         names = self.operations[self.root].parameters if names is None else names
         slopes: dict[str, Number] = {}
         for number in reversed(self._order):
             adjoint = pending.pop(number, None)
-            if adjoint is None:
+            if adjoint is None or number in held:
                 continue
             operation = self.operations[number]
             if operation.kind == "parameter":

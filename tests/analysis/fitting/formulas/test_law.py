@@ -77,6 +77,22 @@ def test_linear_parameters_and_scales(
     assert law.units.unscaled == unscaled
 
 
+def test_a_coefficient_that_also_stands_elsewhere_is_solved_for() -> None:
+    law = FormulaLaw(DATA_CONSTRAINED, ["N", "D", "U"])
+    assert law.structure.linear == ("E", "A", "B")
+    assert law.structure.searched == ("alpha", "beta", "R_N", "R_D")
+    # exact where the other place is at the value that the start takes, 1
+    p = {"b": np.array([[0.5]])}
+    x = Columns({"N": np.linspace(1.0, 9.0, 12)})
+    repeated = FormulaLaw("E + A/N^b + log(1 + A*N)", ["N"])
+    metric = repeated.predict({**p, "E": np.array([[2.0]]), "A": np.array([[1.0]])}, x)[0]
+    basis, target, weight = repeated.linear_system(p, x, metric)
+    columns = np.stack([np.broadcast_to(column, (1, 12))[0] for column in basis], axis=1)
+    root = np.sqrt(weight)
+    solved = np.linalg.lstsq(columns * root[:, None], target[0] * root, rcond=None)[0]
+    assert solved == pytest.approx([2.0, 1.0], abs=1e-10)
+
+
 def test_the_ratio_of_two_columns_shares_a_scale() -> None:
     law = FormulaLaw("E + A/D^b*(1 + c*max(D/U - 1, 0)^d)", ["D", "U"])
     assert dict(law.units.together) == {"U": "D"}
