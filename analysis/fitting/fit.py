@@ -330,7 +330,8 @@ def not_identified(law: Law, problem: Problem, theta: Array, scales: Scales) -> 
     null = right[padded < SINGULAR]
     lost: set[str] = set()
     values = scales.natural_at(law, theta)
-    for direction in np.where(edge & (np.abs(null) < PART), 0.0, null):
+    directions = np.where(edge & (np.abs(null) < PART), 0.0, null)
+    for direction in directions[np.any(directions, axis=1)]:
         step = np.zeros_like(theta)
         step[moving] = direction / np.where(dead, 1.0, size)
         step *= 1e-4 / np.max(np.abs(step))

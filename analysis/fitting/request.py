@@ -16,8 +16,8 @@ from results.errors import DataError, UsageError
 from .costs import FLOPS_PER_PARAM_TOKEN
 from .fit import fit, fit_groups, of_group
 from .laws.formulas.equation import formula_law
-from .laws.formulas.grammar import Source, names_of
-from .laws.known_laws import is_formula, known_name, law_named, separate
+from .laws.formulas.grammar import Source, is_formula, names_of
+from .laws.known_laws import known_name, law_named, separate
 from .laws.law import Law
 from .laws.tied import TiedLaw
 from .reading.columns import TableColumns, without_holes

@@ -8,16 +8,22 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from results.errors import UsageError
 
-DATA = Annotated[Path, typer.Argument(metavar="DATA", help="A table: CSV, TSV, JSON, Parquet, compressed or not.")]
+if TYPE_CHECKING:
+    from analysis.fitting.request import FitRequest
+
+DATA_HELP = "A table: CSV, TSV, JSON, Parquet, compressed or not; or a study, or a folder with the three tables."
+DATA = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+WRITES = ("as_json", "out", "figure", "report")  # what one fit fills
 LAW_HELP = (
     "power, shifted-power, signed-power, product, logistic, chinchilla, kaplan, farseer, data-constrained, vocabulary, "
-    "routed, multi-power, m1-m4, bnsl-1..3, FILE.py:CLASS, or a formula such as 'E + A/N^alpha', with --column N=COL."
+    "routed, multi-power, m1-m4, bnsl-1..3, FILE.py:CLASS, or a formula such as 'E + A/N^alpha', with --column N=COL. "
+    "Of a study: the name of one of its [[fit]] blocks, or all of them by default."
 )
 OwnLawOption = Annotated[
     str | None, typer.Option("--law", metavar="FILE.py:CLASS", help="The fit's law, where it is one of your own.")
@@ -28,7 +34,7 @@ BootstrapOption = Annotated[int, typer.Option("--bootstrap", help="Replicates; 0
 
 # fields of FitRequest as options, in the order of --help: type, default, help; the flag is the field's name
 REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
-    "law": (str, ..., LAW_HELP),
+    "law": (str | None, None, LAW_HELP),
     "params": (str | None, None, "Column of parameters N."),
     "tokens": (str | None, None, "Column of training tokens D."),
     "flops": (str | None, None, "Column of training FLOPs C; with --params alone, D = C/(6N)."),
@@ -78,7 +84,6 @@ def takes_request(
             check_resampling(**own_options)
             one_thread()
             from analysis.fitting.laws.formulas.law import bound_of
-            from analysis.fitting.request import FitRequest
 
             named = [item if "=" in item else f"{item}={item}" for item in options.pop("column", None) or []]
             options["columns"] = assignments(named, FORMS["column"])
@@ -90,7 +95,14 @@ def takes_request(
                 options["tie"] = assignments(options["tie"], FORMS["tie"], "tie")
             if "bound" in options:
                 options["bound"] = dict(map(bound_of, options["bound"] or []))
-            command(FitRequest(data, **{**options, **(fixed or {})}), **given)
+            requests = _requests(data, {**options, **(fixed or {})}, law_flag)
+            if len(requests) > 1 and (written := [name for name in WRITES if given.get(name)]):
+                flag = "--" + written[0].removeprefix("as_")
+                raise UsageError(f"{flag} takes one fit; choose by {law_flag}: {', '.join(requests)}")
+            for name, request in requests.items():
+                if len(requests) > 1:
+                    print(f"\n== {name}")
+                command(request, **given)
 
         hints = get_type_hints(command, localns={"FitRequest": object}, include_extras=True)
         parameters = [inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, annotation=DATA)]
@@ -113,6 +125,50 @@ def takes_request(
         return with_options
 
     return decorate
+
+
+def _requests(data: Path, options: dict[str, Any], law_flag: str) -> dict[str, FitRequest]:
+    """The fit asked for; of a study without a law, or with the name of one of its [[fit]] blocks, those, by name.
+
+    Options given beside a block take the place of its own.
+    """
+    from analysis.fitting.request import FitRequest
+    from sweeps.study.study import built_in
+
+    if not (data.is_dir() or data.suffix == ".toml" or (str(data) in built_in() and not data.exists())):
+        if options["law"] is None:
+            raise UsageError(f"{law_flag} is missing: a table needs one; allowed: {LAW_HELP}")
+        return {"": FitRequest(data, **options)}
+    from analysis.tokenizers.fit_table import fit_table
+    from analysis.tokenizers.frames import load
+
+    from .store import open_source
+
+    root = Path(os.environ.get("TOKENLAW_ROOT", "runs"))
+    opened, run_ids, _ = open_source(str(data), root, None)
+    blocks = {} if data.is_dir() else _blocks(str(data), root)
+    chosen = [options["law"]] if options["law"] in blocks else [] if options["law"] else list(blocks)
+    if not chosen and options["law"] is None:
+        raise UsageError(f"{law_flag} is missing, and {data} has no [[fit]] blocks; allowed: {LAW_HELP}")
+    table = fit_table(load(opened, run_ids))
+    if not chosen:
+        return {"": FitRequest(table, **options)}
+    usual = {name: default for name, (_, default, _) in REQUEST_OPTIONS.items()} | {"columns": {}}
+    given = {name: value for name, value in options.items() if value and value != usual.get(name) and name != "law"}
+    return {name: FitRequest(table, **{**blocks[name], **given}) for name in chosen}
+
+
+def _blocks(study: str, root: Path) -> dict[str, dict[str, Any]]:
+    """The [[fit]] blocks of a study by name, as fields of a request; a law's file lies beside the study's."""
+    from sweeps.study.study import load_study
+
+    loaded = load_study(study, root=root)
+    blocks = {fit.name: fit.request for fit in loaded.fits}
+    for block in blocks.values():
+        path, sign, _ = block["law"].rpartition(":")
+        if sign and path.endswith(".py") and loaded.folder is not None:
+            block["law"] = str(loaded.folder / block["law"])
+    return blocks
 
 
 def one_thread() -> None:

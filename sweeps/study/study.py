@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.errors import SpecError, UsageError
 from scaling.specification.pictures import PicturesLocation
@@ -26,6 +26,9 @@ from .resources import STAGES, Resources, ResourceTable, parse_resources
 from .sections import About, Limits, RunSeeds, Seeds, Worker
 from .stored_tokenizers import find_tokenizer
 
+if TYPE_CHECKING:
+    from .fits import StudyFit
+
 __all__ = ["About", "Limits", "Run", "Seeds", "Study", "built_in", "load_study", "parse_study"]
 
 BUILT_IN = Path(__file__).parent / "built_in"
@@ -34,8 +37,9 @@ MAX_COMBINATIONS = 200_000
 
 _SECTIONS = (
     "study", "data", "tokenizer", "generator", "evaluation", "run", "grid", "seeds", "worker", "resources", "hardware",
-    "limits",
+    "limits", "fit",
 )  # fmt: skip
+_LISTS = {"grid", "fit"}
 _SPEC_SECTIONS = ("data", "tokenizer", "generator", "evaluation", FREE)
 _TYPED: dict[str, tuple[type[Section], ...]] = {
     "study": (About,), "seeds": (Seeds, RunSeeds), "limits": (Limits,), "worker": (Worker,), "hardware": (Hardware,),
@@ -66,6 +70,8 @@ class Study:
     """The command that executes runs in place of this package's training."""
     hardware: Hardware | None = None
     """What GPU-hours are estimated with; None: nothing is known of the GPUs."""
+    fits: tuple[StudyFit, ...] = ()
+    """The laws that are to be fitted to what it measures."""
     lookup: Lookup = _no_store
     """Finds a stored tokenizer by the start of its id."""
     notes: list[str] = field(default_factory=list, compare=False)
@@ -154,7 +160,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
     check_keys(document, f"study {source}", _SECTIONS)
     for override in overrides:
         _override(document, override)
-    for section in set(_SECTIONS) - {"grid"}:
+    for section in set(_SECTIONS) - _LISTS:
         as_table(document.get(section, {}), section, f"a table, [{section}]")
     sections = {name: document[name] for name in _SPEC_SECTIONS if name in document}
     for name, table in sections.items():
@@ -193,7 +199,14 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
             f"the grid of study {about.name} has {combinations:,} combinations; allowed: up to {MAX_COMBINATIONS:,} "
             "before exclusions"
         )
-    return Study(about, sections, paired, limits, source, resources, worker, hardware, lookup)
+    fits = _fits(document["fit"]) if "fit" in document else ()
+    return Study(about, sections, paired, limits, source, resources, worker, hardware, fits, lookup)
+
+
+def _fits(tables: Any) -> tuple[StudyFit, ...]:
+    from .fits import parse_fits  # few studies have laws, and all pay for what is imported
+
+    return parse_fits(tables)
 
 
 def _seeds(staged: bool, where: str, table: Mapping[str, Any]) -> Seeds | RunSeeds:
@@ -260,9 +273,8 @@ def _override(document: dict[str, Any], text: str) -> None:
         check_keys({steps[1]: None}, "[resources] (set by --set)", STAGES)
         check_keys({".".join(steps[2:]): None}, f"[resources.{steps[1]}] (set by --set)", Resources.model_fields)
     else:
-        raise SpecError(
-            f"--set {path} is not allowed; allowed sections: {', '.join(s for s in _SECTIONS if s != 'grid')}"
-        )
+        tables = ", ".join(section for section in _SECTIONS if section not in _LISTS)
+        raise SpecError(f"--set {path} is not allowed; allowed sections: {tables}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as error:

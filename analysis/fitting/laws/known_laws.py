@@ -16,6 +16,7 @@ from results.errors import UsageError
 from .curve_laws import M3, M4, Bnsl, ShiftedPower
 from .formula_laws import Farseer, Logistic, Product, Routed, SignedPower
 from .formulas.equation import formula_law
+from .formulas.grammar import is_formula
 from .law import LOSS, Array, Columns, Law, Parameter, SeparableLaw, Term, Values
 from .law_terms import EXPONENTS, MAX_EXPONENT, amplitude_of, exponent_of, floor_and_powers, floor_of, power_of
 from .schedule_law import MultiPower
@@ -292,11 +293,6 @@ def law_named(name: Law | str, **options: float | str | int) -> Law:
         return (LAWS | STORED)[key](**options)
     except TypeError:
         raise UsageError(f"law {name!r} does not take the options {sorted(options)}") from None
-
-
-def is_formula(text: str) -> bool:
-    """Whether a law is typed as a formula; a name has no operators, and FILE.py:CLASS is no formula."""
-    return any(sign in text for sign in "+*/^=(") and not re.search(r"\.py:[^/]*$", text)
 
 
 def separate(text: str) -> list[str]:

@@ -94,6 +94,11 @@ def parse_expression(source: Source) -> Tree:
     return right
 
 
+def is_formula(text: str) -> bool:
+    """Whether a law is typed as a formula; a name has no operators, and FILE.py:CLASS is no formula."""
+    return any(sign in text for sign in "+*/^=(") and not re.search(r"\.py:[^/]*$", text)
+
+
 def names_of(text: str) -> dict[str, tuple[int, int]]:
     """The names in a formula, each with its first place. Raises UsageError as `parse`."""
     left, right = parse(Source(" ".join(text.split())))
