@@ -193,6 +193,8 @@ def values(role: str, text: str) -> Any:
     """The finite numbers of an option, separated by commas, as an array; raises UsageError for any other."""
     import numpy as np
 
+    from analysis.fitting.reading.quantities import quantity
+
     numbers = []
     for item in text.split(","):
         try:
@@ -200,7 +202,8 @@ def values(role: str, text: str) -> Any:
         except ValueError:
             number = np.nan
         if not np.isfinite(number):
-            raise UsageError(f"--{role} {item!r} is not a number")
+            meant = quantity(item)
+            raise UsageError(f"--{role} {item!r} is not a number" + ("" if meant is None else f"; write {meant:g}"))
         numbers.append(number)
     return np.array(numbers)
 

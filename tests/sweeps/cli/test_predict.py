@@ -29,6 +29,7 @@ def test_predict(fit_file: Path, csv: Path) -> None:
         run("predict", fit_file, "--params", "many", "--tokens", "1")
     for words, said in (
         (("--params", "1e9", "--tokens", "2e10", "--flops", "1e20"), "two of --params, --tokens and --flops"),
+        (("--params", "1.3B", "--tokens", "2e10"), r"--params '1.3B' is not a number; write 1.3e\+09"),
         (("--params", "-1", "--tokens", "2e10"), "--params -1 is not a positive number"),
         (("--params", "1e9", "--tokens", "2e10", "--x", "1"), "no column 'x'; its columns are params, tokens"),
         (("--params", "1e9", "--tokens", "2e10", "--column", "E"), "--column 'E' is not ROLE=VALUES"),
