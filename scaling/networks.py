@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,22 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 
+class Rows(Protocol):
+    """Rows in memory or in files."""
+
+    def split(self, rows: int, /) -> Iterable[Tensor]:
+        """All rows in order, at most so many at a time."""
+
+
 def in_batches(
-    function: Callable[..., Tensor], *rows: Tensor, batch: int, step: Callable[[], None] = lambda: None
+    function: Callable[..., Tensor], *rows: Rows, batch: int, step: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """What `function` makes of at most `batch` rows of each tensor at a time, put together.
+    """What `function` makes of at most `batch` rows of each at a time, put together.
 
     `step` is called before each batch, and may raise to stop.
     """
     results = []
-    for chunks in zip(*(tensor.split(batch) for tensor in rows), strict=True):
+    for chunks in zip(*(each.split(batch) for each in rows), strict=True):
         step()
         results.append(function(*chunks))
     return torch.cat(results)

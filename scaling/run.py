@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
-from scaling.data.tokens import TokenSplit, load_tokens, save_tokens
+from scaling.data.tokens import TokenSplit, load_tokens, mapped, save_tokens
 from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
-from scaling.tokenizer.encoding import encode_split
+from scaling.tokenizer.encoding import encode_split, weights_of
 from scaling.tokenizer.model import Tokenizer
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
@@ -27,7 +28,7 @@ from scaling.training.tokenizer import TokenizerTraining
 from . import preview
 from .ranks import Place
 
-MODEL, TOKENS, PREVIEW, NEIGHBOURS = "model.safetensors", "tokens.safetensors", "preview.png", "neighbours.png"
+MODEL, TOKENS, PREVIEW, NEIGHBOURS = "model.safetensors", "tokens", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -82,32 +83,48 @@ class _Execution:
         share = evaluation_seconds(spec) / estimated_seconds(spec)
         artifacts = self.workspace.artifacts
 
-        def measure(model: Tokenizer, recorder: Recorder) -> None:
+        def encode(model: Tokenizer, part: tuple[int, int]) -> dict[Split, list[Path]]:
             # Measured in float32 whatever the training's precision: the protocol knows one arithmetic.
             self._follow(Progress("tokens", 1 - share, "reading all images"))
-            tokens = self._encode(model, {split: images.split(split) for split in SPLITS}, 1 - share, 1 - share / 2)
+            splits = {split: images.split(split) for split in SPLITS}
+            return self._encode(model, splits, 1 - share, 1 - share / 2, part)
+
+        def measure(model: Tokenizer, recorder: Recorder) -> None:
+            shards = encode(model, (0, 1))
+            labels = {split: images.split(split).labels for split in SPLITS}
+            tokens = {split: TokenSplit(mapped(shards[split]), labels[split]) for split in SPLITS}
             self._follow(Progress("evaluate", 1 - share / 2))
             shown = measure_tokenizer(spec, model, images, tokens, self.workspace.cache, recorder, self._evaluating)
             model.save(artifacts / MODEL)
-            save_tokens(artifacts / TOKENS, tokens["train"], tokens["validation"])
+            save_tokens(artifacts / TOKENS, spec, shards, labels, weights_of(model), model.pixels_of)
             preview.pair_sheet(artifacts / PREVIEW, *shown)
 
-        images = self._images(spec)
-        training = TokenizerTraining(spec, images.split("train"), measure, self.ranks, self.microbatch)
+        images, ranks = self._images(spec), self.ranks
+        training = TokenizerTraining(spec, images.split("train"), measure, ranks, self.microbatch)
+        if ranks.size > 1:  # Each encodes its part of the images; the first then finds all shards.
+            training.prepare_measurement = lambda model: encode(model, (ranks.rank, ranks.size))
         self._train(spec, training, share)
 
     def _images(self, spec: RunSpec) -> RunImages:
         return RunImages(spec.tokenizer.data, self.workspace.pictures, spec.threads)
 
     def _encode(
-        self, model: Tokenizer, images: Mapping[Split, LabelledImages], begin: float, end: float
-    ) -> dict[Split, TokenSplit]:
-        """All images as tokens, while the share of the run that is done goes from `begin` to `end`."""
+        self,
+        model: Tokenizer,
+        images: Mapping[Split, LabelledImages],
+        begin: float,
+        end: float,
+        part: tuple[int, int],
+    ) -> dict[Split, list[Path]]:
+        """Shards of a part of the images as tokens, while the share of the run that is done goes from `begin` to `end`.
+
+        See encode_split.
+        """
         folder, total = self.workspace.encoded, sum(map(len, images.values()))
         earlier = [attempt / folder.name for attempt in self.workspace.earlier]
-        tokens: dict[Split, TokenSplit] = {}
+        shards: dict[Split, list[Path]] = {}
+        before = 0
         for split, labelled in images.items():
-            before = sum(len(other.labels) for other in tokens.values())
 
             def step(done: int, speed: float | None, before: int = before) -> None:
                 place = f"{before + done:,} of {total:,} images"
@@ -116,9 +133,9 @@ class _Execution:
                 if self.stop():
                     raise RunError(f"stopped at {place} encoded; these and a checkpoint are kept", "interrupted")
 
-            encoded = encode_split(model, labelled, split, folder, earlier, step)
-            tokens[split] = TokenSplit(encoded, labelled.labels)
-        return tokens
+            shards[split] = encode_split(model, labelled, split, folder, earlier, step, part)
+            before += len(labelled)
+        return shards
 
     def generator(self, spec: GeneratorRun) -> None:
         """Train a generator on its tokenizer's tokens, measuring it at each budget."""
@@ -128,7 +145,7 @@ class _Execution:
                 f"generator run {spec.run_id} needs the artifacts of tokenizer {spec.tokenizer.run_id}; none given"
             )
         tokenizer = Tokenizer.load(spec.tokenizer, parent / MODEL).to(self.ranks.device)
-        tokens, validation = load_tokens(spec.tokenizer, parent / TOKENS)
+        tokens, validation = load_tokens(spec.tokenizer, parent, tokenizer.pixels_of)
         cache = self.workspace.cache
         measurement = None
         if self.ranks.first:

@@ -87,6 +87,24 @@ def write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a whole file that is never written again a second name, in one step as readers see it; a copy where the file
+    system has no links or the two lie on different ones. Raises StoreError."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    with storage(target):
+        try:
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
+            # renaming one link of a file onto another of it leaves both
+            temporary.unlink(missing_ok=True)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def new_folder(target: Path, fill: Callable[[Path], None]) -> bool:
     """Put a folder that `fill` has written, flushed to disk, at `target` in one step.
 

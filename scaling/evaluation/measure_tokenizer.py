@@ -13,7 +13,7 @@ from results.recorder import Recorder
 from results.schema import TRUNK
 from scaling.data.images import LabelledImages, Split, resize, to_float
 from scaling.data.run_images import RunImages
-from scaling.data.tokens import TokenSplit, frequencies
+from scaling.data.tokens import TokenRows, TokenSplit, frequencies
 from scaling.networks import device_of
 from scaling.specification.pictures import ImagesSpec
 from scaling.specification.spec import TokenizerRun
@@ -96,7 +96,7 @@ def _compare(
     model: Tokenizer,
     network: nn.Module,
     images: LabelledImages,
-    tokens: Tensor,
+    tokens: TokenRows,
     step_done: Callable[[str], None],
 ) -> _Compared:
     device, begin = device_of(model), 0

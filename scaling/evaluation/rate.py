@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scaling.data.tokens import frequencies
+from scaling.data.tokens import TokenRows, frequencies
 from scaling.generator.loss import negative_log_likelihood
 from scaling.generator.transformer import Generator
 from scaling.networks import device_of, in_batches, in_double
@@ -45,17 +45,17 @@ class Rate:
         return self.nats_per_token - self.unigram
 
 
-def unigram_cross_entropy(train: Tensor, held_out: Tensor, codebook_size: int) -> float:
+def unigram_cross_entropy(train: TokenRows, held_out: TokenRows, codebook_size: int) -> float:
     """Nats a token of `held_out` under the frequencies of `train`, one added to every count so that none is zero."""
     counts = frequencies(train, codebook_size).double() + 1
     log_probability = (counts / counts.sum()).log()
-    return float(-log_probability[held_out.flatten().long()].mean())
+    return float(-log_probability[held_out[:].flatten().long()].mean())
 
 
 @torch.inference_mode()
 def measure(
     model: Generator,
-    tokens: Tensor,
+    tokens: TokenRows,
     labels: Tensor,
     *,
     unigram: float,

@@ -71,6 +71,7 @@ class TrainingLoop:
             self._train(segment)
             if segment.evaluated:
                 self.report(Progress("evaluate", self._share(), segment.branch))
+                self._prepare_evaluation()
                 self.ranks.by_first(lambda segment=segment: self._evaluate(segment))  # type: ignore[misc]
             self.index += 1
             if self.index < len(self.segments):
@@ -122,6 +123,18 @@ class TrainingLoop:
         if not math.isfinite(means["loss"]):
             raise RunError(f"loss is {means['loss']} at {images} images of {segment.branch}", cause="diverged")
         return float(means["loss"])
+
+    def _prepare_evaluation(self) -> None:
+        """The part of all processes. Where one is stopped all stop, and a checkpoint is kept."""
+        stopped: RunError | None = None
+        try:
+            with torch.inference_mode():
+                self.stage.prepare_evaluation()
+        except RunError as error:
+            stopped = error
+        if self.ranks.any(stopped is not None):
+            self._save()
+            raise stopped or RunError("stopped with another process; a checkpoint is kept", "interrupted")
 
     def _evaluate(self, segment: ScheduleSegment) -> None:
         """Measure at the end of a segment. Stopped in between, a checkpoint of the moment before it is kept."""

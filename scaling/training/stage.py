@@ -44,6 +44,9 @@ class StageTraining(ABC):
         """One optimiser step on the images `images` .. `images + batch_size` of the stream; detached loss terms, of
         which the sums over processes are those of the batch."""
 
+    def prepare_evaluation(self) -> None:  # noqa: B027 most stages have nothing to prepare
+        """What all processes do before the first one evaluates; may raise RunError to stop."""
+
     @abstractmethod
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """Measure the model at the end of a segment and record evaluations."""

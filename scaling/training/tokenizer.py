@@ -61,6 +61,8 @@ class TokenizerTraining(StageTraining):
         self.model = Tokenizer(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
         self.spec, self.evaluation = spec, evaluation
+        self.prepare_measurement: Callable[[Tokenizer], object] | None = None
+        """What every process does with the finished model before the first measures it."""
         self.begin = self.parts[0].start
         part = slice(self.begin, self.parts[-1].stop)
         self.stream = images.stream(spec.seed, "tokenizer batches", spec.batch_size, part)
@@ -176,6 +178,12 @@ class TokenizerTraining(StageTraining):
         average.codebook.copy_(torch.where(dead, quantizer.codebook, average.codebook))
         for name in ("exp_avg", "exp_avg_sq"):
             self.optimiser.state[quantizer.codebook][name].masked_fill_(dead, 0.0)
+
+    def prepare_evaluation(self) -> None:
+        """See StageTraining; encoded is with the averaged weights."""
+        if self.prepare_measurement is not None:
+            self.stream.close()
+            self.prepare_measurement(self.average.eval())
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining; measured are the averaged weights."""

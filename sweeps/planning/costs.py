@@ -111,7 +111,7 @@ def checkpoint_bytes(run: PlannedRun) -> int:
 
 
 def artifact_bytes(run: PlannedRun) -> int:
-    """Disk that a done run keeps: its weights, and of a tokenizer the tokens (int32) and labels (int64) of all images.
+    """Disk that a done run keeps: its weights, and of a tokenizer the tokens and labels (int32) of all images.
 
     0 for a trainer of one's own.
     """
@@ -121,7 +121,7 @@ def artifact_bytes(run: PlannedRun) -> int:
     tokens = 0
     if isinstance(spec, TokenizerRun):
         images = spec.data.fixed_views * spec.data.train_images + spec.data.validation_images
-        tokens = images * (4 * spec.tokens_per_image + 8)
+        tokens = images * ((2 if spec.codebook_size <= 2**16 else 4) * spec.tokens_per_image + 4)
     return _WEIGHTS * run.parameters + tokens
 
 

@@ -24,7 +24,7 @@ UNSTABLE = ("attempt", "wall_seconds", "peak_memory_bytes", "started_at", "finis
 """Columns that are not measurements: equality is promised for all others."""
 GO = "go"
 """What toys wait for if they are told so: they are at work as long as a test needs, on a busy machine too."""
-ARTIFACTS = ("model.safetensors", "tokens.safetensors", "model.txt")
+ARTIFACTS = ("model.safetensors", "tokens/tokens.json", "tokens/train-000000000-000005000.safetensors", "model.txt")
 NOT_KEYS = ("attempt", "value", "standard_error")
 """What differs between two measurements of one quantity."""
 

@@ -55,8 +55,10 @@ def test_weights_caches_and_checkpoints_execute_nothing(form: str, tmp_path: Pat
     _armed(tmp_path / "model.safetensors", mark, form)
     with pytest.raises(DataError):
         Tokenizer.load(spec, tmp_path / "model.safetensors")
-    with pytest.raises(DataError):
-        load_tokens(spec, tmp_path / "model.safetensors")
+    for name in ("tokens.safetensors", "tokens/tokens.json"):
+        _armed(tmp_path / name, mark, form)
+        with pytest.raises(DataError):
+            load_tokens(spec, tmp_path)
     saved = checkpoint.save(
         tmp_path / "checkpoints", checkpoint.Position(0, 64), {"a": torch.ones(1)}, Recorder("run", 1)
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from results.errors import DataError
 from scaling import preview
-from scaling.data.tokens import TokenSplit, frequencies, load_tokens, save_tokens
+from scaling.data.tokens import TokenRows
 from scaling.evaluation import rate
 from scaling.generator.transformer import Generator
-from scaling.specification.spec import TokenizerRun, TransformerSpec, VectorQuantizerSpec
+from scaling.specification.spec import TransformerSpec
 
 
 def test_rate_is_the_mean_cross_entropy_in_all_units() -> None:
@@ -34,9 +34,12 @@ def test_rate_is_the_mean_cross_entropy_in_all_units() -> None:
 
 
 def test_unigram_cross_entropy_is_finite_for_codes_never_seen_and_exact_for_plenty() -> None:
-    uniform = torch.arange(8).repeat(10_000)[:, None]
-    assert rate.unigram_cross_entropy(uniform, uniform[:80], 8) == pytest.approx(math.log(8), rel=1e-6)
-    unseen = rate.unigram_cross_entropy(torch.zeros(10, 1), torch.ones(3, 1), 2)
+    uniform = torch.arange(8).repeat(10_000)[:, None].numpy()
+    assert rate.unigram_cross_entropy(TokenRows([uniform]), TokenRows([uniform[:80]]), 8) == pytest.approx(
+        math.log(8), rel=1e-6
+    )
+    zeros, ones = (TokenRows([np.full((count, 1), code)]) for count, code in ((10, 0), (3, 1)))
+    unseen = rate.unigram_cross_entropy(zeros, ones, 2)
     assert unseen == pytest.approx(math.log(12))  # add-one: 11 and 1 of 12
 
 
@@ -45,31 +48,6 @@ def test_an_untrained_model_is_at_ln_k() -> None:
     tokens = torch.randint(64, (20, 16)).int()
     found = rate.measure(model.eval(), tokens, torch.zeros(20, dtype=torch.int64), unigram=0.0, pixels=1024)
     assert found.nats_per_token == pytest.approx(math.log(64), rel=1e-6)
-
-
-def split(n: int, codes: int, length: int = 16) -> TokenSplit:
-    """Random tokens and labels."""
-    return TokenSplit(torch.randint(codes, (n, length)).int(), torch.randint(10, (n,)))
-
-
-def test_token_cache_both_ways_and_refused_where_it_does_not_fit(tmp_path: Path) -> None:
-    run = TokenizerRun(quantizer=VectorQuantizerSpec(codebook_size=64))
-    path = tmp_path / "tokens.safetensors"
-    train, validation = split(30, 64), split(10, 64)
-    save_tokens(path, train, validation)
-    for wrote, read in zip((train, validation), load_tokens(run, path), strict=True):
-        assert torch.equal(wrote.tokens, read.tokens)
-        assert torch.equal(wrote.labels, read.labels)
-    assert torch.equal(frequencies(train.tokens, 64).sum(), torch.tensor(480))
-    save_tokens(path, split(30, 4096), validation)
-    with pytest.raises(DataError, match="64 codes"):
-        load_tokens(run, path)
-    save_tokens(path, split(30, 64, length=25), validation)
-    with pytest.raises(DataError, match=r"shape \[30, 25\]"):
-        load_tokens(run, path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match="cannot be read"):
-        load_tokens(run, path)
 
 
 def test_sheets_lay_images_out_in_rows(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scaling import randomness
 from scaling import run as running
 from scaling.data import run_images
 from scaling.data.images import Images
+from scaling.data.tokens import load_tokens, mapped
 from scaling.run import execute
 from scaling.specification.spec import AutoencoderSpec, EvaluationSpec, OptimiserSpec, TokenizerRun, VectorQuantizerSpec
 from scaling.specification.workspace import Progress, Workspace
@@ -78,6 +80,11 @@ class StopAt:
             raise RunError("stopped", "interrupted")
 
 
+def tokens_of(shards: list[Path]) -> Tensor:
+    """All tokens of shards."""
+    return mapped(shards)[:]
+
+
 def attempts(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     """The folders of one attempt after another, own and earlier, newest first."""
     earlier: list[Path] = []
@@ -91,7 +98,7 @@ def test_shards_put_together_are_the_tokens(
     tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:
     step = StopAt()
-    found = encode_split(model, images, "train", tmp_path / "1", [], step)
+    found = tokens_of(encode_split(model, images, "train", tmp_path / "1", [], step))
     assert torch.equal(found, model.tokens_of(images.pixels)) and found.dtype == torch.int32
     assert [done for done, _ in step.told] == [*range(BATCH, IMAGES, BATCH), IMAGES]
     assert [path.name for path in sorted((tmp_path / "1").iterdir())] == [
@@ -120,8 +127,27 @@ def test_a_stop_ends_within_a_batch_and_the_next_attempt_does_the_rest(
         done = until
     encoded.clear()
     own, earlier = next(places)
-    assert torch.equal(encode_split(model, images, "train", own, earlier, StopAt()), wanted)
+    assert torch.equal(tokens_of(encode_split(model, images, "train", own, earlier, StopAt())), wanted)
     assert sum(encoded) == IMAGES - done
+
+
+def test_processes_that_share_the_shards_make_the_same_tokens(
+    tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
+) -> None:
+    own = tmp_path / "encoded"
+    for rank in range(2):
+        shards = encode_split(model, images, "train", own, [], StopAt(), (rank, 2))
+        assert len(shards) == (2, 1)[rank]
+    assert sum(encoded) == IMAGES
+    found = tokens_of(encode_split(model, images, "train", own, [], StopAt()))
+    assert sum(encoded) == IMAGES
+    assert torch.equal(found, model.tokens_of(images.pixels))
+
+
+def test_millions_of_images_make_no_more_than_some_hundred_shards() -> None:
+    assert encoding.shard_size(60_000) == encoding.SHARD
+    size = encoding.shard_size(12_811_670)
+    assert size % BATCH == 0 and 12_811_670 / size <= encoding.MOST_SHARDS + 1
 
 
 def test_a_kill_without_a_word_loses_one_shard_at_most(
@@ -137,7 +163,7 @@ def test_a_kill_without_a_word_loses_one_shard_at_most(
     with pytest.raises(Killed):
         encode_split(model, images, "train", tmp_path / "1", [], kill)
     encoded.clear()
-    found = encode_split(model, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
+    found = tokens_of(encode_split(model, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt()))
     assert sum(encoded) == IMAGES - 5 * BATCH
     assert torch.equal(found, model.tokens_of(images.pixels))
 
@@ -152,7 +178,7 @@ def test_a_damaged_shard_is_encoded_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = tmp_path / "1" / "encoded", tmp_path / "2" / "encoded"
-    wanted = encode_split(model, images, "train", first, [], StopAt())
+    wanted = tokens_of(encode_split(model, images, "train", first, [], StopAt()))
     path = sorted(first.iterdir())[1]
     content = path.read_bytes()
     tokens = load(content)["tokens"]
@@ -169,11 +195,11 @@ def test_a_damaged_shard_is_encoded_again(
         case "no checksum":
             save_file({"tokens": tokens}, path)
     encoded.clear()
-    found = encode_split(model, images, "train", second, [first], StopAt())
+    found = tokens_of(encode_split(model, images, "train", second, [first], StopAt()))
     assert torch.equal(found, wanted)
     assert sum(encoded) == 5 * BATCH
     assert f"{path.name} of attempt 1 is passed over" in capsys.readouterr().out
-    assert [other.name for other in second.iterdir()] == [path.name]
+    assert sorted(other.name for other in second.iterdir()) == sorted(other.name for other in first.iterdir())
     assert torch.equal(load_file(second / path.name)["tokens"], tokens)
 
 
@@ -184,7 +210,7 @@ def test_shards_of_other_weights_or_another_split_do_not_count(
     randomness.seed_modules(1, "tokenizer weights")
     other = Tokenizer(SPEC).eval()
     encoded.clear()
-    found = encode_split(other, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt())
+    found = tokens_of(encode_split(other, images, "train", tmp_path / "2", [tmp_path / "1"], StopAt()))
     assert sum(encoded) == IMAGES
     assert torch.equal(found, other.tokens_of(images.pixels)) and not torch.equal(found, model.tokens_of(images.pixels))
     encoded.clear()
@@ -227,7 +253,12 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_what_is_encoded(
     # Of the second split one batch was left; the measurement of latents encodes once more.
     assert encoded == [BATCH, 500]
     assert resumed.rows == whole.rows
-    for name in (running.MODEL, running.TOKENS, running.PREVIEW):
+    tokens = [f"{running.TOKENS}/{path.name}" for path in (tmp_path / "1/artifacts" / running.TOKENS).iterdir()]
+    facts = json.loads((tmp_path / "4/artifacts" / running.TOKENS / "tokens.json").read_text())
+    assert facts["splits"]["train"]["images"] == 8 * BATCH
+    whole_rows = [load_tokens(SPEC, tmp_path / f"{number}/artifacts")[0].tokens[:] for number in (1, 4)]
+    assert torch.equal(*whole_rows) and tokens
+    for name in (running.MODEL, running.PREVIEW):
         assert (tmp_path / "4/artifacts" / name).read_bytes() == (tmp_path / "1/artifacts" / name).read_bytes()
 
 

@@ -67,7 +67,7 @@ def build(what: str, ranks: Ranks, microbatch: int | None) -> TokenizerTraining 
         return TokenizerTraining(spec, images, lambda *arguments: None, ranks, microbatch)
     source = torch.Generator().manual_seed(4)
     tokens = torch.randint(0, 64, (200, spec.tokenizer.tokens_per_image), generator=source).int()
-    split = TokenSplit(tokens, torch.randint(0, 10, (200,), generator=source))
+    split = TokenSplit.of(tokens, torch.randint(0, 10, (200,), generator=source))
     return GeneratorTraining(spec, split, lambda *arguments: None, ranks, microbatch)
 
 

@@ -161,6 +161,7 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
     from results.recorder import Recorder
     from scaling.data.images import Images
     from scaling.data.tokens import TokenSplit, save_tokens
+    from scaling.sealed_tensors import seal
     from scaling.training import checkpoint
     from scaling.training.generator import GeneratorTraining
     from scaling.training.tokenizer import TokenizerTraining
@@ -168,7 +169,7 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
     assert checkpoint.KEPT == CHECKPOINTS_KEPT
     plan = make_plan(parse_study(STUDY.format(name="t", sizes='["XS"]').replace("[0, 1, 2]", "[0]"), "t"))
     tokenizer, generator = plan.runs
-    tokens = TokenSplit(torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int64))
+    tokens = TokenSplit.of(torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int64))
     images = Images(torch.zeros(4, 1, 32, 32, dtype=torch.uint8), tokens.labels)
     for run, training, forked in (
         (tokenizer, TokenizerTraining(tokenizer.spec, images, lambda *_: None), 1),
@@ -181,11 +182,16 @@ def test_disk_of_checkpoints_is_what_the_training_writes(tmp_path: Path) -> None
         checkpoint.save(folder, checkpoint.Position(0, 64), training.state(), Recorder(run.run_id, 1))
         (written,) = folder.glob("*/state.safetensors")
         assert checkpoint_bytes(run) == pytest.approx(2 * forked * written.stat().st_size, rel=0.1)
-    path = tmp_path / "tokens.safetensors"
-    train = TokenSplit(torch.zeros(60_000, 16, dtype=torch.int32), torch.zeros(60_000, dtype=torch.int64))
-    save_tokens(path, train, TokenSplit(train.tokens[:10_000].clone(), train.labels[:10_000].clone()))
+    shards = {}
+    for split, count in (("train", 60_000), ("validation", 10_000)):
+        shards[split] = [tmp_path / f"{split}-000000000-{count:09d}.safetensors"]
+        shards[split][0].write_bytes(seal({"tokens": torch.zeros(count, 16, dtype=torch.uint16)}))
+    labels = {"train": torch.zeros(60_000), "validation": torch.zeros(10_000)}
+    pixels = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
+    save_tokens(tmp_path / "tokens", tokenizer.spec, shards, labels, "", lambda rows: pixels)
+    written = sum(path.stat().st_size for path in (tmp_path / "tokens").iterdir())
     weights = 4 * (tokenizer.parameters or 0)
-    assert artifact_bytes(tokenizer) == pytest.approx(path.stat().st_size + weights, rel=0.01)
+    assert artifact_bytes(tokenizer) == pytest.approx(written + weights, rel=0.01)
 
 
 def _run(*arguments: object) -> str:
