@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,9 @@ class Tokenizer(nn.Module):
             if isinstance(autoencoder, AutoencoderSpec)
             else VqganDecoder(autoencoder, channels)
         )
+        # Similarities of unit vectors differ by less than bfloat16 resolves. The small autoencoder's stored runs were
+        # searched in the precision of their training, and stay what they are.
+        self.searched_as_trained = isinstance(autoencoder, AutoencoderSpec)
         self.layout = torch.contiguous_format
         if autoencoder.memory_layout == "channels-last":
             self.layout = torch.channels_last
@@ -65,8 +69,9 @@ class Tokenizer(nn.Module):
         """All that lies between image and codes."""
         latents = self.encoder(images.contiguous(memory_format=self.layout))
         projected = self.project(latents).float()
-        prepared = self.quantizer.prepare(projected)
-        return Encoded(latents, projected, prepared, self.quantizer(prepared))
+        with nullcontext() if self.searched_as_trained else torch.autocast(images.device.type, enabled=False):
+            prepared = self.quantizer.prepare(projected)
+            return Encoded(latents, projected, prepared, self.quantizer(prepared))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [n, code_dim, h, w] to images [n, c, S, S], not clamped."""

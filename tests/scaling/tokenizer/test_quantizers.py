@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from scaling.specification.spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
-from scaling.tokenizer import quantizers
-from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer, largest
+from scaling.tokenizer.quantizers import nearest
+from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer
+from scaling.tokenizer.quantizers.nearest import largest
 
 
 def latents(dim: int, images: int = 6, grid: int = 4) -> torch.Tensor:
@@ -27,7 +28,7 @@ def test_two_level_maximum_is_argmax(rows: int, size: int, seed: int) -> None:
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("codes", [17, 256, 4096])
 def test_tokens_are_the_nearest_codes(normalised: bool, codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizers, "LOOKUP_ELEMENTS", 5 * codes)  # several chunks
+    monkeypatch.setattr(nearest, "LOOKUP_ELEMENTS", 5 * codes)  # several chunks
     quantizer = VectorQuantizer(VectorQuantizerSpec(codebook_size=codes, l2_normalised=normalised))
     torch.nn.init.normal_(quantizer.codebook)
     found = quantizer(quantizer.prepare(latents(8)))
