@@ -10,6 +10,7 @@ from pydantic import Discriminator, Tag, model_validator
 
 from .components import LISTED, Frozen, NonNegativeInt, PositiveInt
 
+
 class AutoencoderSpec(Frozen):
     """Convolutional encoder and decoder: log2(downsampling) levels of residual blocks, GroupNorm and SiLU.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -91,9 +90,7 @@ def _middle(channels: int, groups: int) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _level(
-    spec: VqganSpec, level: int, incoming: int, outgoing: int, blocks: int
-) -> list[tuple[str, nn.Module]]:
+def _level(spec: VqganSpec, level: int, incoming: int, outgoing: int, blocks: int) -> list[tuple[str, nn.Module]]:
     """The blocks of a level, each followed by attention at the lowest where the spec says so."""
     attends = spec.attention == "lowest-and-middle" and level == len(spec.channel_multipliers) - 1
     layers: list[tuple[str, nn.Module]] = []

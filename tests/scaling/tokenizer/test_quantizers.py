@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from scaling.specification.spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
-from scaling.tokenizer.quantizers import nearest
-from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer
+from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer, nearest
 from scaling.tokenizer.quantizers.nearest import largest
 
 
