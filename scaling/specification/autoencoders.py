@@ -1,4 +1,4 @@
-"""Specifications of stage 1's autoencoders: the small one of the demonstration, and the VQGAN of the paper. No torch."""
+"""Specifications of autoencoders: the small one of the demonstration, and the VQGAN of the paper. No torch."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def quantizer_training_flops(spec: QuantizerSpec, tokens: int, batch_size: int) 
     A search costs 2 T K d, with no gradient. SimVQ maps its codebook once a step, and the map's weight alone needs a
     gradient. IBQ's softmax over the codes and the mixture of codes cost two products forward and four backward, the
     first of which makes the softmax again; its entropy terms one forward, one again, and two backward. The entropy of
-    LFQ's batch multiplies the two halves of the bits with each other.
+    LFQ's batch is one product of the two halves of the bits, two backward.
     """
     product = 2 * tokens * spec.codebook_size * spec.code_dim
     if isinstance(spec, VectorQuantizerSpec):

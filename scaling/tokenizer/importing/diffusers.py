@@ -6,7 +6,8 @@
 | decoder.layers.level{i}_block{j}, attention{j} | decoder.up_blocks.{lowest level - i}.resnets.{j}, attentions.{j} |
 | level{i}_down.conv, level{i}_up.conv | downsamplers.0.conv, upsamplers.0.conv of that level |
 | middle_block0, middle_attention, middle_block1 | mid_block.resnets.0, mid_block.attentions.0, mid_block.resnets.1 |
-| in a block: shortcut; in an attention: norm, query, key, value, output | conv_shortcut; group_norm, to_q, to_k, to_v, to_out.0 |
+| in a block: shortcut | conv_shortcut |
+| in an attention: norm, query, key, value, output | group_norm, to_q, to_k, to_v, to_out.0 |
 | norm_out | conv_norm_out |
 | project, expand, quantizer.codebook | quant_conv, post_quant_conv, quantize.embedding.weight |
 

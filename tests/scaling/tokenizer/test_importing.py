@@ -161,7 +161,7 @@ def test_the_reference_is_reproduced() -> None:
     torch.testing.assert_close(encoded.projected, reference["latents"], **close)
     assert torch.equal(encoded.quantised.tokens.flatten(), reference["indices"])
     torch.testing.assert_close(encoded.quantised.codes, reference["quantised"], **close)
-    # Pixels of random weights reach 2.4, and the reference's own rounding, against float64, is 1.1e-5: the share counts.
+    # Pixels reach 2.4 here, and the reference's own rounding, against float64, is 1.1e-5: the share counts.
     largest = float(reference["decoded"].abs().max())
     torch.testing.assert_close(model.decode(encoded.quantised.codes) / largest, reference["decoded"] / largest, **close)
     losses = encoded.quantised.losses
