@@ -126,7 +126,7 @@ class LookupFreeQuantizerSpec(_BinarySpec):
 
 
 class BinarySphericalSpec(_BinarySpec):
-    """BSQ (arXiv 2406.07548): latents on the unit sphere, codes at the corners +-1 / sqrt(bits). Entropies are sums over
+    """BSQ (arXiv 2406.07548): latents on the unit sphere, codes at corners +-1 / sqrt(bits). Entropies are sums over
     bits, exact for a sample and an upper bound for the batch (Sec. 3.2); no commitment loss by default, since the
     error is bounded."""
 

@@ -28,16 +28,43 @@ def largest(scores: Tensor) -> Tensor:
     return best * LOOKUP_GROUP + groups[torch.arange(m, device=scores.device), best].argmax(1)
 
 
+TILED_FROM = 2**14
+"""Larger codebooks are searched a tile of codes at a time: their rows of similarities do not fit into a cache."""
+
+TILE = 512
+"""Latents, and codes, of a tile: 1 MiB of similarities."""
+
+
 @torch.no_grad()
 def nearest_codes(flat: Tensor, codes: Tensor, by_product: bool) -> Tensor:
     """Index int64 [m] of the nearest of codes [K, d] for each row of `flat` [m, d]: by the largest inner product, which
     for vectors of length 1 is the nearest, or by Euclidean distance. The first of equals."""
-    rows = max(1, LOOKUP_ELEMENTS // codes.shape[0])
     half_norm = None if by_product else codes.square().sum(1) / 2
+    size = codes.shape[0]
+    if size > TILED_FROM and size % TILE == 0:
+        return in_batches(lambda rows: _nearest_by_tiles(rows, codes, half_norm), flat, batch=TILE)
     transposed = codes.t().contiguous()
 
     def nearest(chunk: Tensor) -> Tensor:
         similarity = chunk @ transposed
         return largest(similarity if half_norm is None else similarity - half_norm)
 
-    return in_batches(nearest, flat, batch=rows)
+    return in_batches(nearest, flat, batch=max(1, LOOKUP_ELEMENTS // size))
+
+
+def _nearest_by_tiles(rows: Tensor, codes: Tensor, half_norm: Tensor | None) -> Tensor:
+    """`nearest_codes` of at most TILE rows. Of each tile only the maxima of its groups of codes are kept; the winning
+    group is compared once more. Codes that are nearer than the next by less than rounding may change places."""
+    m, groups = len(rows), len(codes) // LOOKUP_GROUP
+    maxima = rows.new_empty(m, groups)
+    for begin in range(0, len(codes), TILE):
+        scores = rows @ codes[begin : begin + TILE].t()
+        if half_norm is not None:
+            scores -= half_norm[begin : begin + TILE]
+        first = begin // LOOKUP_GROUP
+        maxima[:, first : first + TILE // LOOKUP_GROUP] = scores.view(m, -1, LOOKUP_GROUP).amax(2)
+    best = maxima.argmax(1)
+    candidates = torch.bmm(codes.view(groups, LOOKUP_GROUP, -1)[best], rows[:, :, None])[:, :, 0]
+    if half_norm is not None:
+        candidates -= half_norm.view(groups, LOOKUP_GROUP)[best]
+    return best * LOOKUP_GROUP + candidates.argmax(1)
