@@ -179,6 +179,8 @@ _METRICS = (
     Metric("lpips", "", True, "distance of reconstructions in calibrated features (1801.03924), mean over images"),
     Metric("codebook_utilisation", "fraction", False, "codes used at least once on the validation images"),
     Metric("codebook_perplexity", "codes", None, "exp of the entropy of the code frequencies"),
+    Metric("position_utilisation", "fraction", None, "codes used at one position, mean over positions"),
+    Metric("position_perplexity", "codes", None, "exp of the code frequencies' entropy at one position, mean of it"),
     Metric("unigram_entropy", "nats per token", None, "entropy of tokens under the training token frequencies"),
     Metric("latent_norm", "", None, "mean l2 norm of the latents before normalisation"),
     Metric("latent_variance", "", None, "total variance over dimensions of the latents that are quantised"),

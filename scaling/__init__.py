@@ -12,39 +12,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .run import execute
+    from .specification.autoencoders import AutoencoderSpec, VqganSpec
     from .specification.components import (
-        AutoencoderSpec,
         CausalRegulariserSpec,
         DataSpec,
         EvaluationSpec,
-        FiniteScalarQuantizerSpec,
         OptimiserSpec,
         ReconstructionLossSpec,
         TransformerSpec,
-        VectorQuantizerSpec,
     )
     from .specification.flops import flops_per_image, parameters
     from .specification.ladder import transformer
+    from .specification.quantizers import (
+        BinarySphericalSpec,
+        FiniteScalarQuantizerSpec,
+        IndexBackpropagationSpec,
+        LookupFreeQuantizerSpec,
+        SimVectorQuantizerSpec,
+        VectorQuantizerSpec,
+    )
     from .specification.spec import GeneratorRun, RunSpec, TokenizerRun, parse_run
     from .specification.workspace import Progress, Workspace
 
 _NAMES = {
     "run": ("execute",),
+    "specification.autoencoders": ("AutoencoderSpec", "VqganSpec"),
     "specification.components": (
-        "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
-        "OptimiserSpec", "ReconstructionLossSpec", "TransformerSpec", "VectorQuantizerSpec",
+        "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "OptimiserSpec", "ReconstructionLossSpec",
+        "TransformerSpec",
     ),
     "specification.flops": ("flops_per_image", "parameters"),
     "specification.ladder": ("transformer",),
+    "specification.quantizers": (
+        "BinarySphericalSpec", "FiniteScalarQuantizerSpec", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
+        "SimVectorQuantizerSpec", "VectorQuantizerSpec",
+    ),
     "specification.spec": ("GeneratorRun", "RunSpec", "TokenizerRun", "parse_run"),
     "specification.workspace": ("Progress", "Workspace"),
 }  # fmt: skip
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
-    "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
-    "GeneratorRun", "OptimiserSpec", "Progress", "ReconstructionLossSpec", "RunSpec", "TokenizerRun",
-    "TransformerSpec", "VectorQuantizerSpec", "Workspace", "execute", "flops_per_image", "parameters", "parse_run",
-    "transformer",
+    "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
+    "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
+    "OptimiserSpec", "Progress", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec", "TokenizerRun",
+    "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "Workspace", "execute", "flops_per_image", "parameters",
+    "parse_run", "transformer",
 ]  # fmt: skip
 
 

@@ -68,6 +68,9 @@ def measure_tokenizer(
     use = reconstruction.codebook_use(frequencies(validation.tokens, run.codebook_size))
     record.held_out("codebook_utilisation", use.utilisation, n)
     record.held_out("codebook_perplexity", use.perplexity, n)
+    positions = reconstruction.codebook_use_by_position(validation.tokens[:], run.codebook_size)
+    record.held_out("position_utilisation", float(positions[0].mean()), n)
+    record.held_out("position_perplexity", float(positions[1].log().mean().exp()), n)
     record.held_out("unigram_entropy", unigram_cross_entropy(train.tokens, validation.tokens, run.codebook_size), n)
 
     projected, prepared = _latents(run, model, originals, min(n, LATENT_IMAGES))

@@ -138,3 +138,12 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     # + 0.0: a single code in use has entropy 0, not -0.
     entropy = float(-torch.xlogy(shares, shares).sum()) + 0.0
     return CodebookUse(float((counts > 0).double().mean()), entropy, math.exp(entropy))
+
+
+def codebook_use_by_position(tokens: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """At each position, the share of the `size` codes that are used there, and the perplexity: float64 [T] of tokens
+    int [n, T] (paper Fig. 9: how much a position alone says of its token). Raises ValueError if there is no token."""
+    uses = [codebook_use(torch.bincount(column.long(), minlength=size)) for column in tokens.unbind(1)]
+    columns = [(use.utilisation, use.perplexity) for use in uses]
+    utilisation, perplexity = torch.tensor(columns, dtype=torch.float64).unbind(1)
+    return utilisation, perplexity

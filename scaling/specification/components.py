@@ -1,11 +1,11 @@
-"""The parts of a specification: data, autoencoder, quantizer, regulariser, losses, optimiser, transformer, evaluation.
+"""The parts of a specification: data, regulariser, losses, optimiser, transformer, evaluation.
 
-Each is frozen and validated on its own; scaling.specification.spec puts them together into runs.
+Each is frozen and validated on its own, as are autoencoders and quantizers, which have files of their own;
+scaling.specification.spec puts them together into runs.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -128,84 +128,6 @@ class DataSpec(Frozen):
     def preprocessing(self) -> str:
         """What metrics see, for their protocol."""
         return f"pad{self.image_size}"
-
-
-class AutoencoderSpec(Frozen):
-    """Convolutional encoder and decoder: log2(downsampling) levels of residual blocks, GroupNorm and SiLU.
-
-    `width` channels times `channel_multipliers[i]`, and `residual_blocks[i]` blocks, at level i; the first entry is the
-    finest level, at half the image's side.
-    """
-
-    kind: Literal["convolutional"] = "convolutional"
-    downsampling: Literal[2, 4, 8, 16] = 8
-    width: PositiveInt = 16
-    channel_multipliers: Annotated[tuple[PositiveInt, ...], LISTED] = (1, 2, 4)
-    residual_blocks: Annotated[tuple[NonNegativeInt, ...], LISTED] = (1, 1, 1)
-
-    @model_validator(mode="after")
-    def _levels(self) -> AutoencoderSpec:
-        for field in ("channel_multipliers", "residual_blocks"):
-            entries = getattr(self, field)
-            if len(entries) != self.levels:
-                raise ValueError(
-                    f"autoencoder.{field} = {list(entries)} must have {self.levels} entries, one a level, for "
-                    f"downsampling = {self.downsampling}"
-                )
-        return self
-
-    @property
-    def levels(self) -> int:
-        """Number of times the side is halved."""
-        return int(math.log2(self.downsampling))
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels at each level, finest first."""
-        return [self.width * multiplier for multiplier in self.channel_multipliers]
-
-
-class VectorQuantizerSpec(Frozen):
-    """Nearest-code quantisation in a low-dimensional, optionally l2-normalised space (ViT-VQGAN; paper App. A.1)."""
-
-    kind: Literal["vq"] = "vq"
-    codebook_size: Annotated[int, Field(ge=2, le=2**20)] = 256
-    code_dim: PositiveInt = 8
-    l2_normalised: bool = True
-    codebook_weight: NonNegativeFloat = 1.0
-    commitment_weight: NonNegativeFloat = 0.25
-    revive_every: NonNegativeInt = 50
-    """Steps between revivals of codes that no latent chose since the last one; 0 never revives."""
-    revive_until: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Share of training after which dead codes are left alone, so that the codebook settles."""
-
-
-class FiniteScalarQuantizerSpec(Frozen):
-    """Finite scalar quantisation (arXiv 2309.15505): each latent dimension is rounded to one of levels[i] values."""
-
-    kind: Literal["fsq"] = "fsq"
-    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], LISTED] = (8, 6, 5)
-
-    @model_validator(mode="after")
-    def _size(self) -> FiniteScalarQuantizerSpec:
-        if not 2 <= self.codebook_size <= 2**20:
-            raise ValueError(
-                f"quantizer.levels = {list(self.levels)} give {self.codebook_size} codes; allowed: 2 to 2^20"
-            )
-        return self
-
-    @property
-    def codebook_size(self) -> int:
-        """Product of the levels."""
-        return math.prod(self.levels)
-
-    @property
-    def code_dim(self) -> int:
-        """One dimension a level."""
-        return len(self.levels)
-
-
-QuantizerSpec = Annotated[VectorQuantizerSpec | FiniteScalarQuantizerSpec, Field(discriminator="kind")]
 
 
 class CausalRegulariserSpec(Frozen):

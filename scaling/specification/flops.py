@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import feature_networks
-from .feature_networks import Convolution
-from .spec import AutoencoderSpec, GeneratorRun, RunSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
+from .autoencoder_flops import autoencoder_layers
+from .quantizer_flops import quantizer_parameters, quantizer_training_flops
+from .spec import GeneratorRun, RunSpec, TokenizerRun, TransformerSpec
 
 
 @dataclass(frozen=True)
@@ -72,61 +73,23 @@ def generator_training_flops(run: GeneratorRun, images: int = 1, halve_causal: b
 # --- stage 1 ---
 
 
-_Layer = tuple[Convolution, int]
-"""A convolution, and the side of its input in pixels."""
-
-
-def _encoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
-    layers: list[_Layer] = []
-    for width, blocks in zip(spec.widths, spec.residual_blocks, strict=True):
-        layers.append((Convolution(channels, width, kernel=4, stride=2), side))
-        channels, side = width, side // 2
-        layers += [(Convolution(width, width), side)] * (2 * blocks)
-    return layers
-
-
-def _decoder_convolutions(spec: AutoencoderSpec, channels: int, side: int) -> list[_Layer]:
-    layers: list[_Layer] = []
-    for level in reversed(range(spec.levels)):
-        width, inner = spec.widths[level], side // 2 ** (level + 1)
-        layers += [(Convolution(width, width), inner)] * (2 * spec.residual_blocks[level])
-        opened = Convolution(width, 4 * spec.widths[level - 1], kernel=1) if level else Convolution(width, 4 * channels)
-        layers.append((opened, inner))
-    return layers
-
-
-def _norm_parameters(spec: AutoencoderSpec) -> int:
-    blocks = sum(4 * width * count for width, count in zip(spec.widths, spec.residual_blocks, strict=True))
-    return 2 * blocks + 2 * spec.widths[-1] + 2 * spec.widths[0]
-
-
-def _convolutions(run: TokenizerRun) -> tuple[list[_Layer], list[_Layer]]:
-    """Encoder and decoder, the projections to and from the code dimension included."""
-    spec, dim, channels, side = run.autoencoder, run.quantizer.code_dim, run.data.channels, run.encoded_size
-    top = spec.widths[-1]
-    encoder = [*_encoder_convolutions(spec, channels, side), (Convolution(top, dim, kernel=1), run.grid_size)]
-    decoder = [(Convolution(dim, top, kernel=1), run.grid_size), *_decoder_convolutions(spec, channels, side)]
-    return encoder, decoder
-
-
 def regulariser_latent_dim(run: TokenizerRun) -> int:
     """Dimension of the latents that the causal regulariser predicts."""
     if run.regulariser is not None and run.regulariser.latents == "encoder":
-        return run.autoencoder.widths[-1]
+        return run.autoencoder.latent_channels
     return run.quantizer.code_dim
 
 
 def tokenizer_parameters(run: TokenizerRun) -> Parameters:
-    """Codebook as `embedding`, autoencoder as `other`; the causal model and the loss network as `frozen`, since
-    neither is part of the tokenizer that results."""
-    encoder, decoder = _convolutions(run)
-    embedding = run.codebook_size * run.quantizer.code_dim if isinstance(run.quantizer, VectorQuantizerSpec) else 0
+    """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the loss
+    network and a codebook that is never trained as `frozen`, since none is trained as part of the tokenizer."""
+    quantizer = quantizer_parameters(run.quantizer)
     helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
     if run.regulariser is not None:
         shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
-    other = sum(layer.parameters for layer, _ in encoder + decoder) + _norm_parameters(run.autoencoder)
-    return Parameters(embedding, other, helpers)
+    other = sum(layer.parameters for layer in autoencoder_layers(run)) + quantizer.other
+    return Parameters(quantizer.codebook, other, helpers + quantizer.frozen)
 
 
 def causal_forward_flops(run: TokenizerRun) -> float:
@@ -138,21 +101,38 @@ def causal_forward_flops(run: TokenizerRun) -> float:
     return blocks_forward_flops(shape, length) + embed + predict
 
 
-def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
-    """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser.
+@dataclass(frozen=True)
+class TokenizerCosts:
+    """Training FLOPs of one image of stage 1 by what they are spent on."""
 
-    The images need no gradient (the first convolution costs 2, not 3), the lookup none at all, and the frozen loss
-    network sees the target forward, the reconstruction forward and back to its input.
-    """
-    encoder, decoder = _convolutions(run)
-    costs = [layer.flops(side) for layer, side in encoder + decoder]
-    autoencoder = 3 * sum(costs) - costs[0]
-    searched = isinstance(run.quantizer, VectorQuantizerSpec)
-    lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim if searched else 0
+    autoencoder: float
+    quantizer: float
+    perceptual: float
+    """The frozen loss network: the target forward, the reconstruction forward and back to its input."""
+    causal: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.autoencoder + self.quantizer + self.perceptual + self.causal
+
+
+def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
+    """Forward and backward FLOPs of one image. The images need no gradient: the first convolution costs 2, not 3."""
+    costs = [layer.flops for layer in autoencoder_layers(run)]
     # Each colour channel is compared as a grey image.
     compared = 3 * run.data.channels if run.losses.perceptual_weight else 0
-    loss = compared * feature_networks.forward_flops("perceptual", run.encoded_size)
-    return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
+    return TokenizerCosts(
+        autoencoder=3 * sum(costs) - costs[0],
+        quantizer=quantizer_training_flops(run.quantizer, run.tokens_per_image, run.batch_size),
+        perceptual=compared * feature_networks.forward_flops("perceptual", run.encoded_size),
+        causal=3 * causal_forward_flops(run),
+    )
+
+
+def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
+    """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser."""
+    return tokenizer_costs(run).total * images
 
 
 def parameters(run: RunSpec) -> Parameters:

@@ -29,33 +29,41 @@ from pydantic import (
 
 from results.errors import SpecError
 
+from .autoencoders import AUTOENCODER_TAGS, AnyAutoencoderSpec, AutoencoderSpec, VqganSpec
 from .command_template import check_command
 from .components import (
     LISTED,
-    AutoencoderSpec,
     CausalRegulariserSpec,
     DataSpec,
     EvaluationSpec,
     Extended,
-    FiniteScalarQuantizerSpec,
     Frozen,
     NonNegativeFloat,
     NonNegativeInt,
     OptimiserSpec,
     PositiveInt,
     Precision,
-    QuantizerSpec,
     ReconstructionLossSpec,
     TransformerSpec,
-    VectorQuantizerSpec,
 )
 from .ladder import size_name
 from .pictures import PicturesSpec
+from .quantizers import (
+    BinarySphericalSpec,
+    FiniteScalarQuantizerSpec,
+    IndexBackpropagationSpec,
+    LookupFreeQuantizerSpec,
+    QuantizerSpec,
+    SimVectorQuantizerSpec,
+    VectorQuantizerSpec,
+)
 
 __all__ = [
-    "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
-    "GeneratorRun", "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "RunSpec", "TokenizerRun", "TransformerSpec",
-    "VectorQuantizerSpec", "canonical_json", "explain", "identity", "parse_run",
+    "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
+    "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
+    "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec",
+    "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "canonical_json", "explain", "identity",
+    "parse_run",
 ]  # fmt: skip
 
 
@@ -121,7 +129,7 @@ class RunFields(Extended):
         return copied
 
 
-_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures")
+_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS)
 """Names of alternatives in the paths of pydantic's errors, which are no fields."""
 
 
@@ -141,7 +149,7 @@ class TokenizerRun(RunFields):
     input_size: PositiveInt | None = None
     """Side to which images are resized before encoding (decoded images are resized back); None: data.image_size.
     At a fixed downsampling this chooses the token count, the paper's own way (App. A.1)."""
-    autoencoder: AutoencoderSpec = AutoencoderSpec()
+    autoencoder: AnyAutoencoderSpec = AutoencoderSpec()
     quantizer: QuantizerSpec = VectorQuantizerSpec()
     regulariser: CausalRegulariserSpec | None = None
     losses: ReconstructionLossSpec = ReconstructionLossSpec()

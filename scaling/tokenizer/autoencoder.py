@@ -1,11 +1,12 @@
-"""The convolutional encoder and decoder of stage 1: images to latent grids and back."""
+"""The small convolutional encoder and decoder of the demonstration: images to latent grids and back."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.specification.spec import AutoencoderSpec
+from scaling.networks import RecomputedSequential
+from scaling.specification.autoencoders import AutoencoderSpec
 
 
 def _groups(channels: int) -> int:
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
             levels.append(nn.Conv2d(incoming, outgoing, 4, stride=2, padding=1))
             levels += [ResidualBlock(outgoing) for _ in range(blocks)]
             incoming = outgoing
-        self.levels = nn.Sequential(*levels)
+        self.levels = RecomputedSequential(*levels)
         self.norm = nn.GroupNorm(_groups(incoming), incoming)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class Decoder(nn.Module):
                 levels += [nn.Conv2d(incoming, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
             else:
                 levels += [nn.Conv2d(incoming, 4 * spec.widths[level - 1], 1), nn.PixelShuffle(2)]
-        self.levels = nn.Sequential(*levels)
+        self.levels = RecomputedSequential(*levels)
 
     def forward(self, latents: Tensor) -> Tensor:
         """See the class."""

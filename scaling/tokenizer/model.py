@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from results.errors import DataError
 from scaling.data.images import resize, to_float, to_pixels
 from scaling.networks import channels_last, device_of, in_batches
+from scaling.specification.autoencoders import AutoencoderSpec
 from scaling.specification.spec import TokenizerRun
 
 from .autoencoder import Decoder, Encoder
 from .quantizers import Quantised, build_quantizer
+from .vqgan import VqganDecoder, VqganEncoder
 
 
 @dataclass
@@ -37,19 +40,38 @@ class Tokenizer(nn.Module):
     def __init__(self, spec: TokenizerRun) -> None:
         super().__init__()
         self.spec = spec
-        channels, top = spec.data.channels, spec.autoencoder.widths[-1]
-        self.encoder = channels_last(Encoder(spec.autoencoder, channels))
-        self.project = nn.Conv2d(top, spec.quantizer.code_dim, 1)
+        autoencoder, channels = spec.autoencoder, spec.data.channels
+        latent, dim = autoencoder.latent_channels, spec.quantizer.code_dim
+        # Initial weights are drawn in this order.
+        self.encoder = (
+            Encoder(autoencoder, channels)
+            if isinstance(autoencoder, AutoencoderSpec)
+            else VqganEncoder(autoencoder, channels)
+        )
+        self.project = nn.Conv2d(latent, dim, 1)
         self.quantizer = build_quantizer(spec.quantizer)
-        self.expand = nn.Conv2d(spec.quantizer.code_dim, top, 1)
-        self.decoder = channels_last(Decoder(spec.autoencoder, channels))
+        self.expand = nn.Conv2d(dim, latent, 1)
+        self.decoder = (
+            Decoder(autoencoder, channels)
+            if isinstance(autoencoder, AutoencoderSpec)
+            else VqganDecoder(autoencoder, channels)
+        )
+        # Similarities of unit vectors differ by less than bfloat16 resolves. The small autoencoder's stored runs were
+        # searched in the precision of their training, and stay what they are.
+        self.searched_as_trained = isinstance(autoencoder, AutoencoderSpec)
+        self.layout = torch.contiguous_format
+        if autoencoder.memory_layout == "channels-last":
+            self.layout = torch.channels_last
+            channels_last(self.encoder)
+            channels_last(self.decoder)
 
     def encode(self, images: Tensor) -> Encoded:
         """All that lies between image and codes."""
-        latents = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        latents = self.encoder(images.contiguous(memory_format=self.layout))
         projected = self.project(latents).float()
-        prepared = self.quantizer.prepare(projected)
-        return Encoded(latents, projected, prepared, self.quantizer(prepared))
+        with nullcontext() if self.searched_as_trained else torch.autocast(images.device.type, enabled=False):
+            prepared = self.quantizer.prepare(projected)
+            return Encoded(latents, projected, prepared, self.quantizer(prepared))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [n, code_dim, h, w] to images [n, c, S, S], not clamped."""

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from results.errors import UsageError
 from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
 from scaling.evaluation.networks.run_networks import perceptual_loss
 from scaling.networks import in_double
 from scaling.specification import flops
+from scaling.specification.quantizers import needs_whole_batch
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.causal import CausalRegulariser
 from scaling.tokenizer.model import Encoded, Tokenizer
-from scaling.tokenizer.quantizers import VectorQuantizer
+from scaling.tokenizer.quantizers import CodebookQuantizer, Revivable
 
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, tokenizer_learning_rate
@@ -63,11 +65,17 @@ class TokenizerTraining(StageTraining):
         self.spec, self.evaluation = spec, evaluation
         self.prepare_measurement: Callable[[Tokenizer], object] | None = None
         """What every process does with the finished model before the first measures it."""
+        if needs_whole_batch(spec.quantizer) and self.parts != [slice(0, spec.batch_size)]:
+            raise UsageError(
+                f"quantizer.entropy_weight = {spec.quantizer.entropy_weight} takes the entropy of a whole batch, which "  # type: ignore[union-attr]
+                f"{ranks.size} processes and a microbatch of {microbatch} would cut; allowed: one process that holds "
+                f"all of batch_size = {spec.batch_size}, or entropy_weight = 0"
+            )
         self.begin = self.parts[0].start
         part = slice(self.begin, self.parts[-1].stop)
         self.stream = images.stream(spec.seed, "tokenizer batches", spec.batch_size, part)
         quantizer = self.model.quantizer
-        self.quantizer = quantizer if isinstance(quantizer, VectorQuantizer) else None
+        self.quantizer = quantizer if isinstance(quantizer, CodebookQuantizer) else None
         self.average = self.model
         if spec.ema_decay:
             self.modules["average"] = self.average = copy.deepcopy(self.model).eval()
@@ -104,7 +112,7 @@ class TokenizerTraining(StageTraining):
         done = images + spec.batch_size
         step = done // spec.batch_size
         self._update_average(step)
-        if quantizer is not None:
+        if isinstance(quantizer, Revivable):
             every, until = quantizer.spec.revive_every, quantizer.spec.revive_until * spec.train_images
             if every and step % every == 0 and done <= until:
                 latents = torch.cat([result.prepared for result in results])
@@ -169,12 +177,12 @@ class TokenizerTraining(StageTraining):
         torch._foreach_lerp_(average, weights, weight)
 
     @torch.no_grad()
-    def _revive(self, quantizer: VectorQuantizer, latents: Tensor, step: int) -> None:
+    def _revive(self, quantizer: Revivable, latents: Tensor, step: int) -> None:
         """Move dead codes onto latents of the batch. A revived code is a new parameter: it keeps neither the average
         nor the moments of the old one."""
         dead = quantizer.revive(latents, randomness.generator(self.spec.seed, "code revival", step))[:, None]
         average = self.average.quantizer
-        assert isinstance(average, VectorQuantizer)
+        assert isinstance(average, Revivable)
         average.codebook.copy_(torch.where(dead, quantizer.codebook, average.codebook))
         for name in ("exp_avg", "exp_avg_sq"):
             self.optimiser.state[quantizer.codebook][name].masked_fill_(dead, 0.0)

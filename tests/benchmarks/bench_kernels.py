@@ -14,7 +14,7 @@ from torch.nn import functional
 from scaling.generator.loss import linear_cross_entropy
 from scaling.generator.normalisation import RmsNorm
 from scaling.generator.sampling import draw
-from scaling.tokenizer.quantizers import largest
+from scaling.tokenizer.quantizers.nearest import largest
 
 
 def seconds(call: Callable[[], object], repeats: int = 15) -> float:

@@ -124,7 +124,7 @@ def test_token_count_follows_the_input_size(side: int, tokens: int) -> None:
         ('{"stage": "tokenizer", "input_size": 30}', ["downsampling", "30", "multiples of 8"]),
         ('{"stage": "tokenizer", "data": {"name": "imagenet"}}', ["imagenet", "fashion-mnist"]),
         ('{"stage": "tokenizer", "quantizer": {"kind": "vq", "codebook_size": 1}}', ["codebook_size", "1"]),
-        ('{"stage": "tokenizer", "quantizer": {"kind": "lfq"}}', ["kind", "lfq", "vq"]),
+        ('{"stage": "tokenizer", "quantizer": {"kind": "lvq"}}', ["kind", "lvq", "vq"]),
         ('{"stage": "tokenizer", "regulariser": {"width": 50}}', ["head_dim", "50"]),
         ('{"stage": "tokenizer", "ema_decay": NaN}', ["ema_decay"]),
         ('{"stage": "painter"}', ["painter"]),

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaling.specification.spec import FiniteScalarQuantizerSpec, VectorQuantizerSpec
-from scaling.tokenizer import quantizers
-from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer, largest
+from scaling.tokenizer.quantizers import FiniteScalarQuantizer, VectorQuantizer, build_quantizer, nearest
+from scaling.tokenizer.quantizers.nearest import largest
 
 
 def latents(dim: int, images: int = 6, grid: int = 4) -> torch.Tensor:
@@ -27,7 +28,7 @@ def test_two_level_maximum_is_argmax(rows: int, size: int, seed: int) -> None:
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("codes", [17, 256, 4096])
 def test_tokens_are_the_nearest_codes(normalised: bool, codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizers, "LOOKUP_ELEMENTS", 5 * codes)  # several chunks
+    monkeypatch.setattr(nearest, "LOOKUP_ELEMENTS", 5 * codes)  # several chunks
     quantizer = VectorQuantizer(VectorQuantizerSpec(codebook_size=codes, l2_normalised=normalised))
     torch.nn.init.normal_(quantizer.codebook)
     found = quantizer(quantizer.prepare(latents(8)))
@@ -37,6 +38,40 @@ def test_tokens_are_the_nearest_codes(normalised: bool, codes: int, monkeypatch:
     torch.testing.assert_close(chosen, distances.min(1).values, rtol=1e-4, atol=1e-5)
     if normalised:
         torch.testing.assert_close(found.codes.norm(dim=1), torch.ones(6, 4, 4))
+
+
+class _Largest(TorchDispatchMode):
+    """Elements of the largest tensor that an operation made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("by_product", [True, False])
+@pytest.mark.parametrize("codes", [2**15, 2**18, 2**15 + 64])
+def test_search_in_large_codebooks_is_exact_and_never_holds_the_matrix(codes: int, by_product: bool) -> None:
+    generator = torch.Generator().manual_seed(codes)
+    flat, book = torch.randn(64, 8, generator=generator), torch.randn(codes, 8, generator=generator)
+    if by_product:
+        flat, book = functional.normalize(flat, dim=1), functional.normalize(book, dim=1)
+    with _Largest() as largest_tensor:
+        tokens = nearest.nearest_codes(flat, book, by_product)
+    assert largest_tensor.elements <= max(8 * codes, nearest.LOOKUP_ELEMENTS)  # the matrix has 64 x codes
+    scores = flat.double() @ book.double().t() - (0 if by_product else book.double().square().sum(1) / 2)
+    assert float((scores.amax(1) - scores.gather(1, tokens[:, None])[:, 0]).max()) < 1e-5
+    assert float((tokens == scores.argmax(1)).double().mean()) > 0.96
+
+
+def test_of_equal_codes_the_first_is_taken_in_large_codebooks() -> None:
+    book = functional.normalize(torch.randn(2**15, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    book[30_000] = book[77]
+    book[20_001] = book[20_000]
+    assert nearest.nearest_codes(book[[77, 30_000, 20_001]], book, True).tolist() == [77, 77, 20_000]
 
 
 def test_losses_and_straight_through_gradient() -> None:

@@ -1,0 +1,41 @@
+"""VQ: nearest-code vector quantisation with codebook and commitment losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaling.specification.quantizers import VectorQuantizerSpec
+
+from .base import Revivable, squared_distances
+
+
+class VectorQuantizer(Revivable):
+    """Nearest-code lookup with codebook and commitment losses (VQ-VAE), cosine distance where l2-normalised.
+
+    Both latents and codes are projected to the unit sphere if `spec.l2_normalised` (ViT-VQGAN; paper App. A.1). The
+    losses are means over dimensions of squared differences, as in LlamaGen's code.
+    """
+
+    spec: VectorQuantizerSpec
+
+    def __init__(self, spec: VectorQuantizerSpec) -> None:
+        super().__init__(spec)
+        bound = 1.0 / spec.codebook_size
+        codebook = torch.empty(spec.codebook_size, spec.code_dim).uniform_(-bound, bound)
+        if spec.initialisation == "unit-norm":
+            codebook = functional.normalize(codebook, dim=1)
+        self.codebook = nn.Parameter(codebook)
+        self.count_choices()
+
+    def codes(self) -> Tensor:
+        """The codebook as it is compared: [codebook size, code_dim]."""
+        return functional.normalize(self.codebook, dim=1) if self.spec.l2_normalised else self.codebook
+
+    def quantise(self, flat: Tensor, codes: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """See CodebookQuantizer."""
+        chosen = codes[tokens]
+        losses = squared_distances(chosen, flat)
+        weighted = self.spec.codebook_weight * losses["codebook"] + self.spec.commitment_weight * losses["commitment"]
+        return flat + (chosen - flat).detach(), losses, weighted
