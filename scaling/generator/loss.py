@@ -43,7 +43,8 @@ def slice_rows(codebook_size: int, device: torch.device) -> int:
 
 def product_type(device: torch.device) -> torch.dtype:
     """The type of matrix products at this place: that of autocast where it is on, else float32."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else torch.float32
 
 
 class _LinearCrossEntropy(Function):

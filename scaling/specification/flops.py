@@ -19,10 +19,10 @@ from .generator_counts import (
     generator_parameters,
     generator_training_flops,
 )
-from .spec import AutoencoderSpec, RunSpec, TokenizerRun, VectorQuantizerSpec
+from .spec import AutoencoderSpec, GeneratorRun, RunSpec, TokenizerRun, VectorQuantizerSpec
 
 __all__ = [
-    "Parameters", "block_parameters", "blocks_forward_flops", "causal_forward_flops", "flops_per_image",
+    "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops", "flops_per_image",
     "generator_forward_flops", "generator_parameters", "generator_training_flops", "parameters",
     "regulariser_latent_dim", "tokenizer_parameters", "tokenizer_training_flops",
 ]  # fmt: skip
@@ -121,3 +121,11 @@ def parameters(run: RunSpec) -> Parameters:
 def flops_per_image(run: RunSpec) -> float:
     """Training FLOPs of one image, either stage."""
     return tokenizer_training_flops(run) if isinstance(run, TokenizerRun) else generator_training_flops(run)
+
+
+def amortised_flops(run: GeneratorRun, images: int, generators: int) -> float:
+    """Training FLOPs of both stages when `generators` generators share the tokenizer. Raises ValueError below 1."""
+    if generators < 1:
+        raise ValueError(f"generators = {generators} is not allowed; allowed: 1 or more")
+    shared = tokenizer_training_flops(run.tokenizer, run.tokenizer.train_images) / generators
+    return shared + generator_training_flops(run, images)

@@ -151,11 +151,21 @@ def papers_axis(run: GeneratorRun, images: int) -> float:
     return six_nd(run, images, embeddings=True) / run.batch_size
 
 
-def amortised_flops(run: GeneratorRun, images: int, generators: int) -> float:
-    """Training FLOPs of both stages when `generators` generators share the tokenizer. Raises ValueError below 1."""
-    from .flops import tokenizer_training_flops
+def plan_columns(run: GeneratorRun) -> dict[str, float]:
+    """What `plan --json` says of a generator's size and cost beside the parameters and FLOPs of every run.
 
-    if generators < 1:
-        raise ValueError(f"generators = {generators} is not allowed; allowed: 1 or more")
-    shared = tokenizer_training_flops(run.tokenizer, run.tokenizer.train_images) / generators
-    return shared + generator_training_flops(run, images)
+    Shares and FLOPs of a token are of the conventions of `flops`; axes are those of the largest budget.
+    """
+    parameters, token, images = generator_parameters(run), token_flops(run), run.train_images[-1]
+    return {
+        "params_embedding": parameters.embedding,
+        "params_head": parameters.head,
+        "params_6nd": parameters.non_embedding,
+        "flops_per_token": token.training,
+        "flops_attention_share": token.attention / token.forward,
+        "flops_head_share": token.head_share,
+        "flops_halved_attention": generator_training_flops(run, images, halve_causal=True),
+        "flops_6nd": six_nd(run, images, embeddings=True),
+        "flops_6nd_non_embedding": six_nd(run, images, embeddings=False),
+        "flops_paper_axis": papers_axis(run, images),
+    }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -68,3 +72,73 @@ def test_rms_norm_is_torchs_with_its_gradients() -> None:
     torch.testing.assert_close(own(x), reference(x))
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "codes"), [(300, 1024), (200, 16_384), (140, 131_072)])
+def test_slices_equal_the_plain_head_to_a_millionth(rows: int, codes: int) -> None:
+    """Loss and gradients in float32, relative to the largest element; the last slice is not full."""
+    hidden, weight, targets = inputs(rows, 24, codes)
+    logits = hidden @ weight.t()
+    z = logits.logsumexp(1)
+    plain = functional.cross_entropy(logits, targets) + 1e-4 * z.square().mean()
+    wanted = torch.autograd.grad(plain, [hidden, weight])
+    found = linear_cross_entropy(hidden, weight, targets, 1e-4)
+    assert found.item() == pytest.approx(plain.item(), rel=1e-6)
+    for a, b in zip(torch.autograd.grad(found, [hidden, weight]), wanted, strict=True):
+        assert float((a - b).abs().max()) <= 1e-6 * float(b.abs().max())
+
+
+def test_autocast_gives_its_precision_with_sums_in_float32() -> None:
+    """bfloat16 products: the loss within their rounding of the exact one, gradients in the types of their inputs."""
+    hidden, weight, targets = inputs(300, 16, 1000)
+    exact = linear_cross_entropy(hidden, weight, targets)
+    wanted = torch.autograd.grad(exact, [hidden, weight])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear_cross_entropy(hidden, weight, targets)
+        gradients = torch.autograd.grad(found, [hidden, weight])
+    assert found.dtype == torch.float32
+    assert found.item() != exact.item()
+    assert found.item() == pytest.approx(exact.item(), rel=2e-3)
+    for a, b in zip(gradients, wanted, strict=True):
+        assert a.dtype == torch.float32
+        assert float((a - b).norm()) < 0.02 * float(b.norm())
+
+
+def test_slices_fit_the_device_and_the_codebook() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    # As ever up to 4,096 codes, so that earlier trainings are repeated bit for bit.
+    assert [module.slice_rows(codes, cpu) for codes in (256, 1024, 4096)] == [1024, 256, 64]
+    for codes in (16_384, 131_072, 2**18, 2**20):
+        assert 16 <= module.slice_rows(codes, cpu) <= 128
+        assert module.slice_rows(codes, cpu) * codes <= module.MOST_ELEMENTS
+        assert module.slice_rows(codes, gpu) * codes <= module.ACCELERATOR_ELEMENTS
+
+
+_PEAK = """
+import resource, sys, torch
+from torch.nn import functional
+from scaling.generator.loss import linear_cross_entropy
+torch.set_num_threads(1)
+hidden = torch.randn(768, 16, requires_grad=True)
+weight = torch.randn(131072, 16, requires_grad=True)
+targets = torch.randint(131072, (768,))
+linear_cross_entropy(hidden[:2], weight, targets[:2]).backward()  # what libraries need once
+weight.grad = hidden.grad = None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "plain":
+    functional.cross_entropy(hidden @ weight.t(), targets).backward()
+else:
+    linear_cross_entropy(hidden, weight, targets).backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_at_a_codebook_of_131072_is_a_quarter_at_most() -> None:
+    """Peak of a process above what it had before the step, for 768 positions: plain logits are 403 MB."""
+    root = Path(__file__).parents[3]
+    peaks = {
+        kind: int(subprocess.run([sys.executable, "-c", _PEAK, kind], cwd=root, check=True, capture_output=True).stdout)
+        for kind in ("plain", "sliced")
+    }
+    assert peaks["plain"] > 4 * peaks["sliced"], peaks
+    assert peaks["sliced"] > 1000  # Something was measured: at least the buffer of a slice.
