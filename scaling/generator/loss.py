@@ -21,7 +21,7 @@ from scaling.networks import in_batches
 
 CHUNK_ELEMENTS = 2**18
 """Logits of a slice on a CPU: 1 MiB in float32, about a core's second-level cache."""
-LEAST_ROWS = 128
+LEAST_ROWS = 256
 """Of a slice at large codebooks on a CPU, unless MOST_ELEMENTS allows fewer."""
 CACHED_CODES = 4096
 """Largest codebook of which slices are sized to the cache alone."""
@@ -88,7 +88,8 @@ class _LinearCrossEntropy(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_hidden, d_weight = ctx.saved_tensors
         types = ctx.types
-        return (d_hidden * gradients[0]).to(types[0]), (d_weight * gradients[0]).to(types[1]), None, None, None
+        # In place: the weight's gradient may be the largest tensor of all. A second backward is refused by torch.
+        return d_hidden.mul_(gradients[0]).to(types[0]), d_weight.mul_(gradients[0]).to(types[1]), None, None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, z_weight: float = 0.0) -> Tensor:

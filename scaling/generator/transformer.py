@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from scaling.specification.spec import GeneratorRun, TransformerSpec
 
 from .dropout import Dropout
+from .gating import gated
 from .head import FactorisedHead, FullHead
 from .normalisation import RmsNorm
 
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         projected = self.qkv(x).view(n, t, 3, self.heads, self.head_dim)
         query_key, value = projected.split([2, 1], dim=2)
         if self.qk_norm:
-            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain
+            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain.to(query_key.dtype)
         q, k = rotate(query_key, rotary).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), value.squeeze(2).transpose(1, 2)
         if cache is None:
@@ -112,8 +113,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(functional.silu(gate) * up)
+        return self.down(gated(self.gate_up(x)))
 
 
 class TransformerBlock(nn.Module):
