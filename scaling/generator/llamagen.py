@@ -84,7 +84,9 @@ def shapes(spec: TransformerSpec, codebook_size: int, classes: int) -> dict[str,
     return expected
 
 
-def converted(state: Mapping[str, Tensor], spec: TransformerSpec, codebook_size: int, classes: int) -> dict[str, Tensor]:
+def converted(
+    state: Mapping[str, Tensor], spec: TransformerSpec, codebook_size: int, classes: int
+) -> dict[str, Tensor]:
     """Our state dict from LlamaGen's. Without a null class in it (no class dropout) that row is 0.
 
     Raises DataError for a specification that LlamaGen cannot have, for missing or extra keys, and for shapes that are

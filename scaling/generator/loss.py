@@ -51,7 +51,9 @@ class _LinearCrossEntropy(Function):
     """Mean over rows of cross-entropy + z_weight log(Z)^2, with its gradients computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_weight: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_weight: float, dtype: torch.dtype
+    ) -> Tensor:
         m, exact = hidden.shape[0], dtype == torch.float32
         states, matrix = hidden.to(dtype), weight.to(dtype)
         d_hidden = torch.empty_like(states)

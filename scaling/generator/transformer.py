@@ -88,7 +88,9 @@ class Attention(nn.Module):
         projected = self.qkv(x).view(n, t, 3, self.heads, self.head_dim)
         query_key, value = projected.split([2, 1], dim=2)
         if self.qk_norm:
-            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain.to(query_key.dtype)
+            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain.to(
+                query_key.dtype
+            )
         q, k = rotate(query_key, rotary).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), value.squeeze(2).transpose(1, 2)
         if cache is None:

@@ -22,7 +22,8 @@ from .generator_counts import (
 from .spec import AutoencoderSpec, GeneratorRun, RunSpec, TokenizerRun, VectorQuantizerSpec
 
 __all__ = [
-    "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops", "flops_per_image",
+    "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops",
+    "flops_per_image",
     "generator_forward_flops", "generator_parameters", "generator_training_flops", "parameters",
     "regulariser_latent_dim", "tokenizer_parameters", "tokenizer_training_flops",
 ]  # fmt: skip

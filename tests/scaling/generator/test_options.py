@@ -41,7 +41,9 @@ def inputs(n: int = 4, codes: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(codes, (n, 16), generator=source), torch.arange(n) % 3
 
 
-def trained(spec: TransformerSpec, steps: int, *, microbatch: int | None = None, rate: float = 1e-2) -> GeneratorTraining:
+def trained(
+    spec: TransformerSpec, steps: int, *, microbatch: int | None = None, rate: float = 1e-2
+) -> GeneratorTraining:
     """A training on random tokens after some steps."""
     run = GeneratorRun(
         tokenizer=TokenizerRun(quantizer=VectorQuantizerSpec(codebook_size=64)), transformer=spec, batch_size=16,

@@ -1,4 +1,4 @@
-"""Stage 2's counts: the paper's and LlamaGen's sizes to the printed digit, FLOPs as torch counts them, published axes."""
+"""Stage 2's counts: published sizes to the printed digit, FLOPs as torch counts them, published axes."""
 
 from __future__ import annotations
 
