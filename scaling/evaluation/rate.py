@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scaling.data.tokens import TokenRows, frequencies
-from scaling.generator.loss import negative_log_likelihood
 from scaling.generator.transformer import Generator
 from scaling.networks import device_of, in_batches, in_double
 
@@ -73,7 +72,7 @@ def measure(
     def losses(tokens: Tensor, labels: Tensor) -> Tensor:
         wanted = tokens.to(device).long()
         hidden = model.hidden(wanted, labels.to(device)).flatten(0, 1)
-        each = negative_log_likelihood(hidden, model.head.weight, wanted.flatten())
+        each = model.head.negative_log_likelihood(hidden, wanted.flatten())
         return in_double(each.view(wanted.shape)).mean(1)
 
     by_image = in_batches(losses, tokens, labels, batch=batch, step=step)

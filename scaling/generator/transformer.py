@@ -7,20 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from scaling.specification.spec import GeneratorRun, TransformerSpec
 
+from .dropout import Dropout
+from .gating import gated
+from .head import FactorisedHead, FullHead
 from .normalisation import RmsNorm
 
 ROTARY_BASE = 10_000.0
 INITIAL_STD = 0.02
 
 
-def rotary_table(grid: int, head_dim: int, prefix: int) -> Tensor:
+def rotary_table(grid: int, head_dim: int, prefix: int, *, zero_prefix: bool = False) -> Tensor:
     """Unit complex numbers [prefix + grid^2, head_dim / 2] of 2-D rotary positions in raster order (LlamaGen).
 
     The first half of the frequencies turns with the row, the second with the column; the `prefix` positions before
-    the image (the class token) are not turned.
+    the image (the class token) are not turned, or with `zero_prefix` multiplied by 0 (LlamaGen).
     """
     pairs = head_dim // 4
     frequencies = ROTARY_BASE ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
@@ -30,7 +34,9 @@ def rotary_table(grid: int, head_dim: int, prefix: int) -> Tensor:
     columns = angles[None, :, :].expand(grid, grid, pairs)
     table = torch.cat([rows, columns], dim=-1).reshape(grid * grid, 2 * pairs)
     table = torch.cat([table.new_zeros(prefix, 2 * pairs), table])
-    return torch.polar(torch.ones_like(table), table).to(torch.complex64)
+    lengths = torch.ones_like(table)
+    lengths[:prefix] = 0.0 if zero_prefix else 1.0
+    return torch.polar(lengths, table).to(torch.complex64)
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
@@ -61,21 +67,30 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention; queries and keys pass a layer norm (QK-norm, paper App. A.2), then are rotated."""
+    """Causal multi-head attention; queries and keys pass a layer norm (QK-norm, paper App. A.2) unless the
+    specification has none, then are rotated.
+
+    muP's attention scale 1 / head_dim is the usual 1 / sqrt(head_dim) up to a constant, since heads keep their size
+    where the width grows.
+    """
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
-        self.heads, self.head_dim = spec.heads, spec.head_dim
+        self.heads, self.head_dim, self.qk_norm = spec.heads, spec.head_dim, spec.qk_norm
         self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
         self.out = nn.Linear(spec.width, spec.width, bias=False)
-        self.query_key_gain = nn.Parameter(torch.ones(2, 1, spec.head_dim))
+        if self.qk_norm:
+            self.query_key_gain = nn.Parameter(torch.ones(2, 1, spec.head_dim))
 
     def forward(self, x: Tensor, rotary: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
         """x [n, t, width]; with a cache, x holds only the positions after cache.filled."""
         n, t, width = x.shape
         projected = self.qkv(x).view(n, t, 3, self.heads, self.head_dim)
         query_key, value = projected.split([2, 1], dim=2)
-        query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain
+        if self.qk_norm:
+            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain.to(
+                query_key.dtype
+            )
         q, k = rotate(query_key, rotary).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), value.squeeze(2).transpose(1, 2)
         if cache is None:
@@ -100,61 +115,82 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(functional.silu(gate) * up)
+        return self.down(gated(self.gate_up(x)))
 
 
 class TransformerBlock(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, spec: TransformerSpec) -> None:
+    def __init__(self, spec: TransformerSpec, number: int) -> None:
         super().__init__()
         self.attention_norm = RmsNorm(spec.width)
         self.attention = Attention(spec)
         self.feed_forward_norm = RmsNorm(spec.width)
         self.feed_forward = FeedForward(spec)
+        self.residual_dropout = Dropout(spec.residual_dropout, 2 * number + 1)
+        self.feed_forward_dropout = Dropout(spec.feed_forward_dropout, 2 * number + 2)
 
-    def forward(self, x: Tensor, rotary: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
-        """x [n, t, width] to the same shape."""
-        x = x + self.attention(self.attention_norm(x), rotary, cache, layer)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+    def forward(
+        self, x: Tensor, rotary: Tensor, cache: KeyValueCache | None, layer: int, keys: Tensor | None = None
+    ) -> Tensor:
+        """x [n, t, width] to the same shape; `keys` [n] are those of its images, for dropout."""
+        x = x + self.residual_dropout(self.attention(self.attention_norm(x), rotary, cache, layer), keys)
+        return x + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x)), keys)
 
 
 class CausalBlocks(nn.Module):
-    """The stack of causal blocks with its final norm and rotary table: what stage 2 and the regulariser share."""
+    """The stack of causal blocks with its final norm and rotary table: what stage 2 and the regulariser share.
+
+    With `checkpointing` set, backward computes each block's inside again in place of keeping it: memory of one block,
+    a third more FLOPs, the same numbers.
+    """
+
+    checkpointing = False
 
     def __init__(self, spec: TransformerSpec, grid: int, prefix: int) -> None:
         super().__init__()
         self.spec = spec
-        self.blocks = nn.ModuleList(TransformerBlock(spec) for _ in range(spec.layers))
+        self.blocks = nn.ModuleList(TransformerBlock(spec, number) for number in range(spec.layers))
         self.norm = RmsNorm(spec.width)
-        self.register_buffer("rotary", rotary_table(grid, spec.head_dim, prefix), persistent=False)
+        table = rotary_table(grid, spec.head_dim, prefix, zero_prefix=spec.class_position == "zero")
+        self.register_buffer("rotary", table, persistent=False)
         self.rotary: Tensor
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None, keys: Tensor | None = None) -> Tensor:
         """x [n, t, width], positions from cache.filled (or 0) on, to normalised hidden states of the same shape."""
         start = cache.filled if cache is not None else 0
         rotary = self.rotary[start : start + x.shape[1]]
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, cache, layer)
+            if self.checkpointing and torch.is_grad_enabled() and cache is None:
+                x = checkpoint(block, x, rotary, None, layer, keys, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, rotary, cache, layer, keys)
         if cache is not None:
             cache.filled += x.shape[1]
         return self.norm(x)
 
 
-def initialise(module: nn.Module, layers: int) -> None:
-    """Normal weights of std 0.02; those that write to the residual stream are scaled by 1 / sqrt(2 layers)."""
+def initialise(module: nn.Module, layers: int, width_ratio: float = 1.0) -> None:
+    """Normal weights of std 0.02; those that write to the residual stream are scaled by 1 / sqrt(2 layers), and with
+    muP all hidden matrices by 1 / sqrt(width_ratio) (arXiv 2203.03466, Table 8)."""
     for name, parameter in module.named_parameters():
         if parameter.ndim == 2:
             scale = (2 * layers) ** -0.5 if name.endswith(("attention.out.weight", "feed_forward.down.weight")) else 1.0
+            if is_hidden(name):
+                scale *= width_ratio**-0.5
             nn.init.normal_(parameter, std=INITIAL_STD * scale)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether both sides of the matrix of that name grow with the width: the blocks', and the factorised head's."""
+    return name.endswith(("qkv.weight", "out.weight", "gate_up.weight", "down.weight", "mix.weight"))
 
 
 class Generator(nn.Module):
     """Class token, then image tokens in raster order; predicts each token from the class and those before it.
 
     The class after the last one is the learnable null class of classifier-free guidance. The head starts at zero, so
-    that the first loss is ln K exactly.
+    that the first loss is ln K exactly. With muP the states are divided by the width's ratio before the head.
     """
 
     def __init__(self, spec: TransformerSpec, *, codebook_size: int, grid: int, classes: int) -> None:
@@ -162,27 +198,47 @@ class Generator(nn.Module):
         self.spec, self.codebook_size, self.tokens_per_image, self.classes = spec, codebook_size, grid * grid, classes
         self.token_embedding = nn.Embedding(codebook_size, spec.width)
         self.class_embedding = nn.Embedding(classes + 1, spec.width)
+        self.token_dropout = Dropout(spec.token_dropout, 0)
         self.trunk = CausalBlocks(spec, grid, prefix=1)
-        self.head = nn.Linear(spec.width, codebook_size, bias=False)
-        initialise(self, spec.layers)
+        head = FactorisedHead if spec.head == "factorised" else FullHead
+        self.head: FullHead | FactorisedHead = head(spec.width, codebook_size)
+        initialise(self, spec.layers, spec.width_ratio)
         if spec.tied_embeddings:
             self.head.weight = self.token_embedding.weight
         else:
-            nn.init.zeros_(self.head.weight)
+            self.head.start_at_zero()
 
-    def hidden(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """States [n, T, width] for tokens [n, T] and labels [n]; position t sees the class and tokens before t."""
+    def hidden(self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
+        """States [n, T, width] for tokens [n, T] and labels [n]; position t sees the class and tokens before t.
+
+        `keys` [n] name the images' dropout masks; needed in training where the specification has dropout.
+        """
         prefix = self.class_embedding(labels)[:, None]
         x = torch.cat([prefix, self.token_embedding(tokens[:, :-1])], dim=1)
-        return self.trunk(x)
+        return self._scaled(self.trunk(self.token_dropout(x, keys), keys=keys))
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, tokens: Tensor, z_weight: float = 0.0) -> Tensor:
+        """Mean cross-entropy in nats, plus the z-loss, of states [n, T, width] against tokens [n, T]; in training it
+        never holds all logits, and computes in the autocast's precision."""
+        return self.head.cross_entropy(hidden.flatten(0, 1), tokens.flatten(), z_weight)
+
+    def forward(self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Logits [n, T, K] for tokens [n, T] and labels [n]."""
-        return self.head(self.hidden(tokens, labels))
+        return self.head(self.hidden(tokens, labels, keys))
 
     def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits [n, K] after one more position, given as its embedding x [n, 1, width]."""
-        return self.head(self.trunk(x, cache)[:, -1])
+        return self.head(self._scaled(self.trunk(x, cache)[:, -1]))
+
+    def rate_factors(self) -> dict[str, float]:
+        """By what the learning rate of each parameter is multiplied, by name: 1, for hidden matrices under muP
+        1 / width_ratio (arXiv 2203.03466, Table 8: Adam)."""
+        ratio = self.spec.width_ratio
+        return {name: 1 / ratio if is_hidden(name) else 1.0 for name, _ in self.named_parameters()}
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        ratio = self.spec.width_ratio
+        return hidden if ratio == 1 else hidden / ratio
 
 
 def build_generator(spec: GeneratorRun) -> Generator:

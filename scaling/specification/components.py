@@ -205,8 +205,17 @@ class EvaluationSpec(Frozen):
         return value
 
 
-class TransformerSpec(Frozen):
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A probability of leaving something out."""
+
+
+class TransformerSpec(Extended):
     """Llama-style class-conditional transformer: RMSNorm, SwiGLU, 2-D rotary positions, QK-norm (paper App. A.2)."""
+
+    later_fields: ClassVar[tuple[str, ...]] = (
+        "qk_norm", "class_position", "token_dropout", "residual_dropout", "feed_forward_dropout", "head",
+        "mup_base_width",
+    )  # fmt: skip
 
     width: PositiveInt
     layers: PositiveInt
@@ -215,11 +224,36 @@ class TransformerSpec(Frozen):
     """The SwiGLU width is 8/3 of the width, rounded up to a multiple of this."""
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     tied_embeddings: bool = False
+    qk_norm: bool = True
+    """Layer norm of queries and keys with a gain; LlamaGen has none."""
+    class_position: Literal["unturned", "zero"] = "unturned"
+    """What rotary positions do to the class token's queries and keys: leave them as they are, or make them 0
+    (LlamaGen's table has zeros there: every token then sees the class with a score of 0)."""
+    token_dropout: Share = 0.0
+    """Of elements of the embeddings, class included."""
+    residual_dropout: Share = 0.0
+    """Of elements that attention adds to the residual stream."""
+    feed_forward_dropout: Share = 0.0
+    """Of elements that the feed-forward adds to the residual stream."""
+    head: Literal["full", "factorised"] = "full"
+    """full: one matrix of all codes; factorised: code = high x ceil(sqrt(K)) + low, log p(high) + log p(low | high)."""
+    mup_base_width: PositiveInt | None = None
+    """Width at which all factors of muP (arXiv 2203.03466) are 1; None: no muP, one learning rate for all weights."""
 
     @model_validator(mode="after")
     def _heads(self) -> TransformerSpec:
         _check_heads("transformer", self.width, self.head_dim)
+        if self.head == "factorised" and self.tied_embeddings:
+            raise ValueError(
+                "transformer.tied_embeddings = True has no matrix to share with transformer.head = 'factorised'; "
+                "allowed: one of the two"
+            )
         return self
+
+    @property
+    def width_ratio(self) -> float:
+        """Width over muP's base width: what hidden matrices' learning rates are divided by; 1 without muP."""
+        return 1.0 if self.mup_base_width is None else self.width / self.mup_base_width
 
     @property
     def heads(self) -> int:

@@ -13,62 +13,23 @@ from dataclasses import dataclass
 
 from . import feature_networks
 from .autoencoder_flops import autoencoder_layers
+from .generator_counts import (
+    Parameters,
+    block_parameters,
+    blocks_forward_flops,
+    generator_forward_flops,
+    generator_parameters,
+    generator_training_flops,
+)
 from .quantizer_flops import quantizer_parameters, quantizer_training_flops
-from .spec import GeneratorRun, RunSpec, TokenizerRun, TransformerSpec
+from .spec import GeneratorRun, RunSpec, TokenizerRun
 
-
-@dataclass(frozen=True)
-class Parameters:
-    """Parameters of a run: `embedding` grow with the vocabulary, `other` do not, `frozen` are used but not trained."""
-
-    embedding: int
-    other: int
-    frozen: int = 0
-
-    @property
-    def total(self) -> int:
-        """All that is trained."""
-        return self.embedding + self.other
-
-
-# --- transformer blocks, shared by stage 2 and the causal regulariser ---
-
-
-def block_parameters(shape: TransformerSpec) -> int:
-    """Parameters of one block: attention 4 d^2, SwiGLU 3 d h, norms."""
-    norms = 2 * shape.width + 2 * shape.head_dim
-    return 4 * shape.width**2 + 3 * shape.width * shape.hidden + norms
-
-
-def blocks_forward_flops(shape: TransformerSpec, length: int, halve_causal: bool = False) -> float:
-    """Forward FLOPs of all blocks on one sequence: 2 x weights a position, and 4 T^2 d for the attention scores."""
-    weights = 4 * shape.width**2 + 3 * shape.width * shape.hidden
-    attention = 4 * length**2 * shape.width * (0.5 if halve_causal else 1.0)
-    return shape.layers * (2 * weights * length + attention)
-
-
-# --- stage 2 ---
-
-
-def generator_parameters(run: GeneratorRun) -> Parameters:
-    """Token embedding and head (one matrix if tied) as `embedding`; classes, blocks and norms as `other`."""
-    shape, vocabulary = run.transformer, run.tokenizer.codebook_size
-    embedding = vocabulary * shape.width * (1 if shape.tied_embeddings else 2)
-    classes = (run.tokenizer.data.classes + 1) * shape.width
-    return Parameters(embedding, classes + shape.layers * block_parameters(shape) + shape.width)
-
-
-def generator_forward_flops(run: GeneratorRun, halve_causal: bool = False) -> float:
-    """Forward FLOPs of one image: T positions (the class token replaces the last image token) and the head."""
-    length = run.tokenizer.tokens_per_image
-    head = 2 * length * run.transformer.width * run.tokenizer.codebook_size
-    return blocks_forward_flops(run.transformer, length, halve_causal) + head
-
-
-def generator_training_flops(run: GeneratorRun, images: int = 1, halve_causal: bool = False) -> float:
-    """Forward and backward FLOPs of `images` training images: three times the forward."""
-    return 3 * generator_forward_flops(run, halve_causal) * images
-
+__all__ = [
+    "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops",
+    "flops_per_image",
+    "generator_forward_flops", "generator_parameters", "generator_training_flops", "parameters",
+    "regulariser_latent_dim", "tokenizer_parameters", "tokenizer_training_flops",
+]  # fmt: skip
 
 # --- stage 1 ---
 
@@ -143,3 +104,11 @@ def parameters(run: RunSpec) -> Parameters:
 def flops_per_image(run: RunSpec) -> float:
     """Training FLOPs of one image, either stage."""
     return tokenizer_training_flops(run) if isinstance(run, TokenizerRun) else generator_training_flops(run)
+
+
+def amortised_flops(run: GeneratorRun, images: int, generators: int) -> float:
+    """Training FLOPs of both stages when `generators` generators share the tokenizer. Raises ValueError below 1."""
+    if generators < 1:
+        raise ValueError(f"generators = {generators} is not allowed; allowed: 1 or more")
+    shared = tokenizer_training_flops(run.tokenizer, run.tokenizer.train_images) / generators
+    return shared + generator_training_flops(run, images)

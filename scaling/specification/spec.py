@@ -232,14 +232,15 @@ class GeneratorRun(RunFields):
     """Stage 2: one transformer trained on one tokenizer's tokens, evaluated at each budget.
 
     With the `warmup-stable-decay` schedule one run serves all `train_images`: at (1 - decay_fraction) of each a decay
-    is forked and evaluated (arXiv 2405.18392). With `cosine` a run has exactly one budget.
+    is forked and evaluated (arXiv 2405.18392). With `cosine` a run has exactly one budget. With `constant` the rate
+    never falls (LlamaGen), and the trunk itself is evaluated at each budget.
     """
 
     stage: Literal["generator"] = "generator"
     tokenizer: TokenizerRun
     transformer: TransformerSpec
     optimiser: OptimiserSpec
-    schedule: Literal["warmup-stable-decay", "cosine"] = "warmup-stable-decay"
+    schedule: Literal["warmup-stable-decay", "cosine", "constant"] = "warmup-stable-decay"
     decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     train_images: tuple[PositiveInt, ...]
     """Training images, repeats counted, at which the run is evaluated."""
@@ -268,6 +269,11 @@ class GeneratorRun(RunFields):
             raise ValueError(
                 f"train_images = {list(self.train_images)}: a cosine schedule ends at one budget; make a run a budget"
             )
+        if self.schedule == "constant" and self.optimiser.warmup_images > self.train_images[0]:
+            raise ValueError(
+                f"optimiser.warmup_images = {self.optimiser.warmup_images} reaches past the smallest budget, "
+                f"{self.train_images[0]}"
+            )
         if self.schedule == "warmup-stable-decay":
             first_fork = self.train_images[0] - self.decay_images(self.train_images[0])
             if self.optimiser.warmup_images > first_fork:
@@ -284,8 +290,8 @@ class GeneratorRun(RunFields):
     @property
     def executed_images(self) -> int:
         """Images trained on in all: the trunk up to the last fork, and every decay."""
-        if self.schedule == "cosine":
-            return self.train_images[0]
+        if self.schedule != "warmup-stable-decay":
+            return self.train_images[-1]
         trunk = self.train_images[-1] - self.decay_images(self.train_images[-1])
         return trunk + sum(self.decay_images(budget) for budget in self.train_images)
 

@@ -14,13 +14,13 @@ from results.recorder import Recorder
 from results.schema import decay_branch
 from scaling import randomness
 from scaling.data.tokens import TokenSplit
-from scaling.generator.loss import linear_cross_entropy
+from scaling.generator.dropout import image_keys
 from scaling.generator.transformer import Generator, build_generator
 from scaling.specification.spec import GeneratorRun
 
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, generator_learning_rate
-from .stage import StageTraining, set_learning_rate
+from .stage import StageTraining, scale_rates, set_learning_rate
 
 Evaluate = Callable[[Generator, str, int, Recorder], None]
 """Measures a model at the end of a branch (its name) after so many images, and records it."""
@@ -40,6 +40,9 @@ class GeneratorTraining(StageTraining):
         randomness.seed_modules(spec.seed, "generator weights")
         self.model = build_generator(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
+        scale_rates(self.optimiser, self.model)
+        shape = spec.transformer
+        self.drops = any((shape.token_dropout, shape.residual_dropout, shape.feed_forward_dropout))
         self.spec, self.tokens, self.evaluation = spec, tokens, evaluation
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
@@ -54,18 +57,20 @@ class GeneratorTraining(StageTraining):
             source = randomness.generator(spec.seed, "class dropout", images)
             dropped = torch.rand(len(labels), generator=source) < spec.transformer.class_dropout
             labels = labels.masked_fill(dropped, self.model.classes)
-        terms = {"loss": reduce(torch.add, [self._part(tokens[rows], labels[rows]) for rows in self.parts])}
+        parts = [self._part(tokens[rows], labels[rows], images + rows.start) for rows in self.parts]
+        terms = {"loss": reduce(torch.add, parts)}
         self.apply_gradients(terms)
         return terms
 
-    def _part(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Add the gradients of a part of the batch; its share of the batch's loss."""
+    def _part(self, tokens: Tensor, labels: Tensor, first: int) -> Tensor:
+        """Add the gradients of a part of the batch, the stream's images from `first` on; its share of the batch's
+        loss."""
         spec, device = self.spec, self.ranks.device
         share = len(labels) / spec.batch_size
         tokens, labels = tokens.to(device).long(), labels.to(device)
+        keys = image_keys(spec.seed, first, len(labels)).to(device) if self.drops else None
         with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-            hidden = self.model.hidden(tokens, labels)
-        loss = linear_cross_entropy(hidden.flatten(0, 1), self.model.head.weight, tokens.flatten(), spec.z_loss_weight)
+            loss = self.model.loss(self.model.hidden(tokens, labels, keys), tokens, spec.z_loss_weight)
         loss = loss * share
         loss.backward()
         return loss.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from results.schema import TRUNK, decay_branch
 from scaling.specification.spec import GeneratorRun, OptimiserSpec, RunSpec, TokenizerRun
@@ -32,6 +33,9 @@ def segments(run: RunSpec) -> tuple[ScheduleSegment, ...]:
     """What a run executes, in order."""
     if isinstance(run, TokenizerRun) or run.schedule == "cosine":
         return (ScheduleSegment(TRUNK, 0, run.executed_images, evaluated=True),)
+    if run.schedule == "constant":
+        edges = pairwise((0, *run.train_images))
+        return tuple(ScheduleSegment(TRUNK, start, end, evaluated=True) for start, end in edges)
     branches, position = [], 0
     for budget in run.train_images:
         fork = budget - run.decay_images(budget)

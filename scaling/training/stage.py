@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,14 @@ def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.opti
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.beta1, spec.beta2), fused=True)
+
+
+class Scaled(Protocol):
+    """A model whose weights differ in the factor on their learning rate."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def rate_factors(self) -> dict[str, float]: ...
 
 
 class StageTraining(ABC):
@@ -80,10 +89,27 @@ class StageTraining(ABC):
             optimiser.zero_grad()
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Learning rate of the next step."""
+def scale_rates(optimiser: torch.optim.Optimizer, model: Scaled) -> None:
+    """Split the groups of an optimiser by the factors that a model's weights have on its rate (muP).
+
+    AdamW's decay of a step is rate x weight_decay; it is kept the same for all weights of a group by dividing its
+    weight_decay by the factor.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    factors = model.rate_factors()
+    groups = []
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        for factor in dict.fromkeys(factors[names[p]] for p in group["params"]):
+            params = [p for p in group["params"] if factors[names[p]] == factor]
+            settings = {"params": params, "rate_factor": factor, "weight_decay": group["weight_decay"] / factor}
+            groups.append(group | settings)
+    optimiser.param_groups[:] = groups
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Learning rate of the next step, times each group's factor where it has one."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.settings import parts, told_apart
+from scaling.specification.generator_counts import plan_columns
 from scaling.specification.spec import GeneratorRun
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of, seconds_of
 from sweeps.study.resources import DEFAULT, Resources
@@ -85,6 +86,7 @@ class PlannedRun:
             "size": self.size,
             "params_total": self.parameters,
             "params_non_embedding": facts["parameters_other"],
+            **(plan_columns(self.spec) if isinstance(self.spec, GeneratorRun) and self.spec.trainer is None else {}),
             "train_images": self.train_images,
             "flops": self.flops,
             "path_flops": facts["path_flops"],

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from results.errors import SpecError
-from scaling.specification.ladder import learning_rate, size_name
+from scaling.specification.ladder import size_name
+from scaling.specification.learning_rates import followed_rule, learning_rate
 from scaling.specification.spec import GeneratorRun
 
 from .fields import check_path, unknown
@@ -70,6 +71,10 @@ def value_at(run: Any, path: str) -> Any:
     if isinstance(run, GeneratorRun) and section == "generator":
         if field == "size":
             return size_name(run.transformer)
+        if field in ("width", "layers"):
+            return getattr(run.transformer, field)
+        if field == "learning_rate_rule":
+            return followed_rule(run.transformer, run.optimiser.learning_rate)
         if field == "warmup_images":
             return run.optimiser.warmup_images
         if field == "learning_rate_multiplier":

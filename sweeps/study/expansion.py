@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from results.errors import SpecError
-from scaling.specification.ladder import learning_rate, transformer
-from scaling.specification.spec import EvaluationSpec, GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec
+from scaling.specification.spec import EvaluationSpec, GeneratorRun, TokenizerRun
 
 from .conditions import NONE
 from .external_run import AnyRun, ExternalRun
-from .fields import GENERATOR_SUGAR, Model, as_table, set_at, validated
+from .fields import Model, set_at, validated
+from .generator_fields import generator_fields
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
 from .own_pictures import OwnPictures, is_own
@@ -135,33 +135,8 @@ class Expander:
         return self._generators[key]
 
     def _generator(self, values: dict[str, Any], place: _Place) -> dict[str, Any]:
-        where = place.of("[generator]")
-        size, multiplier, warmup = (values.pop(name, None) for name in GENERATOR_SUGAR)
-        if (size is None) == ("transformer" not in values):
-            raise SpecError(f"{where} needs a size; allowed: exactly one of generator.size and generator.transformer")
-        if size is None:
-            shape = _validated(TransformerSpec, values["transformer"], f"{where} transformer")
-        elif isinstance(size, str):
-            shape = transformer(size)
-        else:
-            raise SpecError(f"{where} generator.size = {size!r} is not allowed; allowed: a name of the ladder")
-        optimiser = as_table(values.get("optimiser", {}), f"{where} generator.optimiser", "a table")
-        if multiplier is not None and "learning_rate" in optimiser:
-            raise SpecError(f"{where} sets the learning rate twice; allowed: one of learning_rate_multiplier and "
-                            "optimiser.learning_rate")  # fmt: skip
-        if multiplier is not None and (
-            isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 < multiplier < 1e6
-        ):
-            raise SpecError(f"{where} generator.learning_rate_multiplier = {multiplier!r} is not allowed; "
-                            "allowed: a number above 0")  # fmt: skip
-        if (warmup is None) == ("warmup_images" not in optimiser):
-            raise SpecError(f"{where} needs a warm-up; allowed: exactly one of generator.warmup_images and "
-                            "generator.optimiser.warmup_images")  # fmt: skip
-        if warmup is not None:
-            optimiser = {**optimiser, "warmup_images": warmup}
-        optimiser = {"learning_rate": learning_rate(shape) * (multiplier or 1), **optimiser}
-        values["optimiser"] = _validated(OptimiserSpec, optimiser, f"{where} optimiser:")
-        return self._with_trainer(values | {"transformer": shape}, "generator", place)
+        where = str(place.of("[generator]"))
+        return self._with_trainer(generator_fields(values, where, _validated), "generator", place)
 
     def _fitted(self, budgets: IsoFlop, values: Mapping[str, Any], where: _Place) -> list[list[int]]:
         """The train_images of each run of an IsoFLOP block for this tokenizer and generator."""

@@ -16,7 +16,7 @@ from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, T
 
 Model = TypeVar("Model", bound=BaseModel)
 
-GENERATOR_SUGAR = ("size", "learning_rate_multiplier", "warmup_images")
+GENERATOR_SUGAR = ("size", "width", "layers", "learning_rate_rule", "learning_rate_multiplier", "warmup_images")
 """Keys of [generator] that are no fields of a specification but derive some."""
 TOKENIZER_SUGAR = ("id",)
 """Keys of [tokenizer] that are no fields of a specification: a stored tokenizer, by the start of its id."""

@@ -25,7 +25,8 @@ class IsoFlop(Section):
     """The table `isoflop` of a [[grid]] block.
 
     With the warm-up/stable/decay schedule one run serves all budgets of a combination, each as a forked decay, unless
-    `separate` asks for a run a budget; with the cosine schedule each budget is a run of its own.
+    `separate` asks for a run a budget, and with the constant one each as a point of its trunk; with the cosine schedule
+    each budget is a run of its own.
     """
 
     flops: Annotated[list[Budget], Field(min_length=1)]
@@ -60,7 +61,7 @@ class IsoFlop(Section):
         notes = [f"isoflop: {budget:.4g} FLOPs left out for {configuration}: {problem}"
                  for budget, (_, problem) in points.items() if problem]  # fmt: skip
         budgets = list(dict.fromkeys(images for images, problem in points.values() if not problem))
-        together = probe.schedule == "warmup-stable-decay" and not self.separate
+        together = probe.schedule != "cosine" and not self.separate
         return [budgets] * bool(budgets) if together else [[images] for images in budgets], notes
 
     def _images(self, budget: float, run: GeneratorRun) -> tuple[int, str]:
@@ -81,7 +82,7 @@ class IsoFlop(Section):
         error = abs((before + images * each) / budget - 1)
         if error > self.tolerance:
             return images, f"whole batches miss it by {100 * error:.1f} %, more than the tolerance"
-        constant = images if run.schedule == "cosine" else images - run.decay_images(images)
+        constant = images if run.schedule != "warmup-stable-decay" else images - run.decay_images(images)
         if constant < run.optimiser.warmup_images:
             return images, f"the warm-up of {run.optimiser.warmup_images:,} images does not fit into {images:,}"
         return images, ""

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from scaling.generator.loss import linear_cross_entropy
 from scaling.generator.transformer import build_generator
 from scaling.specification import flops
-from scaling.specification.ladder import PAPER_SIZES, SIZES, learning_rate, transformer
+from scaling.specification.ladder import PAPER_SIZES, SIZES, transformer
+from scaling.specification.learning_rates import learning_rate
 from scaling.specification.spec import (
     AutoencoderSpec,
     CausalRegulariserSpec,

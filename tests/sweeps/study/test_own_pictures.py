@@ -76,8 +76,8 @@ def test_axes_over_what_is_seen_of_pictures(folder: Path) -> None:
 
 def test_tokens_of_every_view_need_disk(folder: Path) -> None:
     once, ten = (make_plan(study(folder, more)).runs[0] for more in ("", 'crop = "ten"'))
-    # 16 pixels are 4 tokens of 4 bytes, beside a label of 8.
-    assert artifact_bytes(ten) - artifact_bytes(once) == 9 * 99 * (4 * 4 + 8)
+    # 16 pixels are 4 tokens of 2 bytes, beside a label of 4.
+    assert artifact_bytes(ten) - artifact_bytes(once) == 9 * 99 * (4 * 2 + 4)
 
 
 def test_the_catalogue_is_a_source_too() -> None:

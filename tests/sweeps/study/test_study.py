@@ -11,7 +11,8 @@ import pytest
 
 from results import SpecError, UsageError
 from scaling.specification.catalogue import DATASETS
-from scaling.specification.ladder import SIZES, learning_rate, transformer
+from scaling.specification.ladder import SIZES, transformer
+from scaling.specification.learning_rates import learning_rate
 from scaling.specification.spec import FiniteScalarQuantizerSpec, GeneratorRun, TokenizerRun, TransformerSpec
 from sweeps.planning.plan import make_plan
 from sweeps.study.resources import Resources
@@ -186,7 +187,7 @@ def test_data_and_evaluation_reach_both_stages() -> None:
         (BASE + "[data]\nimage_size = 20", "data.image_size = 20 is below the 28 pixels"),
         (BASE.replace("train_images = 2048", "input_size = 33", 1), "does not divide the image side 33"),
         (BASE.replace('"XS"', '"XXS"'), "generator.size = 'XXS' is unknown; allowed: XS, S, M"),
-        (BASE.replace('size = "XS"', ""), "exactly one of generator.size and generator.transformer"),
+        (BASE.replace('size = "XS"', ""), "exactly one of generator.size, generator.transformer"),
         (BASE.replace("[2048]", "[2001]"), "train_images = [2001] are not multiples of batch_size = "),
         (BASE.replace("[2048]", "[]"), "names no budget"),
         (BASE.replace("warmup_images = 1024", ""), "exactly one of generator.warmup_images"),

@@ -1,0 +1,165 @@
+"""Training steps of the generator beside transformers' LlamaForCausalLM, alternating in one process.
+
+Usage: python tests/benchmarks/bench_generator.py [small] [middle] [large] [--steps N] [--threads 1,2]
+       [--precisions float32,bfloat16] [--profile]
+
+Needs `transformers` (any throwaway environment: pip install transformers). Both sides take a whole training step on the
+same batch: forward, cross-entropy over all positions, backward, clipping to norm 1, fused AdamW. The peer has SDPA
+attention, no QK-norm and 1-D positions. Steps alternate and a time is the least of them: other load then slows both
+alike, and the least is what the code needs. `share` is the share of the machine's matrix products (measured at 1,024^3
+in the same precision just before) that our step's model FLOPs reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from scaling.data.tokens import TokenSplit
+from scaling.specification import flops
+from scaling.specification.spec import (
+    GeneratorRun,
+    OptimiserSpec,
+    TokenizerRun,
+    TransformerSpec,
+    VectorQuantizerSpec,
+)
+from scaling.training.generator import GeneratorTraining
+from scaling.training.schedule import segments
+
+SHAPES = {
+    # width, layers, head_dim, tokens a side, codes, batch, steps
+    "small": (64, 2, 32, 4, 4096, 64, 12),
+    "middle": (384, 6, 64, 8, 1024, 16, 5),
+    "large": (768, 12, 64, 16, 16384, 4, 3),
+}
+
+
+def run_of(shape: str, precision: str, threads: int) -> GeneratorRun:
+    """The specification of a shape."""
+    width, layers, head_dim, side, codes, batch, _ = SHAPES[shape]
+    multiple = 256 if width >= 384 else 32
+    return GeneratorRun(
+        tokenizer=TokenizerRun(input_size=8 * max(side, 4), quantizer=VectorQuantizerSpec(codebook_size=codes)),
+        transformer=TransformerSpec(width=width, layers=layers, head_dim=head_dim, hidden_multiple=multiple),
+        optimiser=OptimiserSpec(learning_rate=1e-4, warmup_images=0, weight_decay=0.05), batch_size=batch,
+        train_images=(batch * 1000,), precision=precision, threads=threads,
+    )  # fmt: skip
+
+
+def ours(run: GeneratorRun) -> Callable[[], float]:
+    """A step of this package's training, batches and class dropout included; its loss."""
+    source = torch.Generator().manual_seed(0)
+    length, codes = run.tokenizer.tokens_per_image, run.tokenizer.codebook_size
+    tokens = torch.randint(codes, (1024, length), generator=source)
+    training = GeneratorTraining(run, TokenSplit(tokens, torch.arange(1024) % 10), None)
+    segment, done = segments(run)[0], [0]
+
+    def step() -> float:
+        done[0] += run.batch_size
+        return float(training.step(segment, done[0])["loss"])
+
+    return step
+
+
+def peer(run: GeneratorRun) -> Callable[[], float]:
+    """A step of LlamaForCausalLM of the same shape; its loss."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape, codes, length = run.transformer, run.tokenizer.codebook_size, run.tokenizer.tokens_per_image
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=codes, hidden_size=shape.width, intermediate_size=shape.hidden, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.heads, head_dim=shape.head_dim,
+        max_position_embeddings=length, tie_word_embeddings=False, attn_implementation="sdpa", use_cache=False,
+    )).train()  # fmt: skip
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    source = torch.Generator().manual_seed(0)
+
+    def step() -> float:
+        tokens = torch.randint(codes, (run.batch_size, length), generator=source)
+        inputs = torch.cat([torch.zeros(run.batch_size, 1, dtype=torch.int64), tokens[:, :-1]], 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
+            logits = model(input_ids=inputs).logits
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
+
+
+def matmul_speed(precision: str) -> float:
+    """FLOPs a second of a product of 1,024^3, the best of five."""
+    a = torch.randn(1024, 1024, dtype=getattr(torch, precision))
+    return 2 * 1024**3 / min(timed(lambda: a @ a) for _ in range(5))
+
+
+def compare(shape: str, precision: str, threads: int, steps: int | None) -> str:
+    """One line of the table."""
+    torch.set_num_threads(threads)
+    run = run_of(shape, precision, threads)
+    speed = matmul_speed(precision)
+    contenders = {"ours": ours(run), "peer": peer(run)}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for step in contenders.values():
+        step()
+    for _ in range(steps or SHAPES[shape][-1]):
+        for name, step in contenders.items():
+            times[name].append(timed(step))
+    least, median = ({name: f(taken) for name, taken in times.items()} for f in (min, statistics.median))
+    share = flops.generator_training_flops(run, run.batch_size) / least["ours"] / speed
+    return (
+        f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f} {1e3 * least['peer']:9.1f} "
+        f"{least['peer'] / least['ours']:6.2f} {median['peer'] / median['ours']:6.2f} {100 * share:6.0f}%"
+    )
+
+
+def profile(shape: str, precision: str) -> str:
+    """Where a step's time goes, by operation."""
+    step = ours(run_of(shape, precision, torch.get_num_threads()))
+    step()
+    with torch.profiler.profile() as profiler:
+        step()
+    return str(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+
+
+def main() -> None:
+    """Print the table, or profiles."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}; all unless given")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--precisions", default="float32,bfloat16")
+    parser.add_argument("--profile", action="store_true")
+    given = parser.parse_args()
+    if unknown := set(given.shapes) - set(SHAPES):
+        parser.error(f"SHAPE = {min(unknown)!r} is unknown; allowed: {', '.join(SHAPES)}")
+    shapes, precisions = given.shapes or list(SHAPES), given.precisions.split(",")
+    if given.profile:
+        torch.set_num_threads(int(given.threads.split(",")[0]))
+        print(*(profile(shape, precision) for shape in shapes for precision in precisions), sep="\n")
+        return
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    print("shape   precision threads   ours ms   peer ms  least median  share")
+    for shape in shapes:
+        for precision in precisions:
+            for threads in map(int, given.threads.split(",")):
+                print(compare(shape, precision, threads, given.steps), flush=True)
+
+
+if __name__ == "__main__":
+    main()
