@@ -85,13 +85,13 @@ def front(points: pd.DataFrame) -> Front:
     if points.empty:
         raise FitError("no gFID was measured, so there is no Pareto front")
     curves = [
-        Curve(str(size), *_averaged(rows["path_flops"].to_numpy(float), rows["gfid"].to_numpy(float)))
+        Curve(str(size), *averaged(rows["path_flops"].to_numpy(float), rows["gfid"].to_numpy(float)))
         for size, rows in groups(points, "size")
     ]
     return _along(curves, [curve.y for curve in curves], [curve.y for curve in curves])
 
 
-def _averaged(flops: Array, gfid: Array) -> tuple[Array, Array]:
+def averaged(flops: Array, gfid: Array) -> tuple[Array, Array]:
     """ln FLOPs, rising and each once, and the mean ln gFID there. Closed forms repeat up to a last digit."""
     _, where = np.unique(np.log(flops).round(9), return_inverse=True)
     count = np.bincount(where)
