@@ -27,13 +27,16 @@ Array = np.ndarray
 Floor = Literal["free", "rfid_floor"] | float
 """E between the measured floor and the lowest gFID; held at each tokenizer's rfid_floor; or held at a number."""
 
-SHARES = np.linspace(0.0, 0.98, 50)
+SHARES = np.linspace(0.0, 0.98, 34)
 """Where E lies between its lower end and the lowest gFID of the seed."""
+ALPHAS = np.linspace(0.02, 1.7, 43)
 ALPHA_MEAN, ALPHA_SD = 0.5, 0.4
-"""The prior of alpha, cut at 0: exponents of gFID against compute, printed and measured, lie between 0.1 and 1."""
+"""The grid of alpha and its prior: exponents of gFID against compute, printed and measured, lie between 0.1 and 1."""
 NOISE_SD, NOISE_DF = 0.03, 2.0
 """The prior of the noise of log gFID: worth two observations, so that points on a line by luck are not taken as exact."""
 LAW_DRAWS = 4000
+STEPS = 8
+"""Gauss-Newton steps of an amplitude; it is a root in one dimension, and close at the start."""
 
 
 @dataclass(frozen=True)
@@ -90,74 +93,71 @@ class PairCurves:
 
 @dataclass(frozen=True)
 class PairLaw:
-    """The posterior of a pair's law over shares of the floor (G,): weights, exponents and their spread without the noise.
+    """The posterior of a pair's law on a grid of G exponents and shares of the floor, by their `weights` (G,).
 
-    `amplitude` (G, S) is ln (gFID - E) of each seed at its `centre` (G, S) of ln FLOPs, `floors` (G, S) its E. `noise` is the
-    scale of the noise of log gFID, with `df` degrees of freedom.
+    `amplitude` (G, S) is ln (gFID - E) of each seed at its `centre` (S,) of ln FLOPs, `floors` (G, S) its E.
     """
 
     weights: Array
     alpha: Array
-    alpha_sd: Array
     amplitude: Array
     centre: Array
     floors: Array
-    noise: Array
-    df: float
 
     @classmethod
     def of(cls, curves: Sequence[SeedCurve], floor: Floor) -> PairLaw:
-        """Fitted to the points of all seeds. Raises FitError for a floor that is not below every gFID, or unknown."""
-        shares = SHARES if floor == "free" else np.zeros(1)
-        lowest = np.array([math.exp(c.y.min()) for c in curves])
-        if floor == "free":
-            least = np.array([0.0 if math.isnan(c.floor) else c.floor for c in curves])
-            # A generator that undercuts its tokenizer's floor, by noise or by guidance, has none.
-            least = np.where(least < 0.97 * lowest, least, 0.0)
-        elif floor == "rfid_floor":
-            least = np.array([c.floor for c in curves])
-            if np.isnan(least).any():
-                raise FitError("floor = rfid_floor, which was not measured of each tokenizer as its gFID was")
-        else:
-            least = np.full(len(curves), float(floor))
-        if (least >= lowest).any():
-            raise FitError(f"floor = {least.max():.4g} is not below every gFID; the lowest is {lowest.min():.4g}")
+        """Fitted to the points of all seeds. Raises FitError for a floor that is not below every gFID, or unknown.
+
+        Given exponent and E the amplitudes are least squares of log gFID (Gauss-Newton) and integrated out around that;
+        the noise is integrated out under its prior.
+        """
+        least, lowest = _floor_range(curves, floor)
+        shares, alpha = (grid.ravel() for grid in np.meshgrid(SHARES if floor == "free" else np.zeros(1), ALPHAS))
         floors = least + shares[:, None] * (lowest - least)
-        n = sum(len(c.x) for c in curves)
-        sxx, sxz, szz = (np.zeros(len(shares)) for _ in range(3))
-        amplitude, centre = np.empty_like(floors), np.empty_like(floors)
-        evidence = np.zeros(len(shares))
+        amplitude, centre = np.empty_like(floors), np.array([c.x.mean() for c in curves])
+        squares = np.full(len(alpha), NOISE_DF * NOISE_SD**2)
+        evidence = -0.5 * ((alpha - ALPHA_MEAN) / ALPHA_SD) ** 2
         for s, curve in enumerate(curves):
-            above = np.exp(curve.y) - floors[:, s, None]
-            # Noise of log gFID is noise of log (gFID - E) times gFID / (gFID - E).
-            weight = (above / np.exp(curve.y)) ** 2
-            z, total = np.log(above), weight.sum(axis=1)
-            centre[:, s] = (weight * curve.x).sum(axis=1) / total
-            amplitude[:, s] = (weight * z).sum(axis=1) / total
-            dx, dz = curve.x - centre[:, s, None], z - amplitude[:, s, None]
-            sxx += (weight * dx**2).sum(axis=1)
-            sxz += (weight * dx * dz).sum(axis=1)
-            szz += (weight * dz**2).sum(axis=1)
-            evidence -= 0.5 * np.log(total)
-        # The prior of alpha counts as an observation of the slope, in units of the noise.
-        ridge = (NOISE_SD / ALPHA_SD) ** 2
-        alpha = (ridge * ALPHA_MEAN - sxz) / (sxx + ridge)
-        squares = szz + 2 * alpha * sxz + alpha**2 * sxx + ridge * (alpha - ALPHA_MEAN) ** 2
-        squares = np.maximum(squares, 0.0) + NOISE_DF * NOISE_SD**2
-        df = n - len(curves) + NOISE_DF
-        evidence += -0.5 * np.log(sxx + ridge) - 0.5 * df * np.log(squares)
+            e, falling = floors[:, s, None], -alpha[:, None] * (curve.x - centre[s])
+            # Start where the law goes through the mean of the points.
+            a = np.log(np.mean(np.maximum(np.exp(curve.y) - e, 1e-3 * np.exp(curve.y)), axis=1))
+            for _ in range(STEPS):
+                above = np.exp(a[:, None] + falling)
+                residual, slope = curve.y - np.log(e + above), above / (e + above)
+                a = a + np.clip((slope * residual).sum(axis=1) / (slope**2).sum(axis=1), -1.0, 1.0)
+            above = np.exp(a[:, None] + falling)
+            slope = above / (e + above)
+            squares += ((curve.y - np.log(e + above)) ** 2).sum(axis=1)
+            evidence -= 0.5 * np.log((slope**2).sum(axis=1))
+            amplitude[:, s] = a
+        df = sum(len(c.x) for c in curves) - len(curves) + NOISE_DF
+        evidence -= 0.5 * df * np.log(squares)
         weights = np.exp(evidence - evidence.max())
-        noise = np.sqrt(squares / df)
-        return cls(weights / weights.sum(), alpha, (sxx + ridge) ** -0.5, amplitude, centre, floors, noise, df)
+        return cls(weights / weights.sum(), alpha, amplitude, centre, floors)
 
     def draws(self, x: Sequence[float], count: int, seed: int) -> Array:
         """ln gFID of every seed at its ln FLOPs x (S,): (count, S) draws of the law common to all seeds."""
-        random = np.random.default_rng(seed)
-        g = random.choice(len(self.weights), size=count, p=self.weights)
-        sd = self.noise[g] * np.sqrt(self.df / random.chisquare(self.df, count))
-        alpha = np.maximum(self.alpha[g] + sd * self.alpha_sd[g] * random.standard_normal(count), 0.0)
-        above = self.amplitude[g] - alpha[:, None] * (np.asarray(x) - self.centre[g])
+        g = np.random.default_rng(seed).choice(len(self.weights), size=count, p=self.weights)
+        above = self.amplitude[g] - self.alpha[g, None] * (np.asarray(x) - self.centre)
         return np.log(self.floors[g] + np.exp(above))
+
+
+def _floor_range(curves: Sequence[SeedCurve], floor: Floor) -> tuple[Array, Array]:
+    """The lower end of E and the lowest gFID of each seed (S,), as `floor` says; errors as `PairLaw.of`."""
+    lowest = np.array([math.exp(c.y.min()) for c in curves])
+    if floor == "free":
+        known = np.array([0.0 if math.isnan(c.floor) else c.floor for c in curves])
+        # A generator that undercuts its tokenizer's floor, by noise or by guidance, has none.
+        return np.where(known < 0.97 * lowest, known, 0.0), lowest
+    if floor == "rfid_floor":
+        least = np.array([c.floor for c in curves])
+        if np.isnan(least).any():
+            raise FitError("floor = rfid_floor, which was not measured of each tokenizer as its gFID was")
+    else:
+        least = np.full(len(curves), float(floor))
+    if (least >= lowest).any():
+        raise FitError(f"floor = {least.max():.4g} is not below every gFID; the lowest is {lowest.min():.4g}")
+    return least, lowest
 
 
 def pair_curves(points: pd.DataFrame, floor_known: bool = True) -> list[PairCurves]:
