@@ -20,6 +20,7 @@ from results.errors import DataError
 from results.schema import COLUMNS, TABLES, TRUNK
 from results.settings import differing, setting_columns
 
+from .compute import Compute
 from .measure import Measure, is_tuned, is_unguided, other_extractor
 from .names import family_names, size_names
 from .rows import groups, records, said
@@ -57,7 +58,7 @@ class StudyFrames:
     """A study's tables. `runs` has one row a run (its winning attempt, or its last failure with status failed);
     `evaluations` has every row of the winners with their run's facts and a column `excluded`: null for rows in use,
     else the reason. `curves` as stored, winners only. `failed` counts failed attempts by cause. `measure` is what the
-    study is judged by.
+    study is judged by, `compute` what its budgets pay for.
     """
 
     runs: pd.DataFrame
@@ -65,6 +66,7 @@ class StudyFrames:
     evaluations: pd.DataFrame
     failed: pd.DataFrame
     measure: Measure = Measure()
+    compute: Compute = Compute()
 
     @cached_property
     def used(self) -> pd.DataFrame:
@@ -123,10 +125,10 @@ class StudyFrames:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """The points with the metric that ranks, in the column `gfid` whichever it is, at a known compute: what fronts
-        and comparisons stand on."""
+        """The points with the metric that ranks, in the column `gfid` whichever it is, at a known compute, which is
+        that of `compute`: what fronts and comparisons stand on."""
         scored = self.scored
-        return scored[scored["path_flops"].notna()]
+        return self.compute.of(scored[scored["path_flops"].notna()])
 
     @cached_property
     def scored(self) -> pd.DataFrame:
@@ -226,11 +228,13 @@ def load(
     *,
     protocols: Collection[str] | None = None,
     measure: Measure | None = None,
+    compute: Compute | None = None,
 ) -> StudyFrames:
     """The study in a store, or in a folder that holds runs, curves and evaluations.parquet.
 
     `run_ids` keeps these runs only. `protocols` names (by short hash) which protocol to use where a metric was measured
-    under several; `measure` what the study is judged by (default: gFID). Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
+    under several; `measure` what the study is judged by (default: gFID), `compute` what budgets pay for
+    (default: training the generator). Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
     """
     from results.store.store import Store
 
@@ -238,7 +242,7 @@ def load(
         path = Path(source)
         source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
     tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
-    return from_tables(tables, run_ids, protocols=protocols, measure=measure)
+    return from_tables(tables, run_ids, protocols=protocols, measure=measure, compute=compute)
 
 
 def from_tables(
@@ -247,6 +251,7 @@ def from_tables(
     *,
     protocols: Collection[str] | None = None,
     measure: Measure | None = None,
+    compute: Compute | None = None,
 ) -> StudyFrames:
     """StudyFrames of the three tables of results.schema by name; see `load` for arguments and errors."""
     for name, frame in tables.items():
@@ -282,6 +287,7 @@ def from_tables(
         evaluations=evaluations,
         failed=failed.reset_index(drop=True),
         measure=measure.resolved(generated),
+        compute=compute or Compute(),
     )
 
 
