@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, example, given, settings
-from hypothesis import assume, strategies as st
+from hypothesis import strategies as st
 
 from analysis.tokenizers.contrasts import multiplier
 from analysis.tokenizers.crossover import crossing_over_seeds, crossover, crossover_of, median_bound, split_point
