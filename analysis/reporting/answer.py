@@ -21,6 +21,7 @@ from analysis.tokenizers.contrasts import (
     multiplier,
     regulariser_contrasts,
     tokenizer_effects,
+    tokenizer_scores,
 )
 from analysis.tokenizers.crossover import Crossover, crossover
 from analysis.tokenizers.frames import StudyFrames
@@ -126,7 +127,7 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
     for first, second in combinations(bits, 2):
         if bits[first] == bits[second]:
             continue
-        effects = tokenizer_effects(frames.tokenizers, second, first)
+        effects = tokenizer_effects(tokenizer_scores(frames), second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
         expected = expected_crossover(points, first, second, floor_known=frames.floor_is_comparable)

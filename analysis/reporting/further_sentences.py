@@ -45,7 +45,7 @@ def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statem
             f"({wording.number(r.loss_value)}) and {place} {metric} ({wording.number(r.gfid)} against "
             f"{wording.number(r.best_gfid)} of {r.best})."
         )
-        statements.append(Statement("compression", text))
+        statements.append(Statement("compression", text, conditional=r.seeds == 1))
     return statements
 
 

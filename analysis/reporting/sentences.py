@@ -9,7 +9,7 @@ from typing import Literal
 
 from analysis.tokenizers.compute_law import Compression
 from analysis.tokenizers.compute import head_shares
-from analysis.tokenizers.contrasts import Contrast, Multiplier, contrast
+from analysis.tokenizers.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs, in_order
@@ -103,7 +103,8 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
 def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEstimate | None) -> str:
     if ratio is None:
         return f"rFID was not measured for both {first} and {second}."
-    table = frames.tokenizers[frames.tokenizers["tokenizer_seed"].isin(ratio.seeds)]
+    scores = tokenizer_scores(frames)
+    table = scores[scores["tokenizer_seed"].isin(ratio.seeds)]
     levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (first, second)]
     shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{wording.span(ratio)}"
     if ratio.low is not None and not ratio.decided:

@@ -124,12 +124,21 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
         facets=facets(frames, base, treatment),
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
-        stage1=tuple(tokenizer_effects(frames.tokenizers, base, treatment)),
+        stage1=tuple(tokenizer_effects(tokenizer_scores(frames), base, treatment)),
         tokenizer_flops_ratio=float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan,
         stage2_flops_difference=float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max()),
         unpaired_runs=len(sides[0]) + len(sides[1]) - 2 * len(pairs),
         regulariser=str(kinds.get(treatment) or kinds.get(base) or "causal"),
     )
+
+
+def tokenizer_scores(frames: StudyFrames) -> pd.DataFrame:
+    """The tokenizers with their metrics; of a table whose generators' rows alone have them, as printed there."""
+    if len(frames.tokenizers):
+        return frames.tokenizers
+    points = frames.points
+    metrics = [metric for metric in TOKENIZER_METRICS if metric in points]
+    return points.drop_duplicates(["family", "tokenizer_seed"])[["family", "tokenizer_seed", *metrics]]
 
 
 def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> list[Effect]:

@@ -35,6 +35,7 @@ class LossRanking(Record):
     place: int
     best: str
     best_gfid: float
+    seeds: int
 
 
 def loss_rankings(frames: StudyFrames) -> list[LossRanking]:
@@ -58,7 +59,7 @@ def loss_rankings(frames: StudyFrames) -> list[LossRanking]:
             rankings.append(
                 LossRanking(
                     loss, str(size), float(at["path_flops"]), families, lowest, float(at[loss]), float(at["gfid"]),
-                    place, best, float(top["gfid"]),
+                    place, best, float(top["gfid"]), int(rows["tokenizer_seed"].nunique()),
                 )
             )  # fmt: skip
     return rankings

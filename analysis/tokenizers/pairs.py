@@ -99,9 +99,10 @@ class BestPairs(Record):
 
     @property
     def extrapolated(self) -> tuple[Pair, ...]:
-        """The pairs on whose laws the probabilities rest: those beyond their longest run that could be the best."""
-        matter = [p for p in self.pairs if p.extrapolated and (p.probability is None or p.probability >= 0.005)]
-        return tuple(matter)
+        """The pairs on whose laws the choice rests: those beyond their longest run that could be the best; without
+        probabilities the best and its runner-up."""
+        close = self.pairs if self.df else self.pairs[:2]
+        return tuple(p for p in close if p.extrapolated and (p.probability is None or p.probability >= 0.005))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields, with the name of the best pair and what its probability rests on."""
