@@ -28,7 +28,9 @@ def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statemen
             text += f" (95 % interval {' '.join(ends) if o.low and o.high else ' and '.join(ends)})"
         else:
             text += f"is the lowest at {wording.number(o.bits)} bits, with no inner optimum shown"
-        text += f": {wording.number(min(o.gfids))} to {wording.number(max(o.gfids))}, a factor of {wording.number(o.span)}"
+        text += (
+            f": {wording.number(min(o.gfids))} to {wording.number(max(o.gfids))}, a factor of {wording.number(o.span)}"
+        )
         text += "." if o.repeated else ", of runs that were not repeated: the interval is the scatter about a parabola."
         statements.append(Statement("compression", text, conditional=not o.repeated))
     return statements

@@ -349,7 +349,9 @@ def expected_crossover(
     ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
     at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
     design, band = Design(seeds, sizes), (bounds[0], bounds[1])
-    return Crossover(first, second, design, low, high, grid, mean, band, at_low, at_high, method, by_law=tuple(sorted(by_law)))
+    return Crossover(
+        first, second, design, low, high, grid, mean, band, at_low, at_high, method, by_law=tuple(sorted(by_law))
+    )
 
 
 def _ragged(curves: Sequence[PairCurves], seeds: Sequence[int]) -> bool:

@@ -88,7 +88,10 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> tuple[bool, float, float | None, fl
     covariance = variance * np.linalg.inv(design.T @ design)
     grid = np.linspace(x.min(), x.max(), 2001)
     g = grid - centre
-    slope, sd = 2 * a * g + b, np.sqrt(np.maximum(4 * g**2 * covariance[2, 2] + 4 * g * covariance[1, 2] + covariance[1, 1], 0))
+    slope, sd = (
+        2 * a * g + b,
+        np.sqrt(np.maximum(4 * g**2 * covariance[2, 2] + 4 * g * covariance[1, 2] + covariance[1, 1], 0)),
+    )
     flat = np.flatnonzero(np.abs(slope) <= t_factor(df) * sd)
     if not len(flat):
         return inner, vertex, None, None

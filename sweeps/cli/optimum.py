@@ -194,7 +194,8 @@ def _from_study(
         budgets = default_budgets(points)
     known = frames.floor_is_comparable
     optima = [
-        best_pairs(points, float(c), seed=seed, floor=kind, floor_known=known, within_range=within_range) for c in budgets
+        best_pairs(points, float(c), seed=seed, floor=kind, floor_known=known, within_range=within_range)
+        for c in budgets
     ]
     shares = head_shares(points)
     note = selection_note(frames.measure, points)
@@ -231,7 +232,9 @@ def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, st
             print(f"  not judged there: {name}, {reason} FLOPs")
         if budget.extrapolated:
             beyond = ", ".join(f"{p.name} ({p.reach:.2g} times)" for p in budget.extrapolated)
-            print(f"  warning: rests on extrapolation by law beyond the longest run of {beyond}; --within-range leaves it out")
+            print(
+                f"  warning: rests on extrapolation by law beyond the longest run of {beyond}; --within-range leaves it out"
+            )
     if any(p.extrapolated for budget in optima for p in budget.pairs[:SHOWN]):
         print("law, Nx: the budget is N times the pair's longest run; its law predicts, with that uncertainty")
     if any(budget.df == 0 for budget in optima):

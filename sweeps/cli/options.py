@@ -42,7 +42,9 @@ MetricOption = Annotated[
 ]
 GuidanceOption = Annotated[
     str | None,
-    typer.Option("--guidance", help="none, best, or a scale such as 1.5; default: none where it was measured, else best."),
+    typer.Option(
+        "--guidance", help="none, best, or a scale such as 1.5; default: none where it was measured, else best."
+    ),
 ]
 ExtractorOption = Annotated[
     str | None, typer.Option("--extractor", help="The feature network, where several were used.")
