@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.tokenizers.compute_law import Compression
 from analysis.tokenizers.compute import head_shares
+from analysis.tokenizers.compute_law import Compression
 from analysis.tokenizers.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames

@@ -88,7 +88,8 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
     """The effect of `treatment` over `base` at equal compute. Raises FitError if no run of one has a partner."""
     points = frames.ranked
     # Of rows measured elsewhere the images may be unknown: equal FLOPs are an equal budget then.
-    length = points["images"].astype(float).fillna(np.log(points["path_flops"].astype(float)).round(2))
+    cost = points["path_flops"].astype(float).apply(math.log).round(2)
+    length = points["images"].astype(float).fillna(cost)
     points = points.assign(_length=length)
     cell = ["tokenizer_seed", "seed", "size", "_length"]
     sides = []

@@ -1,8 +1,8 @@
-"""A hierarchical model of log gFID at one compute: pairs, the luck of tokenizer seeds that their pairs share, and noise.
+"""A hierarchical model of log gFID at one compute: pairs, luck that a tokenizer's pairs share, and noise.
 
     y_r = mu[f, z] + u[f, s] + e_r,      u ~ N(0, rho v),  e ~ N(0, (1 - rho) v)
 
-for run r of tokenizer family f and size z on tokenizer seed s; flat prior on every mu, p(v) ~ 1 / v, rho uniform on [0, 1).
+for run r of family f and size z on tokenizer seed s; flat prior on every mu, p(v) ~ 1 / v, rho uniform on [0, 1).
 The posterior is exact: rho on a grid, v scaled inverse chi-square given rho with (runs - pairs) degrees of freedom, mu
 normal given both; hence the marginal of each mu is a mixture of Student t. Time is linear in the runs.
 """

@@ -7,6 +7,7 @@ rank only tokenizers of one rate (tokens x log2 codes) or of one rFID; even then
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def loss_rankings(frames: StudyFrames) -> list[LossRanking]:
     if loss is None:
         return []
     for (size, _, _), rows in groups(points[points[loss].notna()], ["size", "_rate", "_flops"]):
-        means = rows.groupby("family")[[loss, "gfid", "path_flops"]].mean()
+        means: Any = rows.groupby("family")[[loss, "gfid", "path_flops"]].mean()
         if len(means) < 2:
             continue
         lowest, best = str(means[loss].idxmin()), str(means["gfid"].idxmin())

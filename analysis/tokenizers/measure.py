@@ -1,4 +1,4 @@
-"""What a study is judged by: a metric, at which guidance, in whose features; and what that choice does to the values."""
+"""What a study is judged by: a metric, at which guidance, in whose features; what that does to the values."""
 
 from __future__ import annotations
 

@@ -222,7 +222,8 @@ class _Standing:
     ) -> _Standing:
         if not (math.isfinite(flops) and flops > 0):
             raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
-        judged, not_judged, extrapolated, images, seeds = [], [], [], [], []
+        judged: list[PairCurves] = []
+        not_judged, extrapolated, images, seeds = [], [], [], []
         y: list[float] = []
         pair: list[int] = []
         cluster: list[tuple[str, int]] = []

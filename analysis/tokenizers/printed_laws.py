@@ -1,8 +1,8 @@
 """Laws of gFID as papers print them, put in as data: where two cross, what one saves, and what rounding leaves of that.
 
-A printed law is gFID(C) = L_min + exp(lambda) C^alpha (arXiv 2412.16326, Sec. 3.3). Its coefficients have two decimals or
-so, while ln C is 35 to 40: half a unit of alpha's last digit moves C^alpha by a fifth. So each claim is made again at the
-corners of all rounded coefficients, and counts as stable only if it survives there.
+A printed law is gFID(C) = L_min + exp(lambda) C^alpha (arXiv 2412.16326, Sec. 3.3). Its coefficients have two
+decimals or so, while ln C is 35 to 40: half a unit of alpha's last digit moves C^alpha by a fifth. So each claim is
+made again at the corners of all rounded coefficients, and counts as stable only if it survives there.
 """
 
 from __future__ import annotations

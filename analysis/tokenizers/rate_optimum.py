@@ -50,7 +50,9 @@ def rate_optima(frames: StudyFrames) -> list[RateOptimum]:
     points = frames.scored
     points = points[points["regulariser"].isna() & points["codebook_size"].notna()]
     known = points["images"].astype(float).fillna(points["path_flops"].astype(float))
-    points = points.assign(_length=known, _bits=np.log2(points["codebook_size"].astype(float)))
+    points = points.assign(
+        _length=known, _bits=np.log2(points["codebook_size"].astype(float)), _log=np.log(points["gfid"])
+    )
     optima = []
     for (size, tokens, length), rows in groups(points, ["size", "tokens_per_image", "_length"]):
         if rows["_bits"].nunique() < LEAST_RUNGS:
@@ -58,7 +60,7 @@ def rate_optima(frames: StudyFrames) -> list[RateOptimum]:
         repeated = bool(rows.duplicated(["_bits"]).any())
         if repeated and math.isnan(length):
             continue
-        cells = np.log(rows["gfid"].astype(float)).groupby(rows["_bits"]).mean()
+        cells = rows.groupby("_bits")["_log"].mean()
         x, y = rows["_bits"].to_numpy(dtype=float), np.log(rows["gfid"].to_numpy(dtype=float))
         flops = float(rows["path_flops"].median())
         inner, bits, low, high = _vertex(x, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from sweeps.study.external_run import ExternalRun
 
@@ -27,7 +28,7 @@ def gaps(runs: Iterable[PlannedRun]) -> list[str]:
     notes = []
     for tokenizer, sizes in spans.items():
         ordered = sorted(sizes.items(), key=lambda item: item[1])
-        for (small, (_, end)), (large, (begin, _)) in zip(ordered, ordered[1:], strict=False):
+        for (small, (_, end)), (large, (begin, _)) in pairwise(ordered):
             if end < begin:
                 notes.append(f"{tokenizer}: {small} ends at {end:.1e} FLOPs, {large} begins at {begin:.1e}: {NOTE}")
     return [note.replace("e+", "e") for note in notes]

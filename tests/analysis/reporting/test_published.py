@@ -1,4 +1,4 @@
-"""Published tables of tokenizer x generator: imported, and every expected answer reached; small ones of the same kinds."""
+"""Published tables of tokenizer x generator: imported, and every answer reached; small ones of the same kinds."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def points() -> pd.DataFrame:
 
 
 def _judge(points: pd.DataFrame, cuts: Iterable[tuple[int, ...]]) -> tuple[int, list[str]]:
-    """Judgements made at the hidden budgets, and those that give more than 95 % to what all data say is not the best."""
+    """Judgements at the hidden budgets, and those that give more than 95 % to what all data say is not the best."""
     pairs = sorted(set(zip(points["family"], points["size"], strict=True)))
     truths: dict[float, BestPairs] = {}
     count, wrong = 0, []
