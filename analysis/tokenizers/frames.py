@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +65,8 @@ class StudyFrames:
     curves: pd.DataFrame
     evaluations: pd.DataFrame
     failed: pd.DataFrame
-    measure: Measure = Measure()
-    compute: Compute = Compute()
+    measure: Measure = field(default_factory=Measure)
+    compute: Compute = field(default_factory=Compute)
 
     @cached_property
     def used(self) -> pd.DataFrame:
@@ -136,7 +136,7 @@ class StudyFrames:
         points = self.points
         name = self.measure.metric
         if name != "gfid":
-            points = points.assign(gfid=points[name] if name in points else np.nan)
+            points = points.assign(gfid=points.get(name, np.nan))
         return points[points["gfid"].notna()]
 
     @cached_property
@@ -211,7 +211,7 @@ class StudyFrames:
 
     @cached_property
     def floor_is_comparable(self) -> bool:
-        """Whether rfid_floor was measured against the same reference, n and network as the gFID that ranks, and that is
+        """Whether rfid_floor was measured against the same reference, n and network as the gFID that ranks, that being
         one without guidance, which can undercut it."""
 
         def facts(metric: str) -> set[tuple[Any, ...]]:
