@@ -54,8 +54,10 @@ def headline(compressions: Sequence[Compression], best: Sequence[BestPairs], met
         )
     if cross.slight is not None:
         return (
-            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs no crossover of {cross.first} "
-            f"and {cross.second} is shown: above {wording.flops(cross.flops)} {cross.lower_after} has the lower {metric}, "
+            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs no crossover of "
+            f"{cross.first} "
+            f"and {cross.second} is shown: above {wording.flops(cross.flops)} {cross.lower_after} has the lower "
+            f"{metric}, "
             "below they are level."
         )
     if not cross.expected_direction:
@@ -120,7 +122,8 @@ def _crossing_sentence(cross: Crossover) -> str:
         if cross.slight is not None:
             lead = f"{100 * (cross.slight - 1):.0f} %"
             return (
-                f"No crossover is shown: on one side of {wording.flops(cross.flops)} FLOPs the lead is {lead} at most, less "
+                f"No crossover is shown: on one side of {wording.flops(cross.flops)} FLOPs the lead is {lead} at "
+                f"most, less "
                 "than one run can tell from noise."
             )
         return text + ("." if cross.established or cross.band is None else "; the data do not establish it.")
@@ -151,7 +154,8 @@ def _law_sentence(c: Compression) -> str:
     if reach <= 1 or reach > LAW_REACH:
         return f"Nor do their laws cross within {LAW_REACH:g} times that range."
     return (
-        f"By their laws, E free, they cross at {wording.flops(at)} FLOPs: an extrapolation, {wording.number(reach, 2)} times "
+        f"By their laws, E free, they cross at {wording.flops(at)} FLOPs: an extrapolation, "
+        f"{wording.number(reach, 2)} times "
         "beyond the largest compute of one of them."
     )
 
@@ -295,7 +299,8 @@ def pair_statements(best: Sequence[BestPairs], frames: StudyFrames) -> list[Stat
         pair = b.best
         images = "" if pair.train_images is None else f" on {wording.images(pair.train_images)} images"
         text = (
-            f"At {wording.flops(b.flops)} FLOPs {frames.compute.words}, train {pair.name}{images}: {frames.measure.name} "
+            f"At {wording.flops(b.flops)} FLOPs {frames.compute.words}, train {pair.name}{images}: "
+            f"{frames.measure.name} "
             f"{wording.number(pair.gfid)}{wording.spread(pair.low, pair.high)}"
         )
         if pair.probability is None:

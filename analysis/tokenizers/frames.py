@@ -97,7 +97,8 @@ class StudyFrames:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a generator run and budget: run facts, `images`, `path_flops`, and each metric as a column: that which
+        """One row a generator run and budget: run facts, `images`, `path_flops`, and each metric as a
+        column: that which
         ranks at its guidance, all others without.
 
         A point is the end of a decay branch; of a run without decays (cosine schedule) it is the end of the trunk.
@@ -234,7 +235,8 @@ def load(
 
     `run_ids` keeps these runs only. `protocols` names (by short hash) which protocol to use where a metric was measured
     under several; `measure` what the study is judged by (default: gFID), `compute` what budgets pay for
-    (default: training the generator). Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
+    (default: training the generator). Raises DataError for an empty study, mixed protocols or data
+    sets; StoreError for damaged files.
     """
     from results.store.store import Store
 

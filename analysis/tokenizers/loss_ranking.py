@@ -82,7 +82,8 @@ def refuse_loss(frames: StudyFrames) -> None:
         return
     rates = ", ".join(f"{f} {b:.4g} bits" for f, b in zip(table["family"], bits, strict=True))
     raise UsageError(
-        f"metric = {frames.measure.metric!r} ({NAMES.get(frames.measure.metric, 'a cross-entropy')}) ranks tokenizers only "
+        f"metric = {frames.measure.metric!r} ({NAMES.get(frames.measure.metric, 'a cross-entropy')}) ranks "
+        f"tokenizers only "
         f"at matched rate (within {MATCHED_RATE:.0%}) or rFID (within {MATCHED_RFID:.0%}); here an image has: {rates}. "
         "Allowed: gfid, a metric of your own, or the runs of one rate"
     )

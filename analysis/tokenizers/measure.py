@@ -33,7 +33,8 @@ class Measure(Record):
 
     metric     one of METRICS that falls with quality, or one of one's own (own_...), which must
     guidance   "none", "best" (the lowest value over all scales measured of a row, or that of a scale its authors had
-               tuned; the way of arXiv 2412.16326), a scale, or None: without guidance where that was measured, else best
+               tuned; the way of arXiv 2412.16326), a scale, or None: without guidance where that was measured,
+               else best
     extractor  the feature network of Frechet distances, where several were used
     """
 
@@ -147,6 +148,7 @@ def selection_note(measure: Measure, points: pd.DataFrame) -> str | None:
     many = int(scales.max()) if len(scales) else 0
     chosen = f"the lowest of up to {many} scales" if many > 1 else "at a scale that its authors tuned"
     return (
-        f"Each value is {chosen}, as in arXiv 2412.16326: picked by what it is then reported as, it is too low, and the "
+        f"Each value is {chosen}, as in arXiv 2412.16326: picked by what it is then reported as, it is too "
+        f"low, and the "
         "more so the more scales were tried"
     )

@@ -33,7 +33,8 @@ ALPHAS = np.linspace(0.02, 1.7, 43)
 ALPHA_MEAN, ALPHA_SD = 0.5, 0.4
 """The grid of alpha and its prior: exponents of gFID against compute, printed and measured, lie between 0.1 and 1."""
 NOISE_SD, NOISE_DF = 0.03, 2.0
-"""The prior of the noise of log gFID: worth two observations, so that points on a line by luck are not taken as exact."""
+"""The prior of the noise of log gFID: worth two observations, so that points on a line by luck are
+not taken as exact."""
 MANY_SEEDS = 8
 LAW_DRAWS = 4000
 STEPS = 8
@@ -44,7 +45,8 @@ STEPS = 8
 class SeedCurve:
     """One generator seed on one tokenizer: ln FLOPs of training `x` (k,) rising, ln gFID `y`, ln images (NaN: unknown).
 
-    `offset` is what the compute axis has beside training the generator (compute.py); `floor` the tokenizer's rfid_floor.
+    `offset` is what the compute axis has beside training the generator (compute.py); `floor` the
+    tokenizer's rfid_floor.
     """
 
     tokenizer_seed: int

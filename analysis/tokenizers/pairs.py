@@ -143,7 +143,8 @@ def best_pairs(
     """Expected gFID of every pair at compute `flops` and the probability of each being best.
 
     A pair whose runs end below `flops` is predicted by its law with E as `floor` says (see pair_laws.Floor), with
-    `within_range` it is not judged; one whose runs begin above is not judged either. `floor_known`: whether rfid_floor is
+    `within_range` it is not judged; one whose runs begin above is not judged either. `floor_known`:
+    whether rfid_floor is
     in gFID's own protocol. Raises FitError if no pair can be judged at this compute.
     """
     curves = pair_curves(points, floor_known)
@@ -313,7 +314,8 @@ def expected_crossover(
 
     The expected front is the lowest mu over a family's sizes at each compute; sizes with one seed borrow the variance
     of those with several and are corrected for their tokenizer's luck as seen at other sizes, and a pair beyond its
-    longest run stands by its law. The interval is the set of compute values whose central 95 % interval of the log ratio
+    longest run stands by its law. The interval is the set of compute values whose central 95 %
+    interval of the log ratio
     of the fronts contains 0. None if no pair has repeats or the measured ranges do not overlap.
     """
     rows = points[points["family"].isin([first, second]) & points["gfid"].notna()]

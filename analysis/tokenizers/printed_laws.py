@@ -49,7 +49,8 @@ class PrintedLaw(Record):
 
 @dataclass(frozen=True)
 class Claim(Record):
-    """A number that printed laws give (None: there is none), over the roundings from `low` to `high` (None: at some there
+    """A number that printed laws give (None: there is none), over the roundings from `low` to `high`
+    (None: at some there
     is none), and a warning where it does not survive them."""
 
     value: float | None

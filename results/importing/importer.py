@@ -34,7 +34,8 @@ _TRAIN_REFERENCE = ("gfid", "rfid_floor", "real_fid")
 """Metrics that compare with training images unless the file has a column `split`."""
 
 _WITHOUT_GUIDANCE = (
-    "rfid", "rfid_floor", "psnr", "ssim", "ms_ssim", "lpips", "codebook_utilisation", "nats_per_token", "nats_per_image",
+    "rfid", "rfid_floor", "psnr", "ssim", "ms_ssim", "lpips", "codebook_utilisation", "nats_per_token",
+    "nats_per_image",
     "bits_per_pixel", "unigram_normalised_nats",
 )  # fmt: skip
 """Metrics of reconstructions and of the loss, which no guidance of sampling changes."""

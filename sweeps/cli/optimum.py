@@ -233,7 +233,8 @@ def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, st
         if budget.extrapolated:
             beyond = ", ".join(f"{p.name} ({p.reach:.2g} times)" for p in budget.extrapolated)
             print(
-                f"  warning: rests on extrapolation by law beyond the longest run of {beyond}; --within-range leaves it out"
+                f"  warning: rests on extrapolation by law beyond the longest run of {beyond}; --within-range "
+                f"leaves it out"
             )
     if any(p.extrapolated for budget in optima for p in budget.pairs[:SHOWN]):
         print("law, Nx: the budget is N times the pair's longest run; its law predicts, with that uncertainty")
