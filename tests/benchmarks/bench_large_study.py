@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_large_study.py [RUNS=10000]
 
-Tokenizer families of 12 codebooks, 4 lengths and 2 regularisers, 5 generator sizes, seeds to fill; each generator run has five
-budgets, so that the study has five times as many points. `fits` are the laws of all pairs, and of the fronts of six tokenizers.
+Tokenizer families of 12 codebooks, 4 lengths and 2 regularisers, 5 generator sizes, seeds to fill; each generator run
+has five budgets. The fits are the laws of all pairs, and of the fronts of six tokenizers.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def test_256_and_576_tokens_cross_where_the_printed_laws_do():
 def test_the_fronts_of_points_on_the_laws_cross_there_too():
     flops = np.geomspace(1e15, 3e18, 25)
     parts = [
-        pd.DataFrame({"family": law.name, "size": "XL", "tokenizer_seed": 0, "path_flops": flops, "gfid": law.gfid(flops),
-                      "parameters_other": 1e8})
+        pd.DataFrame({"family": law.name, "size": "XL", "tokenizer_seed": 0, "path_flops": flops,
+                      "gfid": law.gfid(flops), "parameters_other": 1e8})
         for law in (TOKENS_256, TOKENS_576)
     ]  # fmt: skip
     cross = crossover(pd.concat(parts), TOKENS_256.name, TOKENS_576.name)
