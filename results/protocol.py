@@ -10,6 +10,8 @@ from .errors import UsageError
 from .schema import metric_name
 from .values import canonical_json, real, whole
 
+TUNED = "best"
+"""The guidance schedule of a value at the scale that was the best of several, tuned for this very row."""
 _LATER = ("resize", "quantisation", "settings", "temperature", "top_k", "top_p", "guidance_schedule")
 _TEXTS = (
     "reference", "reference_hash", "crop", "extractor", "extractor_hash", "resize", "quantisation", "settings",

@@ -21,19 +21,23 @@ from analysis.tokenizers.contrasts import (
     multiplier,
     regulariser_contrasts,
     tokenizer_effects,
+    tokenizer_scores,
 )
 from analysis.tokenizers.crossover import Crossover, crossover
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
+from analysis.tokenizers.loss_ranking import loss_rankings, refuse_loss
+from analysis.tokenizers.measure import selection_note
 from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets, expected_crossover
+from analysis.tokenizers.rate_optimum import rate_optima
 from analysis.tokenizers.rows import Record
 from results.errors import FitError
 
+from .further_sentences import loss_statements, own_statements, rate_statements
 from .sentences import (
     Statement,
     compression_statements,
     headline,
-    own_statements,
     pair_statements,
     regulariser_statements,
     without_gfid,
@@ -68,10 +72,12 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
 
     Without a gFID at known FLOPs the three questions stay open, and the answer says what was measured instead.
     """
-    points = frames.ranked
-    own_metrics = own_statements(frames)
+    refuse_loss(frames)
+    points, name = frames.ranked, frames.measure.name
+    optima = rate_optima(frames)
+    further = [*rate_statements(optima, name), *loss_statements(loss_rankings(frames), name), *own_statements(frames)]
     if points.empty:
-        return Answer(without_gfid(frames), tuple(own_metrics), (), (), (), (), (), ())
+        return Answer(without_gfid(frames), tuple(further), (), (), (), (), (), ())
     notes: list[str] = []
     present = set(points["family"])
     floors: tuple[FloorKind, ...] = ("free", "rfid_floor") if frames.floor_is_comparable else ("free",)
@@ -82,17 +88,19 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     best = []
     for flops in budgets if budgets is not None else default_budgets(points):
         try:
-            best.append(best_pairs(points, flops, seed=seed))
+            best.append(best_pairs(points, flops, seed=seed, floor_known=frames.floor_is_comparable))
         except FitError as error:
             notes.append(str(error))
     statements = [
         *compression_statements(frames, compressions),
-        *regulariser_statements(contrasts, multipliers),
-        *pair_statements(best),
-        *own_metrics,
+        *regulariser_statements(contrasts, multipliers, name),
+        *pair_statements(best, frames),
+        *further,
     ]
+    if note := selection_note(frames.measure, points):
+        notes.append(note)
     return Answer(
-        headline=headline(compressions, best),
+        headline=headline(compressions, best, frames.measure.name),
         statements=tuple(statements),
         compression=tuple(compressions),
         regulariser=tuple(contrasts),
@@ -111,15 +119,21 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
     """
     points, table = frames.ranked, frames.families
     plain = table[table["regulariser"].isna() & table["family"].isin(set(points["family"]))]
-    bits = dict(zip(plain["family"], plain["bits_per_image"], strict=True))
+    # Of tokenizers without a codebook the tokens alone tell the rate.
+    rate = "bits_per_image" if plain["bits_per_image"].notna().all() else "tokens_per_image"
+    plain = plain.sort_values(rate, kind="stable")
+    bits = dict(zip(plain["family"], plain[rate], strict=True))
     compressions = []
     for first, second in combinations(bits, 2):
         if bits[first] == bits[second]:
             continue
-        effects = tokenizer_effects(frames.tokenizers, second, first)
+        effects = tokenizer_effects(tokenizer_scores(frames), second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
-        crossings = [expected_crossover(points, first, second)] if len(balanced) > 1 else []
+        expected = expected_crossover(points, first, second, floor_known=frames.floor_is_comparable)
+        # Fronts hold a size flat beyond its last budget; where that would decide, laws take its place.
+        joined = expected is not None and (len(balanced) > 1 or expected.by_law)
+        crossings = [expected] if joined else []
         for design in balanced:
             try:
                 crossings.append(crossover(points, first, second, design=design, noise=frames.noise))
@@ -128,7 +142,10 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
         compressions += [
             Compression(first, second, rfid, c, tuple(_law_crossings(laws, c))) for c in crossings if c is not None
         ]
-    return sorted(compressions, key=lambda c: (-len(c.crossover.seeds), -len(c.crossover.design.sizes)))
+    return sorted(
+        compressions,
+        key=lambda c: (-len(c.crossover.seeds), not c.crossover.by_law, -len(c.crossover.design.sizes)),
+    )
 
 
 def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> Iterator[LawCrossover]:

@@ -285,7 +285,7 @@ def _caveats(frames: StudyFrames, answer: Answer) -> list[str]:
         "three seeds Student's t has two degrees of freedom and a factor of 4.3.",
         "The lowest of several noisy values is too low. Fronts are therefore compared along the points that the other "
         "tokenizer seeds select; with one seed that is impossible, and its front is a little optimistic.",
-        "FLOPs are those of training the generator; training the tokenizer, sampling and evaluation are not counted.",
+        f"FLOPs are those {frames.compute.words}; what is not named is not counted, nor is evaluation.",
     ]
     if not len(frames.families):
         caveats = ["Intervals over few seeds are wide, because they have to be: with three seeds a factor of 4.3."]
@@ -300,11 +300,11 @@ def _caveats(frames: StudyFrames, answer: Answer) -> list[str]:
         caveats.append(
             f"Held-out real images score {level} in gFID's own protocol: differences of that order are noise."
         )
-    held = [f"{p.name} at {wording.flops(b.flops)}" for b in answer.best_pairs for p in b.pairs if p.held]
-    if held:
+    beyond = [f"{p.name} at {wording.flops(b.flops)}" for b in answer.best_pairs for p in b.pairs if p.extrapolated]
+    if beyond:
         caveats.append(
-            "Pairs whose longest run is cheaper than a budget stand with that run's gFID there, which longer training "
-            f"may lower: {wording.listing(held)}."
+            "Pairs whose longest run is cheaper than a budget stand there by their law, with its predictive interval: "
+            f"{wording.listing(beyond)}."
         )
     if len(frames.protocols[frames.protocols["metric"] == "gfid"]):
         caveats.append(

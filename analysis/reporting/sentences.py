@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from analysis.tokenizers.compute import head_shares
 from analysis.tokenizers.compute_law import Compression
-from analysis.tokenizers.contrasts import Contrast, Multiplier
+from analysis.tokenizers.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
+from analysis.tokenizers.fronts import designs, in_order
 from analysis.tokenizers.pairs import BestPairs
-from analysis.tokenizers.rows import Record, groups
+from analysis.tokenizers.rows import Record
 from analysis.tokenizers.seed_intervals import SeedEstimate
+from results.errors import FitError
 
 from . import wording
+
+LAW_REACH = 3.0
+"""How far beyond the largest common compute a crossing of laws is said at all."""
 
 Topic = Literal["compression", "regulariser", "pair", "own"]
 
@@ -32,7 +39,7 @@ class Statement(Record):
     conditional: bool = False
 
 
-def headline(compressions: Sequence[Compression], best: Sequence[BestPairs]) -> str:
+def headline(compressions: Sequence[Compression], best: Sequence[BestPairs], metric: str = "gFID") -> str:
     """One sentence: which of the two tokenizers that are compared first is the better one, and at which compute."""
     if not compressions:
         if best:
@@ -43,11 +50,19 @@ def headline(compressions: Sequence[Compression], best: Sequence[BestPairs]) -> 
         other = cross.second if cross.lower_before == cross.first else cross.first
         return (
             f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs {cross.lower_before} has "
-            f"the lower mean gFID throughout: no crossover with {other} in the measured range."
+            f"the lower mean {metric} throughout: no crossover with {other} in the measured range."
+        )
+    if cross.slight is not None:
+        return (
+            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs no crossover of "
+            f"{cross.first} "
+            f"and {cross.second} is shown: above {wording.flops(cross.flops)} {cross.lower_after} has the lower "
+            f"{metric}, "
+            "below they are level."
         )
     if not cross.expected_direction:
         return (
-            f"Against expectation the less compressed tokenizer, {cross.lower_before}, has the lower gFID below "
+            f"Against expectation the less compressed tokenizer, {cross.lower_before}, has the lower {metric} below "
             f"{wording.flops(cross.flops)} training FLOPs, and {cross.lower_after} above."
         )
     worse = rfid_ratio is not None and rfid_ratio.value > 1
@@ -77,7 +92,10 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
             f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
         )
         sentences = [_rfid_sentence(frames, cross.first, cross.second, c.rfid_ratio)]
-        sentences += [f"Its gFID is {low} that of {cross.second}, and {high}.", _crossing_sentence(cross)]
+        name = frames.measure.name
+        sentences += [f"Its {name} is {low} that of {cross.second}, and {high}.", _crossing_sentence(cross)]
+        sentences += [_law_sentence(c)]
+        sentences += [equal_images_sentence(frames, cross.first, cross.second) if not i else ""]
         sentences += [_basis(cross), seeds_sentence(cross) if i else ""]
         text = " ".join(filter(None, sentences))
         statements.append(Statement("compression", text, main=i == 0, conditional=cross.conditional))
@@ -87,7 +105,8 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
 def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEstimate | None) -> str:
     if ratio is None:
         return f"rFID was not measured for both {first} and {second}."
-    table = frames.tokenizers[frames.tokenizers["tokenizer_seed"].isin(ratio.seeds)]
+    scores = tokenizer_scores(frames)
+    table = scores[scores["tokenizer_seed"].isin(ratio.seeds)]
     levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (first, second)]
     shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{wording.span(ratio)}"
     if ratio.low is not None and not ratio.decided:
@@ -100,6 +119,13 @@ def _crossing_sentence(cross: Crossover) -> str:
     if cross.flops is not None:
         sides = "" if cross.expected_direction else f" the other way round ({cross.lower_before} leads first)"
         text = f"The two cross{sides} at {wording.flops(cross.flops)} FLOPs{_zone(cross)}"
+        if cross.slight is not None:
+            lead = f"{100 * (cross.slight - 1):.0f} %"
+            return (
+                f"No crossover is shown: on one side of {wording.flops(cross.flops)} FLOPs the lead is {lead} at "
+                f"most, less "
+                "than one run can tell from noise."
+            )
         return text + ("." if cross.established or cross.band is None else "; the data do not establish it.")
     text = f"No crossover within the measured range: {cross.lower_before} is lower throughout"
     if cross.band is None:
@@ -111,6 +137,55 @@ def _crossing_sentence(cross: Crossover) -> str:
     if (low is None) != (high is None):
         side = f"above {wording.flops(low)}" if high is None else f"below {wording.flops(high)}"
         text += f": a crossover {side} FLOPs is not excluded"
+    return text + "."
+
+
+def _law_sentence(c: Compression) -> str:
+    """Where the laws of the two cross if the fronts do not, unless that is too far beyond the data."""
+    cross = c.crossover
+    law = next((law for law in c.fitted_laws if law.floor == "free"), None)
+    if cross.flops is not None or law is None:
+        return ""
+    places = [flops for _, flops in law.per_seed]
+    if not places or None in places:
+        return ""
+    at = math.exp(sum(math.log(flops) for flops in places if flops) / len(places))
+    reach = at / cross.high
+    if reach <= 1 or reach > LAW_REACH:
+        return f"Nor do their laws cross within {LAW_REACH:g} times that range."
+    return (
+        f"By their laws, E free, they cross at {wording.flops(at)} FLOPs: an extrapolation, "
+        f"{wording.number(reach, 2)} times "
+        "beyond the largest compute of one of them."
+    )
+
+
+def equal_images_sentence(frames: StudyFrames, first: str, second: str) -> str:
+    """The same two tokenizers at equal training images, and what of their compute is the output head's."""
+    points = frames.ranked
+    known = points[points["images"].notna()]
+    if not designs(known, first, second):
+        return ""
+    try:
+        effects = [e for e in contrast(frames, second, first).per_budget if e.metric == "gfid"]
+    except FitError:
+        return ""
+    if not effects:
+        return ""
+    ends = [effects[0], *effects[-1:]] if len(effects) > 1 else effects
+    said = wording.listing([
+        f"at {wording.images(e.budget or 0)} images {wording.number(e.estimate.value)} times{wording.span(e.estimate)}"
+        for e in ends
+    ])  # fmt: skip
+    text = f"At equal training images and size it is {said}"
+    shares = head_shares(points)
+    heads = {f: [(z, shares[f, z]) for z in in_order(points) if (f, z) in shares] for f in (first, second)}
+    if all(heads.values()):
+        listed = [
+            wording.listing([f"{wording.percent(share)} of {z}" for z, share in heads[f]]) + f" for {f}"
+            for f in (first, second)
+        ]
+        text += f"; of the training FLOPs the output head takes {wording.listing(listed)}"
     return text + "."
 
 
@@ -129,8 +204,8 @@ def _zone(cross: Crossover) -> str:
 def _basis(cross: Crossover) -> str:
     generators = _generators(cross.design.sizes)
     if cross.conditional:
-        noise = "no intervals" if cross.band is None else "intervals from measurement noise alone"
-        return f"[{generators}; one seed: conditional on this tokenizer, {noise}]"
+        noise = "no interval: one seed" if cross.band is None else "intervals from measurement noise alone"
+        return f"[{generators}; conditional on this tokenizer, {noise}]"
     if not cross.per_seed:
         return f"[{generators}; {cross.method}]"
     n = len(cross.seeds)
@@ -174,7 +249,9 @@ def _effect_phrase(name: str, estimate: SeedEstimate) -> str:
     return f"{name} by a factor {wording.number(estimate.value)}{spread}"
 
 
-def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[Multiplier]) -> list[Statement]:
+def regulariser_statements(
+    contrasts: Sequence[Contrast], multipliers: Sequence[Multiplier], metric: str = "gFID"
+) -> list[Statement]:
     """What the regulariser changes at equal compute, or that nothing was compared."""
     if not contrasts:
         text = "The causal regulariser was not compared: no two tokenizers differ in it alone."
@@ -183,11 +260,12 @@ def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[
     for c, m in zip(contrasts, multipliers, strict=True):
         effects = [e for e in map(c.effect, _NAMES) if e is not None]
         gfid = c.effect("gfid")
-        text = f"At equal compute the causal regulariser ({c.treatment} against {c.base}) changes "
-        text += wording.listing([_effect_phrase(_NAMES[e.metric], e.estimate) for e in effects]) + "."
+        names = _NAMES | {"gfid": metric}
+        text = f"At equal compute the {c.regulariser} regulariser ({c.treatment} against {c.base}) changes "
+        text += wording.listing([_effect_phrase(names[e.metric], e.estimate) for e in effects]) + "."
         if m.estimate is not None:
             saved = f"{wording.number(m.estimate.value)}{wording.span(m.estimate)}"
-            text += f" Compute multiplier at equal gFID: {saved}, above 1 a saving."
+            text += f" Compute multiplier at equal {metric}: {saved}, above 1 a saving{_multiplier_curve(m, metric)}."
         for seed, family in m.without_overlap:
             text += f" On seed {seed} the two reach no common gFID ({family} is lower)."
         if abs(c.tokenizer_flops_ratio - 1) > 5e-4:
@@ -199,17 +277,34 @@ def regulariser_statements(contrasts: Sequence[Contrast], multipliers: Sequence[
     return statements
 
 
-def pair_statements(best: Sequence[BestPairs]) -> list[Statement]:
+def _multiplier_curve(m: Multiplier, metric: str) -> str:
+    """How the multiplier changes along the metric, and whether there is any at all."""
+    levels, values = m.along
+    if not len(levels):
+        return ""
+    ends = f"{wording.number(values[-1])} at {metric} {wording.number(levels[-1])} and {wording.number(values[0])} at "
+    text = f"; along the fronts {ends}{wording.number(levels[0])}"
+    top = int(values.argmax())
+    if values[top] > 1.03 * max(values[0], values[-1]):
+        text += f", at most {wording.number(values[top])} at {wording.number(levels[top])}"
+    p = m.no_difference
+    return text + (f"; no difference has p = {wording.number(p, 2)}" if p is not None else "; no interval: one seed")
+
+
+def pair_statements(best: Sequence[BestPairs], frames: StudyFrames) -> list[Statement]:
     """What to train at each budget."""
     statements = []
+    shares = head_shares(frames.ranked)
     for b in best:
         pair = b.best
+        images = "" if pair.train_images is None else f" on {wording.images(pair.train_images)} images"
         text = (
-            f"At {wording.flops(b.flops)} FLOPs train {pair.name} on {wording.images(pair.train_images)} images: gFID "
+            f"At {wording.flops(b.flops)} FLOPs {frames.compute.words}, train {pair.name}{images}: "
+            f"{frames.measure.name} "
             f"{wording.number(pair.gfid)}{wording.spread(pair.low, pair.high)}"
         )
         if pair.probability is None:
-            text += "; one seed each, so no probability of being best can be given"
+            text += "; no interval: one seed each, so no probability of being best can be given"
         elif len(b.pairs) == 1:
             text += ", the only pair measured there"
         else:
@@ -217,30 +312,12 @@ def pair_statements(best: Sequence[BestPairs]) -> list[Statement]:
             rest = sorted((p for p in b.pairs if p is not pair), key=lambda p: -(p.probability or 0.0))
             if rest and (rest[0].probability or 0) >= 0.005:
                 text += f", then {rest[0].name} with {wording.percent(rest[0].probability)}"
-        if pair.held:
-            text += " (its longest run costs less than this)"
+        if b.extrapolated:
+            beyond = [f"{p.name} {wording.number(p.reach, 2)} times" for p in b.extrapolated]
+            text += f"; this rests on extrapolation by law, beyond their longest runs {wording.listing(beyond)}"
+        if (share := shares.get((pair.family, pair.size))) is not None:
+            text += f"; its output head is {wording.percent(share)} of its training FLOPs"
         statements.append(Statement("pair", text + ".", conditional=pair.probability is None))
-    return statements
-
-
-def own_statements(frames: StudyFrames) -> list[Statement]:
-    """The range of each metric of one's own over the configurations, whatever direction is the better one."""
-    statements = []
-    for metric, rows in groups(frames.own, "metric"):
-        last = rows[rows["images"].isna() | (rows["images"] == rows.groupby("name")["images"].transform("max"))]
-        means = last.groupby("name")["value"].mean()
-        seeds = last.groupby("name")["tokenizer_seed"].nunique()
-        text = f"{metric}: {wording.number(float(means.iloc[0]))} ({means.index[0]})"
-        if len(means) > 1:
-            low, high = str(means.idxmin()), str(means.idxmax())
-            text = (
-                f"{metric} ranges from {wording.number(float(means[low]))} ({low}) to "
-                f"{wording.number(float(means[high]))} ({high}) over {len(means)} configurations"
-            )
-        many = int(seeds.max())
-        count = " to ".join(map(str, sorted({int(seeds.min()), many})))
-        text += f", mean over {count} seed{'s' * (many > 1)} each."
-        statements.append(Statement("own", text, conditional=many == 1))
     return statements
 
 
@@ -252,6 +329,6 @@ def without_gfid(frames: StudyFrames) -> str:
     runs = wording.listing([f"{n} {kind.format('s' * (n != 1))}" for kind, n in numbers.items() if n])
     metrics = wording.listing(sorted(set(frames.own["metric"])))
     unranked = ", so no tokenizers are compared" if len(frames.families) else ""
-    where = " at known FLOPs" if frames.points["gfid"].notna().any() else ""
+    where = " at known FLOPs" if len(frames.scored) else ""
     measured = f" and measured {metrics}" if metrics else ""
-    return f"No gFID was measured{where}{unranked}; {runs or 'no run'} finished{measured}."
+    return f"No {frames.measure.name} was measured{where}{unranked}; {runs or 'no run'} finished{measured}."

@@ -331,12 +331,15 @@ def pair_table(answer: Answer) -> Table | None:
 
     columns: dict[str, Shown] = {
         "FLOPs": known("flops", wording.flops), "tokenizer": "family", "generator": "size",
-        "training images": lambda f: wording.images(f["train_images"]) + (", held" if f["held"] else ""),
+        "training images": lambda f: (
+            ("–" if f["train_images"] is None else wording.images(f["train_images"]))
+            + (", by law" if f["extrapolated"] else "")
+        ),
         "seeds": "seeds", "expected gFID (95 %)": gfid, "best with": lambda f: wording.percent(f["probability"]),
     }  # fmt: skip
     note = (
         "Hierarchical model of log gFID: tokenizer seeds within tokenizers, one variance for all pairs, Student t. "
-        "“held”: the budget exceeds the pair's longest run, whose gFID is used as an upper bound."
+        "“by law”: the budget exceeds the pair's longest run, and its law predicts the gFID, with that uncertainty."
     )
     return Table.of("pairs", "Best pair at each budget", facts, columns, note)
 

@@ -22,7 +22,7 @@ from .frames import StudyFrames
 from .fronts import Array, Design, first_design, fronts, in_order, measured
 from .names import configurations
 from .rows import Record, by_seed, groups
-from .seed_intervals import Noise, Scale, SeedEstimate, over_seeds
+from .seed_intervals import Noise, Scale, SeedEstimate, half_width, over_seeds
 
 GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
 TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "codebook_utilisation": "difference"}
@@ -57,6 +57,7 @@ class Contrast(Record):
     tokenizer_flops_ratio: float
     stage2_flops_difference: float
     unpaired_runs: int
+    regulariser: str = "causal"
 
     def effect(self, metric: str) -> Effect | None:
         """The pooled (or stage-1) effect on a metric, or None if it was not measured."""
@@ -85,18 +86,26 @@ def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
 
 def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
     """The effect of `treatment` over `base` at equal compute. Raises FitError if no run of one has a partner."""
-    cell = ["tokenizer_seed", "seed", "size", "images"]
-    points = frames.points
+    points = frames.ranked
+    # Of rows measured elsewhere the images may be unknown: equal FLOPs are an equal budget then.
+    cost = points["path_flops"].astype(float).apply(math.log).round(2)
+    length = points["images"].astype(float).fillna(cost)
+    points = points.assign(_length=length)
+    cell = ["tokenizer_seed", "seed", "size", "_length"]
     sides = []
     for family in (base, treatment):
         rows = measured(points, family)
-        metrics = [m for m in (*GENERATOR_METRICS, "path_flops") if m in rows]
+        metrics = [m for m in (*GENERATOR_METRICS, "path_flops", "images") if m in rows]
         # A fork and a from-scratch run of one cell repeat one measurement: their geometric mean stands for it.
         sides.append(rows.groupby(cell)[metrics].agg(_center).reset_index())
-    pairs = sides[0].merge(sides[1], on=cell, suffixes=("_a", "_b"))
+    pairs = sides[0].merge(sides[1], on=cell, suffixes=("_a", "_b")).rename(columns={"images_a": "images"})
+    pairs["images"] = pairs["images"].fillna(pairs["_length"])
+    counted = points["images"].notna().all()
     pairs["parameters_other"] = pairs["size"].map(points.groupby("size")["parameters_other"].median())
     if pairs.empty:
         raise FitError(f"{base} and {treatment} have no pair of runs with equal seeds, size and budget")
+    named = frames.families.dropna(subset=["regulariser"])
+    kinds = dict(zip(named["family"], named["regulariser"], strict=True))
     per_budget, pooled = [], []
     for metric, scale in GENERATOR_METRICS.items():
         if f"{metric}_a" not in pairs:
@@ -106,7 +115,7 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
         if usable.empty:
             continue
         noise = frames.noise if metric == "gfid" else None
-        for budget, group in groups(usable, "images"):
+        for budget, group in groups(usable, "images") if counted else ():
             per_budget.append(mean_effect(group, metric, scale, int(budget), noise))
         pooled.append(mean_effect(usable, metric, scale, None, noise))
     spent = points.groupby("family")["tokenizer_flops"].median()
@@ -116,11 +125,21 @@ def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:
         facets=facets(frames, base, treatment),
         per_budget=tuple(per_budget),
         pooled=tuple(pooled),
-        stage1=tuple(tokenizer_effects(frames.tokenizers, base, treatment)),
+        stage1=tuple(tokenizer_effects(tokenizer_scores(frames), base, treatment)),
         tokenizer_flops_ratio=float(spent[treatment] / spent[base]) if spent[base] > 0 else math.nan,
         stage2_flops_difference=float((pairs["path_flops_b"] / pairs["path_flops_a"] - 1).abs().max()),
         unpaired_runs=len(sides[0]) + len(sides[1]) - 2 * len(pairs),
+        regulariser=str(kinds.get(treatment) or kinds.get(base) or "causal"),
     )
+
+
+def tokenizer_scores(frames: StudyFrames) -> pd.DataFrame:
+    """The tokenizers with their metrics; of a table whose generators' rows alone have them, as printed there."""
+    if len(frames.tokenizers):
+        return frames.tokenizers
+    points = frames.points
+    metrics = [metric for metric in TOKENIZER_METRICS if metric in points]
+    return points.drop_duplicates(["family", "tokenizer_seed"])[["family", "tokenizer_seed", *metrics]]
 
 
 def tokenizer_effects(tokenizers: pd.DataFrame, base: str, treatment: str) -> list[Effect]:
@@ -191,6 +210,36 @@ class Multiplier(Record):
     without_overlap: tuple[NoOverlap, ...]
     curve_gfid: Array
     curve: Array
+
+    @property
+    def along(self) -> tuple[Array, Array]:
+        """Levels of the metric (k,), falling quality last, and the geometric mean over seeds there (k,): where all have
+        one."""
+        if not len(self.curve):
+            return np.empty(0), np.empty(0)
+        every = np.isfinite(self.curve).all(axis=0)
+        return self.curve_gfid[every], np.exp(np.log(self.curve[:, every]).mean(axis=0))
+
+    @property
+    def band(self) -> tuple[Array, Array] | None:
+        """The 95 % t interval over seeds at each level of `along`, both (k,); None for one seed."""
+        if len(self.curve) < 2:
+            return None
+        every = np.isfinite(self.curve).all(axis=0)
+        half, _, _ = half_width(np.log(self.curve[:, every]), None)
+        middle = self.along[1]
+        return middle * np.exp(-half), middle * np.exp(half)
+
+    @property
+    def no_difference(self) -> float | None:
+        """p of the t test over seeds that the mean log multiplier is 0; None for one seed."""
+        if self.estimate is None or len(self.estimate.per_seed) < 2:
+            return None
+        from scipy.special import stdtr
+
+        logs = np.log(np.array(self.estimate.per_seed))
+        spread = logs.std(ddof=1) / math.sqrt(len(logs))
+        return float(2 * stdtr(len(logs) - 1, -abs(logs.mean()) / spread)) if spread > 0 else float(logs.mean() == 0)
 
 
 def multiplier(

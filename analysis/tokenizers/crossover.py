@@ -22,6 +22,8 @@ SCAN_POINTS = 801
 BOOTSTRAP_CLUSTERS = 6
 """A percentile bootstrap over fewer independent units than this covers far less than its nominal level."""
 BOOTSTRAP_DRAWS = 1000
+LEAD = 1.05
+"""The least ratio of gFIDs that is called a lead where there is no interval."""
 
 
 def split_point(x: Array, d: Array) -> tuple[float | None, int]:
@@ -72,7 +74,8 @@ class Crossover(Record):
 
     It follows from the mean over seeds of the log ratio of the fronts, `log_ratio`, and its `band` (None: no interval),
     at ln FLOPs `log_flops`, all (k,), over [low, high], the compute range common to all fronts; `at_low` and `at_high`
-    are the ratios at its ends. `bootstrap` is the percentile interval over seeds, from six seeds on.
+    are the ratios at its ends. `bootstrap` is the percentile interval over seeds, from six seeds on;
+    `by_law` names pairs that stand by their law beyond their longest run.
     """
 
     first: str
@@ -88,6 +91,7 @@ class Crossover(Record):
     method: str
     per_seed: tuple[SeedCrossing, ...] = ()
     bootstrap: tuple[float | None, float | None] | None = None
+    by_law: tuple[str, ...] = ()
 
     @cached_property
     def _split(self) -> tuple[float | None, int]:
@@ -142,6 +146,18 @@ class Crossover(Record):
     def established(self) -> bool:
         """Whether both sides of the crossing are beyond the noise: the interval ends inside the measured range."""
         return self.flops is not None and self.interval_low is not None and self.interval_high is not None
+
+    @property
+    def slight(self) -> float | None:
+        """Without an interval: the largest lead, as a ratio below LEAD, on the weaker side of the crossing; else None.
+
+        One tokenizer and one run each leave nothing to judge by; seeds alone move gFID by more than that.
+        """
+        if self.flops is None or self.band is not None:
+            return None
+        before = self.log_flops <= math.log(self.flops)
+        lead = math.exp(min(np.abs(self.log_ratio[side]).max(initial=0.0) for side in (before, ~before)))
+        return lead if lead < LEAD else None
 
     @property
     def expected_direction(self) -> bool:

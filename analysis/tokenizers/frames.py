@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from results.errors import DataError
 from results.schema import COLUMNS, TABLES, TRUNK
 from results.settings import differing, setting_columns
 
+from .compute import Compute
+from .measure import Measure, is_tuned, is_unguided, other_extractor
 from .names import family_names, size_names
 from .rows import groups, records, said
 from .seed_intervals import Noise
@@ -55,13 +57,16 @@ STRICTLY_POSITIVE = ("gfid", "rfid", "rfid_floor")
 class StudyFrames:
     """A study's tables. `runs` has one row a run (its winning attempt, or its last failure with status failed);
     `evaluations` has every row of the winners with their run's facts and a column `excluded`: null for rows in use,
-    else the reason. `curves` as stored, winners only. `failed` counts failed attempts by cause.
+    else the reason. `curves` as stored, winners only. `failed` counts failed attempts by cause. `measure` is what the
+    study is judged by, `compute` what its budgets pay for.
     """
 
     runs: pd.DataFrame
     curves: pd.DataFrame
     evaluations: pd.DataFrame
     failed: pd.DataFrame
+    measure: Measure = field(default_factory=Measure)
+    compute: Compute = field(default_factory=Compute)
 
     @cached_property
     def used(self) -> pd.DataFrame:
@@ -92,18 +97,24 @@ class StudyFrames:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a generator run and budget: run facts, `images`, `path_flops`, and each unguided metric as a column.
+        """One row a generator run and budget: run facts, `images`, `path_flops`, and each metric as a
+        column: that which
+        ranks at its guidance, all others without.
 
         A point is the end of a decay branch; of a run without decays (cosine schedule) it is the end of the trunk.
         Tokenizer metrics `rfid` and `rfid_floor` of the very tokenizer used are joined under these names.
         """
         rows = self.used[self.used["stage"] == "generator"]
-        rows = rows[rows["guidance"].isna() | (rows["guidance"] == 1.0)]
-        rows = _ends(_preferred_split(rows))
+        ranking = rows["metric"] == self.measure.metric
+        others = rows[~ranking & is_unguided(rows)]
+        rows = _ends(_preferred_split(pd.concat([others, self.measure.select(rows[ranking])])))
         facts = ["run_id", "branch", *FACTS, *DERIVED]
         wide = rows.pivot(index=["run_id", "branch"], columns="metric", values="value").reset_index()
         where = rows.sort_values("step").drop_duplicates(["run_id", "branch"], keep="last")
         points = where[[*facts, "images", "step", "path_flops"]].merge(wide, on=["run_id", "branch"], how="left")
+        if "scales" in rows:
+            scales = rows[["run_id", "branch", "scales"]].dropna()
+            points = points.merge(scales, on=["run_id", "branch"], how="left")
         tokenizers = self.tokenizers
         known = [m for m in ("rfid", "rfid_floor") if m in tokenizers and m not in points]
         scores = tokenizers[["run_id", *known]].rename(columns={"run_id": "parent"})
@@ -115,15 +126,26 @@ class StudyFrames:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """The points with a gFID at a known compute: what fronts and comparisons stand on."""
-        return self.points[self.points["gfid"].notna() & self.points["path_flops"].notna()]
+        """The points with the metric that ranks, in the column `gfid` whichever it is, at a known compute, which is
+        that of `compute`: what fronts and comparisons stand on."""
+        scored = self.scored
+        return self.compute.of(scored[scored["path_flops"].notna()])
+
+    @cached_property
+    def scored(self) -> pd.DataFrame:
+        """As `ranked`, those of unknown compute included."""
+        points = self.points
+        name = self.measure.metric
+        if name != "gfid":
+            points = points.assign(gfid=points.get(name, np.nan))
+        return points[points["gfid"].notna()]
 
     @cached_property
     def guided(self) -> pd.DataFrame:
         """gFID at every guidance scale, long: run facts, images, path_flops, guidance, gfid."""
         rows = self.used[(self.used["stage"] == "generator") & (self.used["metric"] == "gfid")]
         rows = _ends(_preferred_split(rows))
-        columns = ["run_id", "branch", *FACTS, *DERIVED, "images", "path_flops", "guidance", "value"]
+        columns = ["run_id", "branch", *FACTS, *DERIVED, "images", "path_flops", "guidance", "tuned", "value"]
         return rows[columns].rename(columns={"value": "gfid"}).reset_index(drop=True)
 
     @cached_property
@@ -177,7 +199,7 @@ class StudyFrames:
     @cached_property
     def noise(self) -> Noise | None:
         """Noise of log gFID between generator seeds on one tokenizer at one size and budget; None without repeats."""
-        points = self.points[self.points["gfid"].notna()]
+        points = self.ranked
         cell = ["tokenizer_family", "tokenizer_seed", "size", "images"]
         logs = np.log(points["gfid"].to_numpy(dtype=float))
         cells = points.assign(log=logs).groupby(cell)["log"]
@@ -190,22 +212,31 @@ class StudyFrames:
 
     @cached_property
     def floor_is_comparable(self) -> bool:
-        """Whether rfid_floor was measured against the same reference, n and network as gfid."""
+        """Whether rfid_floor was measured against the same reference, n and network as the gFID that ranks, that being
+        one without guidance, which can undercut it."""
 
         def facts(metric: str) -> set[tuple[Any, ...]]:
             protocols = map(json.loads, self.protocols.loc[self.protocols["metric"] == metric, "protocol_json"])
             return {tuple(p.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")) for p in protocols}
 
-        return bool(facts("rfid_floor")) and facts("rfid_floor") == facts("gfid")
+        comparable = self.measure.metric == "gfid" and not self.measure.guided
+        return comparable and bool(facts("rfid_floor")) and facts("rfid_floor") == facts("gfid")
 
 
 def load(
-    source: Store | Path | str, run_ids: Collection[str] | None = None, *, protocols: Collection[str] | None = None
+    source: Store | Path | str,
+    run_ids: Collection[str] | None = None,
+    *,
+    protocols: Collection[str] | None = None,
+    measure: Measure | None = None,
+    compute: Compute | None = None,
 ) -> StudyFrames:
     """The study in a store, or in a folder that holds runs, curves and evaluations.parquet.
 
     `run_ids` keeps these runs only. `protocols` names (by short hash) which protocol to use where a metric was measured
-    under several. Raises DataError for an empty study, mixed protocols or data sets; StoreError for damaged files.
+    under several; `measure` what the study is judged by (default: gFID), `compute` what budgets pay for
+    (default: training the generator). Raises DataError for an empty study, mixed protocols or data
+    sets; StoreError for damaged files.
     """
     from results.store.store import Store
 
@@ -213,7 +244,7 @@ def load(
         path = Path(source)
         source = Store.open_folder(path) if (path / "runs.parquet").exists() else Store(path)
     tables = {name: source.read(name, run_ids).to_pandas() for name in TABLES}
-    return from_tables(tables, run_ids, protocols=protocols)
+    return from_tables(tables, run_ids, protocols=protocols, measure=measure, compute=compute)
 
 
 def from_tables(
@@ -221,6 +252,8 @@ def from_tables(
     run_ids: Collection[str] | None = None,
     *,
     protocols: Collection[str] | None = None,
+    measure: Measure | None = None,
+    compute: Compute | None = None,
 ) -> StudyFrames:
     """StudyFrames of the three tables of results.schema by name; see `load` for arguments and errors."""
     for name, frame in tables.items():
@@ -245,12 +278,18 @@ def from_tables(
     key = ["run_id", "attempt"]
     facts = winners[[*key, *FACTS, *DERIVED, "status"]]
     joined = tables["evaluations"].merge(facts, on=key, how="inner")
-    joined["excluded"] = _exclusion(joined)
+    joined["tuned"] = is_tuned(joined["protocol_json"])
+    measure = measure or Measure()
+    joined["excluded"] = _exclusion(joined, measure)
+    evaluations = _one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True)
+    generated = evaluations[(evaluations["stage"] == "generator") & evaluations["excluded"].isna()]
     return StudyFrames(
         runs=winners.reset_index(drop=True),
         curves=tables["curves"].merge(facts[key], on=key, how="inner").reset_index(drop=True),
-        evaluations=_one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True),
+        evaluations=evaluations,
         failed=failed.reset_index(drop=True),
+        measure=measure.resolved(generated),
+        compute=compute or Compute(),
     )
 
 
@@ -273,20 +312,23 @@ def _one_data_set(runs: pd.DataFrame) -> None:
         raise DataError(f"the study mixes data sets ({', '.join(sorted(sets))}); choose the runs of one with run_ids")
 
 
-def _exclusion(rows: pd.DataFrame) -> pd.Series:
-    """Why a row is set aside, or null: its flag, a diverged run, a value without a logarithm where one is needed."""
+def _exclusion(rows: pd.DataFrame, measure: Measure) -> pd.Series:
+    """Why a row is set aside, or null: its flag, a diverged run, a value without a logarithm where one is needed,
+    another feature network than the one asked for."""
     reason = rows["flag"].astype(object).where(rows["flag"].notna(), None)
     diverged = rows["status"] == "diverged"
     reason = reason.mask(diverged & reason.isna(), "the run diverged")
     value = pd.to_numeric(rows["value"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    unusable = ~np.isfinite(value) | (rows["metric"].isin(STRICTLY_POSITIVE).to_numpy() & ~(value > 0))
-    return reason.mask(unusable & reason.isna(), "not a positive finite number")
+    positive = rows["metric"].isin({*STRICTLY_POSITIVE, measure.metric}).to_numpy()
+    unusable = ~np.isfinite(value) | (positive & ~(value > 0))
+    reason = reason.mask(unusable & reason.isna(), "not a positive finite number")
+    return reason.mask(other_extractor(rows, measure.extractor) & reason.isna(), "another extractor was chosen")
 
 
 def _one_protocol(rows: pd.DataFrame, chosen: Collection[str] | None) -> pd.DataFrame:
     """Sets rows of protocols not chosen aside; raises DataError where a metric is left with several protocols."""
     used = rows[rows["excluded"].isna()]
-    for (metric, guidance, split), group in groups(used, ["metric", "guidance", "split"]):
+    for (metric, guidance, _, split), group in groups(used, ["metric", "guidance", "tuned", "split"]):
         present = sorted(set(group["protocol"]))
         if len(present) == 1:
             continue
@@ -326,4 +368,4 @@ def _ends(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows["branch"] != TRUNK) | ~forked]
     # Rows measured elsewhere may have images alone.
     rows = rows.sort_values(["step", "images"])
-    return rows.drop_duplicates(["run_id", "branch", "metric", "guidance"], keep="last")
+    return rows.drop_duplicates(["run_id", "branch", "metric", "guidance", "tuned"], keep="last")

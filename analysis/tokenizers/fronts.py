@@ -85,13 +85,28 @@ def front(points: pd.DataFrame) -> Front:
     if points.empty:
         raise FitError("no gFID was measured, so there is no Pareto front")
     curves = [
-        Curve(str(size), *_averaged(rows["path_flops"].to_numpy(float), rows["gfid"].to_numpy(float)))
+        Curve(str(size), *averaged(rows["path_flops"].to_numpy(float), rows["gfid"].to_numpy(float)))
         for size, rows in groups(points, "size")
     ]
+    curves = _ladder(curves)
     return _along(curves, [curve.y for curve in curves], [curve.y for curve in curves])
 
 
-def _averaged(flops: Array, gfid: Array) -> tuple[Array, Array]:
+def _ladder(curves: Sequence[Curve]) -> list[Curve]:
+    """Where every size has one budget alone there are no curves: the Pareto-optimal points are joined as one, as the
+    paper draws fronts."""
+    single = [curve for curve in curves if len(curve.x) == 1]
+    if len(single) < max(2, len(curves)):
+        return list(curves)
+    x, y = (np.array([getattr(curve, axis)[0] for curve in single]) for axis in ("x", "y"))
+    keep = np.flatnonzero(pareto_mask(x, y))
+    keep = keep[np.argsort(x[keep])]
+    beaten = [curve for i, curve in enumerate(single) if i not in keep]
+    joined = Curve("-".join(dict.fromkeys(single[i].size for i in (keep[0], keep[-1]))), x[keep], y[keep])
+    return [joined, *beaten]
+
+
+def averaged(flops: Array, gfid: Array) -> tuple[Array, Array]:
     """ln FLOPs, rising and each once, and the mean ln gFID there. Closed forms repeat up to a last digit."""
     _, where = np.unique(np.log(flops).round(9), return_inverse=True)
     count = np.bincount(where)
@@ -213,7 +228,10 @@ def designs(points: pd.DataFrame, a: str, b: str) -> list[Design]:
 
 def in_order(points: pd.DataFrame, sizes: Collection[str] | None = None) -> list[str]:
     """All generator sizes, or those named, from the smallest to the largest, by parameters outside the vocabulary."""
-    order = points.groupby("size")["parameters_other"].median().sort_values(kind="stable")
+    known = ["parameters_other", *[c for c in ("path_flops",) if c in points]]
+    # Of rows measured elsewhere parameters may be unknown: their cheapest run tells.
+    order = points.groupby("size")[known].agg({"parameters_other": "median"} | dict.fromkeys(known[1:], "min"))
+    order = order.sort_values(known, kind="stable")
     return [str(size) for size in order.index if sizes is None or size in sizes]
 
 

@@ -1,13 +1,10 @@
-"""Which tokenizer and generator to train together at a given compute, and how sure that is: a hierarchical model.
+"""Which tokenizer and generator to train together at a given compute, and how sure that is.
 
-At compute C the log gFID of run r, of tokenizer family f, size z, on tokenizer seed s is modelled as
-
-    y_r = mu[f, z] + u[f, s] + e_r,      u ~ N(0, rho v),  e ~ N(0, (1 - rho) v)
-
-with a flat prior on every mu, p(v) ~ 1 / v, and rho uniform on [0, 1). u is what all generators on one tokenizer share.
-The posterior is exact: rho on a grid, v scaled inverse chi-square given rho with (runs - pairs) degrees of freedom, mu
-normal given both; hence the marginal of each mu is a mixture of Student t. The probability that a pair is best is the
-share of joint draws in which its mu is the lowest. Pairs with one seed borrow v and rho from those with several.
+At compute C every pair stands with the gFID of its runs there: interpolated between their budgets, or, beyond them, by
+the pair's law (pair_laws.py), never by its last value held. The hierarchical model (hierarchy.py) makes of them an
+expected gFID with its interval; where a law was asked, the law's own uncertainty is added. The probability that a pair
+is best is the share of joint draws in which it is the lowest. Pairs with one seed borrow the variance of those with
+several.
 """
 
 from __future__ import annotations
@@ -24,15 +21,16 @@ from results.errors import FitError
 
 from .crossover import Crossover
 from .fronts import Design, in_order
-from .rows import Record, groups
+from .hierarchy import posterior
+from .pair_laws import LAW_DRAWS, Floor, PairCurves, PairLaw, pair_curves
+from .rows import Record
 from .seed_intervals import CONFIDENCE, SeedEstimate
 
 Array = np.ndarray
 
-PAIR = ["family", "size"]
 DRAWS = 20_000
-RHO = np.linspace(0.0, 0.95, 20)
-"""Share of the variance that belongs to the tokenizer seed."""
+SLACK = 1e-9
+"""In ln FLOPs: closed forms repeat up to a last digit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class Pair(Record):
 
     `gfid` is its expected gFID (geometric mean over seeds, by the model), `low` and `high` its 95 % interval (None
     where no variance can be estimated), `probability` that of being the best pair at this budget. `train_images` is how
-    many images the budget buys. `held`: the budget exceeds the pair's longest run, whose gFID is used unchanged.
+    many images the budget buys, None where images are not known. `extrapolated`: the budget exceeds the pair's longest
+    run, by the factor `reach`, so that its gFID is a prediction of its law.
     """
 
     family: str
@@ -52,8 +51,9 @@ class Pair(Record):
     probability: float | None
     runs: int
     seeds: tuple[int, ...]
-    train_images: float
-    held: bool
+    train_images: float | None
+    extrapolated: bool
+    reach: float
 
     @property
     def name(self) -> str:
@@ -68,12 +68,19 @@ class FamilyChance(NamedTuple):
     probability: float | None
 
 
+class NotJudged(NamedTuple):
+    """A pair that says nothing at a compute, and why."""
+
+    name: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class BestPairs(Record):
-    """All pairs measured at compute `flops`, lowest expected gFID first; `families` sums probabilities over sizes.
+    """All pairs judged at compute `flops`, lowest expected gFID first; `families` sums probabilities over sizes.
 
     `df` are the degrees of freedom of the variance, 0 if no pair was run twice (then probabilities are None), `sd` its
-    square root (in log gFID) and `seed` that of the draws.
+    square root (in log gFID) and `seed` that of the draws. `not_judged` are the other pairs measured.
     """
 
     flops: float
@@ -83,15 +90,24 @@ class BestPairs(Record):
     sd: float | None
     draws: int
     seed: int
+    not_judged: tuple[NotJudged, ...] = ()
 
     @property
     def best(self) -> Pair:
         """The pair with the highest probability of being best; without probabilities the lowest gFID."""
         return max(self.pairs, key=lambda p: (p.probability or 0.0, -p.gfid))
 
+    @property
+    def extrapolated(self) -> tuple[Pair, ...]:
+        """The pairs on whose laws the choice rests: those beyond their longest run that could be the best; without
+        probabilities the best and its runner-up."""
+        close = self.pairs if self.df else self.pairs[:2]
+        return tuple(p for p in close if p.extrapolated and (p.probability is None or p.probability >= 0.005))
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields, with the name of the best pair."""
-        return super().to_dict() | {"best": self.best.name}
+        """JSON-ready fields, with the name of the best pair and what its probability rests on."""
+        basis = "extrapolation" if self.extrapolated else "measured"
+        return super().to_dict() | {"best": self.best.name, "basis": basis}
 
 
 def default_budgets(points: pd.DataFrame, count: int = 3) -> tuple[float, ...]:
@@ -114,40 +130,58 @@ def default_budgets(points: pd.DataFrame, count: int = 3) -> tuple[float, ...]:
     return tuple(dict.fromkeys(float(f"{c:.1e}") for c in spaced))
 
 
-def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: int = 0) -> BestPairs:
+def best_pairs(
+    points: pd.DataFrame,
+    flops: float,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    floor: Floor = "free",
+    floor_known: bool = True,
+    within_range: bool = False,
+) -> BestPairs:
     """Expected gFID of every pair at compute `flops` and the probability of each being best.
 
-    Each run is interpolated between its budgets in log-log. A pair whose runs end below `flops` is `held` at its last
-    gFID (it is affordable, so this is an upper bound); one whose runs begin above is left out. Raises FitError if no
-    pair was measured at this compute.
+    A pair whose runs end below `flops` is predicted by its law with E as `floor` says (see pair_laws.Floor), with
+    `within_range` it is not judged; one whose runs begin above is not judged either. `floor_known`:
+    whether rfid_floor is
+    in gFID's own protocol. Raises FitError if no pair can be judged at this compute.
     """
-    runs = _runs_at(points, flops)
-    mean = runs.groupby(PAIR)["y"].mean().to_numpy()
-    low: Sequence[float | None] = [None] * len(mean)
-    high, probability, sd, df = low, low, None, 0
-    posterior = _posterior(runs, draws, seed)
-    if posterior is not None:
-        mean, draws_of_mu, sd, df = posterior
-        probability = (np.bincount(draws_of_mu.argmin(axis=1), minlength=len(mean)) / len(draws_of_mu)).tolist()
-        low, high = np.exp(np.quantile(draws_of_mu, [0.025, 0.975], axis=0)).tolist()
-    pairs = []
-    for i, ((family, size), rows) in enumerate(groups(runs, PAIR)):
-        pairs.append(
-            Pair(
-                family=str(family),
-                size=str(size),
-                gfid=float(np.exp(mean[i])),
-                low=low[i],
-                high=high[i],
-                probability=probability[i],
-                runs=len(rows),
-                seeds=tuple(sorted({int(s) for s in rows["tokenizer_seed"]})),
-                train_images=float(np.exp(np.log(rows["images"]).mean())),
-                held=bool(rows["held"].any()),
-            )
+    curves = pair_curves(points, floor_known)
+    laws = {c.name: PairLaw.of(c.curves, floor) for c in curves if floor != "free" and c.high < flops}
+    return _best(curves, laws, flops, draws, seed, within_range)
+
+
+def _best(
+    curves: Sequence[PairCurves], laws: dict[str, PairLaw], flops: float, draws: int, seed: int, within_range: bool
+) -> BestPairs:
+    at = _Standing.at(curves, flops, draws, seed, laws, within_range)
+    k = len(at.judged)
+    low: list[float | None] = [None] * k
+    high, probability = list(low), list(low)
+    mean, sd, df = at.mean, None, 0
+    if at.drawn is not None:
+        probability = (np.bincount(at.drawn.argmin(axis=1), minlength=k) / len(at.drawn)).tolist()
+        low, high = np.exp(np.quantile(at.drawn, [0.025, 0.975], axis=0)).tolist()
+        sd, df = at.sd, at.df
+    pairs = [
+        Pair(
+            family=curve.family,
+            size=curve.size,
+            gfid=float(np.exp(mean[i])),
+            low=low[i],
+            high=high[i],
+            probability=probability[i],
+            runs=at.runs[i],
+            seeds=at.seeds[i],
+            train_images=None if math.isnan(at.images[i]) else math.exp(at.images[i]),
+            extrapolated=at.extrapolated[i],
+            reach=flops / curve.high,
         )
+        for i, curve in enumerate(at.judged)
+    ]
     sums = [
-        FamilyChance(f, None if posterior is None else sum(p.probability or 0.0 for p in pairs if p.family == f))
+        FamilyChance(f, None if at.drawn is None else sum(p.probability or 0.0 for p in pairs if p.family == f))
         for f in dict.fromkeys(p.family for p in pairs)
     ]
     return BestPairs(
@@ -158,68 +192,99 @@ def best_pairs(points: pd.DataFrame, flops: float, *, draws: int = DRAWS, seed: 
         sd=sd,
         draws=draws,
         seed=seed,
+        not_judged=at.not_judged,
     )
 
 
-def _runs_at(points: pd.DataFrame, flops: float) -> pd.DataFrame:
-    """Runs interpolated to one compute: family, size, tokenizer_seed, y (ln gFID), images, held."""
-    if not (math.isfinite(flops) and flops > 0):
-        raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
-    points = points[points["gfid"].notna()]
-    target, rows = math.log(flops), []
-    for _, run in groups(points.sort_values("path_flops"), "run_id"):
-        x = np.log(run["path_flops"].to_numpy(dtype=float))
-        beyond = target > x[-1] + 1e-9
-        if target < x[0] - 1e-9:
-            continue
-        log_gfid, log_images = (np.interp(target, x, np.log(run[c].to_numpy(float))) for c in ("gfid", "images"))
-        labels = run[["family", "size", "tokenizer_seed"]].iloc[0].to_dict()
-        rows.append(labels | {"y": float(log_gfid), "images": math.exp(log_images), "held": beyond})
-    if not rows:
-        raise FitError(f"no run was measured at {flops:.3g} FLOPs")
-    table = pd.DataFrame(rows)
-    # A run that ends below the budget adds nothing where the same pair has runs that reach it.
-    reach = table.groupby(PAIR)["held"].transform("all")
-    return table[~table["held"] | reach].reset_index(drop=True)
+@dataclass(frozen=True)
+class _Standing:
+    """The pairs judged at one compute (k of them): expected ln gFID (k,), joint draws (draws, k) or None, and facts."""
 
+    judged: tuple[PairCurves, ...]
+    mean: Array
+    drawn: Array | None
+    sd: float | None
+    df: int
+    runs: tuple[int, ...]
+    seeds: tuple[tuple[int, ...], ...]
+    images: tuple[float, ...]
+    extrapolated: tuple[bool, ...]
+    not_judged: tuple[NotJudged, ...]
 
-def _posterior(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Array, Array, float, int] | None:
-    """Posterior mean of mu (k,), draws of mu (draws, k), posterior-mean sd, df; None without repeated pairs.
-
-    Batched over the grid of rho: with V = (1 - rho) I + rho J (J: same cluster), mu_hat = (X' V^-1 X)^-1 X' V^-1 y, the
-    weight of rho is |V|^-1/2 |X' V^-1 X|^-1/2 (residual sum)^(-df/2), its prior being uniform.
-    """
-    y = runs["y"].to_numpy()
-    pair, cluster = (runs.groupby(by).ngroup().to_numpy() for by in (PAIR, ["family", "tokenizer_seed"]))
-    n, k = len(runs), pair.max() + 1
-    df = n - k
-    if df < 1:
-        return None
-    x = (pair[:, None] == np.arange(k)).astype(float)
-    same = (cluster[:, None] == cluster).astype(float)
-    v = (1 - RHO)[:, None, None] * np.eye(n) + RHO[:, None, None] * same
-    solved = np.linalg.solve(v, np.broadcast_to(np.column_stack([x, y]), (len(RHO), n, k + 1)))
-    information = np.einsum("nk,rnm->rkm", x, solved[:, :, :k])
-    covariance = np.linalg.inv(information)
-    mu = np.einsum("rkm,rm->rk", covariance, np.einsum("nk,rn->rk", x, solved[:, :, k]))
-    residual = y - mu @ x.T
-    weighted = np.linalg.solve(v, residual[:, :, None])[:, :, 0]
-    squares = np.maximum(np.einsum("rn,rn->r", residual, weighted), 1e-300)
-    log_weight = -0.5 * (np.linalg.slogdet(v)[1] + np.linalg.slogdet(information)[1] + df * np.log(squares))
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    generator = np.random.default_rng(seed)
-    chosen = generator.choice(len(RHO), size=draws, p=weight)
-    variance = squares[chosen] / generator.chisquare(df, size=draws)
-    factor = np.linalg.cholesky(covariance)[chosen]
-    normal = generator.standard_normal((draws, k))
-    drawn = mu[chosen] + np.sqrt(variance)[:, None] * np.einsum("dkm,dm->dk", factor, normal)
-    sd = math.sqrt(float(weight @ squares) / df)
-    return weight @ mu, drawn, sd, df
+    @classmethod
+    def at(
+        cls,
+        curves: Sequence[PairCurves],
+        flops: float,
+        draws: int,
+        seed: int,
+        laws: dict[str, PairLaw] | None = None,
+        within_range: bool = False,
+    ) -> _Standing:
+        if not (math.isfinite(flops) and flops > 0):
+            raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
+        judged: list[PairCurves] = []
+        not_judged, extrapolated, images, seeds = [], [], [], []
+        y: list[float] = []
+        pair: list[int] = []
+        cluster: list[tuple[str, int]] = []
+        errors: dict[int, Array] = {}
+        for number, candidate in enumerate(curves):
+            left = [c.training(flops) for c in candidate.curves]
+            begun = [(c, x) for c, x in zip(candidate.curves, left, strict=True) if x >= c.x[0] - SLACK]
+            reaching = [(c, x) for c, x in begun if x <= c.x[-1] + SLACK]
+            if not begun:
+                not_judged.append(NotJudged(candidate.name, f"its runs begin at {candidate.low:.2g}"))
+                continue
+            if not reaching and within_range:
+                not_judged.append(NotJudged(candidate.name, f"its runs end at {candidate.high:.2g}"))
+                continue
+            if reaching:
+                # A run that ends below the budget adds nothing where the same pair has runs that reach it.
+                chosen, values = reaching, [float(np.interp(x, c.x, c.y)) for c, x in reaching]
+            else:
+                chosen = begun
+                law = (laws or {}).get(candidate.name) or (
+                    candidate.law if len(begun) == len(candidate.curves) else PairLaw.of([c for c, _ in begun], "free")
+                )
+                predicted = law.draws([x for _, x in begun], LAW_DRAWS, seed + number)
+                values = predicted.mean(axis=0).tolist()
+                errors[len(judged)] = (predicted - predicted.mean(axis=0)).mean(axis=1)
+            y += values
+            pair += [len(judged)] * len(chosen)
+            cluster += [(candidate.family, c.tokenizer_seed) for c, _ in chosen]
+            images.append(float(np.mean([c.images_at(x) for c, x in chosen])))
+            seeds.append(tuple(sorted({c.tokenizer_seed for c, _ in chosen})))
+            extrapolated.append(not reaching)
+            judged.append(candidate)
+        if not judged:
+            raise FitError(f"no run was measured at {flops:.3g} FLOPs")
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(cluster))}
+        of_pair = np.array(pair)
+        found = posterior(np.array(y), of_pair, np.array([numbers[name] for name in cluster]), draws, seed)
+        mean = np.bincount(of_pair, y) / np.bincount(of_pair)
+        drawn = None
+        if found is not None:
+            mean, drawn = found.mean, found.drawn
+            for i, error in errors.items():
+                # The law is one for all seeds of a pair: its error does not average out over them.
+                drawn[:, i] += np.resize(error, draws)
+        return cls(
+            judged=tuple(judged),
+            mean=mean,
+            drawn=drawn,
+            sd=found.sd if found else None,
+            df=found.df if found else 0,
+            runs=tuple(np.bincount(of_pair).tolist()),
+            seeds=tuple(seeds),
+            images=tuple(images),
+            extrapolated=tuple(extrapolated),
+            not_judged=tuple(not_judged),
+        )
 
 
 def probability_curve(
-    points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0
+    points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0, floor_known: bool = True
 ) -> pd.DataFrame | None:
     """P(the best pair uses this family), a column each, by compute in FLOPs over the range of `default_budgets`.
 
@@ -227,21 +292,31 @@ def probability_curve(
     """
     ends = default_budgets(points, 2)
     grid = np.exp(np.linspace(math.log(ends[0]), math.log(ends[-1]), count))
-    results = [best_pairs(points, float(c), draws=draws, seed=seed) for c in grid]
+    curves = pair_curves(points, floor_known)
+    results = [_best(curves, {}, float(c), draws, seed, False) for c in grid]
     if any(r.df == 0 for r in results):
         return None
     return pd.DataFrame([dict(r.families) for r in results], index=grid).fillna(0.0)
 
 
 def expected_crossover(
-    points: pd.DataFrame, first: str, second: str, *, count: int = 65, draws: int = 4000, seed: int = 0
+    points: pd.DataFrame,
+    first: str,
+    second: str,
+    *,
+    count: int = 65,
+    draws: int = 4000,
+    seed: int = 0,
+    floor_known: bool = True,
 ) -> Crossover | None:
-    """Crossover of two families' expected fronts by the model: for designs whose sizes were not run on every seed.
+    """Crossover of two families' expected fronts by the model: where sizes were not run on every seed, or where pairs
+    end at different compute.
 
     The expected front is the lowest mu over a family's sizes at each compute; sizes with one seed borrow the variance
-    of those with several and are corrected for their tokenizer's luck as seen at other sizes. The interval is the set
-    of compute values whose central 95 % interval of the log ratio of the fronts contains 0. None if no pair has repeats
-    or the measured ranges do not overlap.
+    of those with several and are corrected for their tokenizer's luck as seen at other sizes, and a pair beyond its
+    longest run stands by its law. The interval is the set of compute values whose central 95 %
+    interval of the log ratio
+    of the fronts contains 0. None if no pair has repeats or the measured ranges do not overlap.
     """
     rows = points[points["family"].isin([first, second]) & points["gfid"].notna()]
     spans = rows.groupby("family")["path_flops"].agg(["min", "max"])
@@ -250,23 +325,38 @@ def expected_crossover(
     low, high = float(spans["min"].max()), float(spans["max"].min())
     if not low < high:
         return None
+    curves = pair_curves(rows, floor_known)
     grid = np.linspace(math.log(low), math.log(high), count)
     mean, bounds = np.empty(count), np.empty((2, count))
     tail = (1 - CONFIDENCE) / 2
+    by_law: set[str] = set()
     for i, x in enumerate(grid):
-        runs = _runs_at(rows, math.exp(x))
-        posterior = _posterior(runs, draws, seed)
-        if posterior is None:
+        # The range's own ends are measured.
+        standing = _Standing.at(curves, min(max(math.exp(x), low), high), draws, seed)
+        if standing.drawn is None:
             return None
-        drawn = posterior[1]
-        of_first = np.array([family == first for (family, _), _ in groups(runs, PAIR)])
-        ratio = drawn[:, of_first].min(axis=1) - drawn[:, ~of_first].min(axis=1)
+        of_first = np.array([curve.family == first for curve in standing.judged])
+        lowest = standing.drawn.argmin(axis=1)
+        share = np.bincount(lowest, minlength=len(of_first)) / draws
+        ratio = standing.drawn[:, of_first].min(axis=1) - standing.drawn[:, ~of_first].min(axis=1)
+        by_law |= {c.name for j, c in enumerate(standing.judged) if standing.extrapolated[j] and share[j] > 0.01}
         mean[i] = np.median(ratio)
         bounds[:, i] = np.quantile(ratio, [tail, 1 - tail])
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
     sizes = tuple(in_order(rows))
-    method = f"hierarchical model over {len(seeds)} tokenizer seeds, sizes with one seed borrowing their variance"
+    method = f"hierarchical model over {len(seeds)} tokenizer seeds"
+    if _ragged(curves, seeds):
+        method += ", sizes with one seed borrowing their variance"
+    if by_law:
+        method += f", {', '.join(sorted(by_law))} by the law beyond the longest run"
     ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
     at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
     design, band = Design(seeds, sizes), (bounds[0], bounds[1])
-    return Crossover(first, second, design, low, high, grid, mean, band, at_low, at_high, method)
+    return Crossover(
+        first, second, design, low, high, grid, mean, band, at_low, at_high, method, by_law=tuple(sorted(by_law))
+    )
+
+
+def _ragged(curves: Sequence[PairCurves], seeds: Sequence[int]) -> bool:
+    """Whether some pair was not run on every tokenizer seed."""
+    return any({c.tokenizer_seed for c in pair.curves} != set(seeds) for pair in curves)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import DataError, UsageError
+from results.protocol import TUNED
 from results.schema import COLUMNS, METRICS, OWN_METRIC, SPLITS, STAGES, metric_name
 
 RUN = "run"
@@ -39,6 +40,9 @@ _NAMES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(METRICS, ("values", "float64")),
 }
 """All that a column can be here: the field of Row that its values go to, and their type."""
+UNGUIDED = "none"
+GUIDANCE_WORDS = (UNGUIDED, TUNED)
+"""What a column of guidance may say beside a scale: none, or that it was tuned for each row."""
 _ROUNDED_FROM = 1000.0
 """Counts that were read off a figure are no whole numbers; from here on they are rounded, smaller ones are refused."""
 
@@ -96,6 +100,9 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
             if target is None:
                 row.others[name] = plain if isinstance(plain, str | int | float | bool) else str(plain)
                 continue
+            if target == "guidance" and str(plain).lower() in GUIDANCE_WORDS:
+                _guided(row, str(plain).lower())
+                continue
             field_name, kind = _NAMES.get(target, ("values", "float64"))
             try:
                 typed, exact = _typed(target, kind, plain)
@@ -109,6 +116,14 @@ def read_foreign(path: Path, content: bytes, columns: Mapping[str, str], *, keep
     if not any(row.values for row in rows):
         raise DataError(f"{path.name} has no measured value in any row")
     return ForeignTable(tuple(rows), tuple(others), rounded)
+
+
+def _guided(row: Row, word: str) -> None:
+    """Guidance in a word: without any its scale is 1; tuned for each row no scale is known."""
+    if word == UNGUIDED:
+        row.position["guidance"] = 1.0
+    else:
+        row.protocol["guidance_schedule"] = TUNED
 
 
 def suggestion(name: str) -> str | None:

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 _TRAIN_REFERENCE = ("gfid", "rfid_floor", "real_fid")
 """Metrics that compare with training images unless the file has a column `split`."""
 
+_WITHOUT_GUIDANCE = (
+    "rfid", "rfid_floor", "psnr", "ssim", "ms_ssim", "lpips", "codebook_utilisation", "nats_per_token",
+    "nats_per_image",
+    "bits_per_pixel", "unigram_normalised_nats",
+)  # fmt: skip
+"""Metrics of reconstructions and of the loss, which no guidance of sampling changes."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -218,27 +225,36 @@ def _evaluations(path: Path, run_id: str, rows: list[Row], run: dict[str, Any]) 
     """Rows of `evaluations`. Raises DataError for a bad protocol or for two rows of one place."""
     evaluations: list[dict[str, Any]] = []
     seen: dict[tuple[Any, ...], int] = {}
+    values: dict[tuple[Any, ...], float] = {}
     for row in rows:
         at = row.position
         step = at.get("step")
         if step is None and run["batch_size"] and at.get("images") is not None:
             step = at["images"] // run["batch_size"]
         for metric, value in row.values.items():
+            guidance, sampling = at.get("guidance"), row.protocol
+            if metric in _WITHOUT_GUIDANCE:
+                guidance = None
+                sampling = {name: value for name, value in sampling.items() if name != "guidance_schedule"}
             try:
-                protocol = Protocol(metric, at.get("n"), guidance=at.get("guidance"), **row.protocol)
+                protocol = Protocol(metric, at.get("n"), guidance=guidance, **sampling)
             except UsageError as error:
                 raise DataError(f"{path.name} row {row.number}: {error}") from error
             split = at.get("split") or ("train" if metric in _TRAIN_REFERENCE else "validation")
             branch = at.get("branch", TRUNK)
-            key = (metric, branch, step, at.get("images"), at.get("guidance"), split, protocol.id)
+            key = (metric, branch, step, at.get("images"), guidance, split, protocol.id)
             if key in seen:
+                if metric in _WITHOUT_GUIDANCE and value == values[key]:
+                    # A table of guided values repeats what a tokenizer has in each of its rows.
+                    continue
                 raise DataError(
                     f"{path.name} row {row.number} measures {metric} of the same run at the same place as row "
                     f"{seen[key]}; a column must tell them apart, such as run, seed, images or guidance "
                     "(--map COLUMN=NAME)"
                 )
-            seen[key] = row.number
+            seen[key], values[key] = row.number, value
             known = {name: at.get(name) for name in POSITION} | {"branch": branch, "step": step, "split": split}
+            known["guidance"] = guidance
             known |= {"run_id": run_id, "attempt": 1, "metric": metric, "value": value}
             evaluations.append(known | {"protocol": protocol.id, "protocol_json": protocol.json})
     return evaluations

@@ -35,3 +35,24 @@ WaitOption = Annotated[
     bool, typer.Option("--wait", help="Stay until the end, show progress, and try again what failed.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine form.")]
+
+# What a study is judged by, and what its compute includes.
+MetricOption = Annotated[
+    str | None, typer.Option("--metric", help="What ranks, lower being better: gfid (the default), own_x or another.")
+]
+GuidanceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--guidance", help="none, best, or a scale such as 1.5; default: none where it was measured, else best."
+    ),
+]
+ExtractorOption = Annotated[
+    str | None, typer.Option("--extractor", help="The feature network, where several were used.")
+]
+TotalOption = Annotated[bool, typer.Option("--total", help="Count the tokenizer's training as well.")]
+GeneratorsOption = Annotated[
+    int, typer.Option("--generators", min=1, help="How many generators share a tokenizer's training (--total).")
+]
+ServeOption = Annotated[
+    float, typer.Option("--serve", min=0, help="Count the sampling of so many images, such as 1e8, as well.")
+]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
+from sweeps.planning.overlap import gaps
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.study.hardware import Hardware
@@ -108,7 +109,8 @@ class PlanTable:
     @property
     def notes(self) -> list[str]:
         """What people should know of the runs, such as points of an IsoFLOP grid left out."""
-        return list(dict.fromkeys([*self.notices, *(note for plan in self.plans for note in plan.study.notes)]))
+        of_studies = (note for plan in self.plans for note in plan.study.notes)
+        return list(dict.fromkeys([*self.notices, *of_studies, *gaps(self.united.runs)]))
 
     def as_json(self) -> dict[str, Any]:
         """The machine form."""

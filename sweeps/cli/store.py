@@ -12,9 +12,22 @@ import typer
 from results.errors import UsageError
 from sweeps.text import size, table
 
-from .options import JsonOption, RootOption, SetOption, SourceArgument
+from .options import (
+    ExtractorOption,
+    GeneratorsOption,
+    GuidanceOption,
+    JsonOption,
+    MetricOption,
+    RootOption,
+    ServeOption,
+    SetOption,
+    SourceArgument,
+    TotalOption,
+)
 
 if TYPE_CHECKING:
+    from analysis.tokenizers.compute import Compute
+    from analysis.tokenizers.measure import Measure
     from results import Store
 
 store = typer.Typer(
@@ -218,21 +231,38 @@ def figures(
 def report(
     source: SourceArgument,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: ROOT/reports/SOURCE.")] = None,
+    metric: MetricOption = None,
+    guidance: GuidanceOption = None,
+    extractor: ExtractorOption = None,
+    total: TotalOption = False,
+    generators: GeneratorsOption = 1,
+    serve: ServeOption = 0.0,
     sets: SetOption = None,
     root: RootOption = Path("runs"),
 ) -> None:
     """Write the report of a study, one HTML page with its figures, and print its answer."""
-    write_report(source, root, out, sets)
+    from analysis.tokenizers.compute import Compute
+    from analysis.tokenizers.measure import Measure
+
+    measure = Measure.of(metric, guidance, extractor)
+    write_report(source, root, out, sets, measure, Compute(total, generators, serve, measure.guided))
 
 
-def write_report(source: str, root: Path, out: Path | None, sets: list[str] | None) -> None:
+def write_report(
+    source: str,
+    root: Path,
+    out: Path | None,
+    sets: list[str] | None,
+    measure: Measure | None = None,
+    compute: Compute | None = None,
+) -> None:
     """Write the report of a source, and print its answer and where everything lies."""
     from analysis.reporting.report import write_report as write
     from analysis.tokenizers.frames import load
 
     opened, run_ids, artifacts = open_source(source, root, sets)
     name = Path(source).stem
-    frames = load(opened, run_ids)
+    frames = load(opened, run_ids, measure=measure, compute=compute)
     pictures = _previews(artifacts, sorted(frames.runs["run_id"])) if artifacts else {}
     command = {"Command": f"tokenlaw report {source}{''.join(f' --set {text}' for text in sets or ())}"}
     folder = out or root / "reports" / name

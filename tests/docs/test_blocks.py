@@ -39,6 +39,7 @@ PARSED = {
     r"^metrics.md: tokenlaw evaluate": "needs the reader's images; test_evaluate.py has some",
     r"--cluster slurm|^slurm.md: tokenlaw (status|cancel|doctor)": "needs a cluster; tests/slurm has one",
     r"^validation.md: ": "needs data that are not part of the package",
+    r"^published.md: ": "needs tables that are not part of the package; test_published.py imports them where they are",
     r" STUDY\b": "stands for any study",
 }
 """Commands of which only the options are checked, by document and command, and why."""

@@ -18,7 +18,8 @@ def test_the_demo_like_study_answers_all_three_questions(demo_like):
     assert topics == ["compression", "regulariser", "pair", "pair", "pair"]
     first = found.sentences[0]
     assert "K256-T16, the more compressed, reconstructs worse than K4096-T16" in first
-    assert "cross at" in first and "3 paired tokenizer seeds, df 2" in first
+    assert "cross at" in first and "over 3 tokenizer seeds" in first and "by the law beyond the longest run" in first
+    assert "At equal training images and size it is at 16k images" in first and "the output head takes" in first
     assert "nats per image by −" in found.sentences[1] and "gFID by a factor" in found.sentences[1]
     assert "rFID by a factor" in found.sentences[1]
     assert all("with probability" in s for s in found.sentences[2:])

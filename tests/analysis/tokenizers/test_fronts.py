@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from analysis.tokenizers.contrasts import multiplier
@@ -90,6 +90,8 @@ _CURVE = st.lists(_POINT, min_size=1, max_size=5, unique_by=lambda point: point[
 @example([[(0.0, 1.5), (0.1, 1.75), (1.0, 0.0)], [(0.3, 0.0)]])
 @example([[(0.0, 1.0), (0.1, 2.0), (0.5, 0.0)], [(0.4, 0.0)]])
 def test_front_is_the_lowest_of_all_that_is_affordable(curves):
+    # Sizes with one budget each are no curves, see below.
+    assume(len(curves) == 1 or any(len(curve) > 1 for curve in curves))
     # Beside the steps, where the last digit of a logarithm would decide.
     names, at = ("XS", "S", "M"), np.linspace(0, 6, 2401) + 7e-4
     parts, values = [], []
@@ -105,6 +107,13 @@ def test_front_is_the_lowest_of_all_that_is_affordable(curves):
     step = max(abs(np.diff(v[np.isfinite(v)])).max(initial=0.0) for v in values)
     got = found.log_gfid(at[inside])
     assert (got <= expected[inside] + 1e-7).all() and (got >= expected[inside] - step - 1e-7).all()
+
+
+def test_sizes_with_one_budget_each_are_joined_along_their_pareto_points():
+    flops, gfid = np.array([1e18, 4e18, 1.6e19]), np.array([16.0, 20.0, 4.0])
+    parts = [_points("A", 0, flops[i : i + 1], gfid[i : i + 1], size) for i, size in enumerate(("XS", "S", "M"))]
+    found = front(pd.concat(parts))
+    assert np.exp(found.log_gfid(np.log([1e18, 4e18, 1.6e19]))) == pytest.approx([16.0, 8.0, 4.0])
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 5))

@@ -93,15 +93,23 @@ def test_draws_repeat_with_their_seed_and_differ_with_another():
     assert one == same and one.pairs[0].probability != other.pairs[0].probability
 
 
-def test_interpolation_is_linear_in_logs_and_ends_are_held():
+def test_interpolation_is_linear_in_logs_and_what_ends_goes_on_by_its_law():
     points = pd.concat([_run("A", "S", s, 0.0) for s in (0, 1)] + [_run("B", "S", 0, 1.0, FLOPS * 100)])
     at = best_pairs(points, 10**11.5)
     assert [p.family for p in at.pairs] == ["A"]
-    assert at.pairs[0].gfid == pytest.approx(math.exp(0.125)) and not at.pairs[0].held
-    beyond = {p.family: p for p in best_pairs(points, 1e14).pairs}
-    assert beyond["A"].held and beyond["A"].gfid == pytest.approx(math.exp(-0.25))
-    assert not beyond["B"].held
-    assert beyond["A"].train_images == pytest.approx(1e6)
+    assert at.pairs[0].gfid == pytest.approx(math.exp(0.125)) and not at.pairs[0].extrapolated
+    assert [left.name for left in at.not_judged] == ["B + S"] and at.to_dict()["basis"] == "measured"
+    found = best_pairs(points, 1e14)
+    beyond = {p.family: p for p in found.pairs}
+    # A straight line in logs goes on between flat and straight, with an interval that holds both.
+    assert beyond["A"].extrapolated and beyond["A"].reach == pytest.approx(10)
+    assert math.exp(-0.5) < beyond["A"].gfid < math.exp(-0.25)
+    assert beyond["A"].low < math.exp(-0.45) and beyond["A"].high > math.exp(-0.28)
+    assert not beyond["B"].extrapolated
+    assert beyond["A"].train_images == pytest.approx(1e7)
+    within = best_pairs(points, 1e14, within_range=True)
+    assert [p.family for p in within.pairs] == ["B"] and within.not_judged[0].name == "A + S"
+    assert "end at 1e+13" in within.not_judged[0].reason
     with pytest.raises(FitError, match="no run was measured"):
         best_pairs(points, 1e9)
     with pytest.raises(FitError, match="no compute budget"):
