@@ -16,13 +16,13 @@ if TYPE_CHECKING:
         AutoencoderSpec,
         CausalRegulariserSpec,
         DataSpec,
-        EvaluationSpec,
         FiniteScalarQuantizerSpec,
         OptimiserSpec,
         ReconstructionLossSpec,
         TransformerSpec,
         VectorQuantizerSpec,
     )
+    from .specification.evaluation import EvaluationSpec
     from .specification.flops import flops_per_image, parameters
     from .specification.ladder import transformer
     from .specification.spec import GeneratorRun, RunSpec, TokenizerRun, parse_run
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 _NAMES = {
     "run": ("execute",),
     "specification.components": (
-        "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "FiniteScalarQuantizerSpec",
+        "AutoencoderSpec", "CausalRegulariserSpec", "DataSpec", "FiniteScalarQuantizerSpec",
         "OptimiserSpec", "ReconstructionLossSpec", "TransformerSpec", "VectorQuantizerSpec",
     ),
+    "specification.evaluation": ("EvaluationSpec",),
     "specification.flops": ("flops_per_image", "parameters"),
     "specification.ladder": ("transformer",),
     "specification.spec": ("GeneratorRun", "RunSpec", "TokenizerRun", "parse_run"),

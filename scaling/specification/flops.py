@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import feature_networks
-from .feature_networks import Convolution
+from .feature_networks import Convolution, LossCost, perceptual_cost
 from .spec import AutoencoderSpec, GeneratorRun, RunSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
 
 
@@ -121,7 +120,7 @@ def tokenizer_parameters(run: TokenizerRun) -> Parameters:
     neither is part of the tokenizer that results."""
     encoder, decoder = _convolutions(run)
     embedding = run.codebook_size * run.quantizer.code_dim if isinstance(run.quantizer, VectorQuantizerSpec) else 0
-    helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
+    helpers = _perceptual(run).parameters
     if run.regulariser is not None:
         shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
@@ -149,10 +148,13 @@ def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     autoencoder = 3 * sum(costs) - costs[0]
     searched = isinstance(run.quantizer, VectorQuantizerSpec)
     lookup = 2 * run.tokens_per_image * run.codebook_size * run.quantizer.code_dim if searched else 0
-    # Each colour channel is compared as a grey image.
-    compared = 3 * run.data.channels if run.losses.perceptual_weight else 0
-    loss = compared * feature_networks.forward_flops("perceptual", run.encoded_size)
-    return (autoencoder + lookup + loss + 3 * causal_forward_flops(run)) * images
+    return (autoencoder + lookup + _perceptual(run).flops + 3 * causal_forward_flops(run)) * images
+
+
+def _perceptual(run: TokenizerRun) -> LossCost:
+    if not run.losses.perceptual_weight:
+        return LossCost(0, 0)
+    return perceptual_cost(run.losses.network_name, run.encoded_size, run.data.channels)
 
 
 def parameters(run: RunSpec) -> Parameters:

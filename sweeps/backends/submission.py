@@ -12,6 +12,7 @@ from pathlib import Path
 
 from results import Store, UsageError
 from scaling.data.sources import locations
+from scaling.specification.run_columns import missing_package
 from scaling.specification.spec import DataSpec
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.code_snapshot import take_snapshot
@@ -141,6 +142,9 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
     for package in ("torch", "safetensors") if ours else ():
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"training needs {package}, which is not installed; pip install '.[train]' in the clone")
+    for run in ours:
+        if not isinstance(run.spec, ExternalRun) and (lacking := missing_package(run.spec)):
+            raise UsageError(f"{run.label}: {lacking}")
     from scaling.data.sources.catalogue_files import locate
 
     data = [run.spec.tokenizer.data for run in ours if not isinstance(run.spec, ExternalRun)]

@@ -110,13 +110,24 @@ class EfficientNetLite0(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps before each halving and of the head, finest first: 16, 24, 40, 112 and 1,280 channels."""
+        maps, hidden = self._before_halvings(images)
+        return [*maps, functional.relu6(self._bn1(self._conv_head(hidden)))]
+
+    def early_maps(self, images: Tensor, count: int) -> list[Tensor]:
+        """The first `count` (1 to 4) of `maps`, without computing what lies behind them."""
+        return self._before_halvings(images, count)[0]
+
+    def _before_halvings(self, images: Tensor, count: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """Feature maps before the first `count` halvings (None: all), and what the last block that was run gave."""
         hidden = functional.relu6(self._bn0(self._conv_stem(images)))
-        maps = []
+        maps: list[Tensor] = []
         for block in self._blocks:
             if block._depthwise_conv.stride[0] == 2:  # type: ignore[union-attr, index]
                 maps.append(hidden)
+                if len(maps) == count:
+                    break
             hidden = block(hidden)
-        return [*maps, functional.relu6(self._bn1(self._conv_head(hidden)))]
+        return maps, hidden
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits [n, 1000] of features [n, 1280]."""
