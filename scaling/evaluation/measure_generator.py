@@ -25,6 +25,7 @@ from .measurements import Measurements
 from .memorisation import memorisation, nearest_neighbours, training_features
 from .networks.features import extract_features
 from .networks.run_networks import Judge, judges
+from .run_reference import training_moments
 from .set_figures import compare, score
 
 SAMPLE_BATCH = 500
@@ -77,9 +78,7 @@ class GeneratorMeasurement:
         self.images, self.cache, self.step_done = images, cache, step_done
         self.judges = judges(run.tokenizer.data, run.evaluation, device_of(tokenizer))
         self.references = [
-            fid.reference_moments(
-                images, "train", judge.network, cache, lambda: step_done("features of the training images")
-            )
+            training_moments(images, judge, cache, lambda: step_done("features of the training images"))
             for judge in self.judges
         ]
         self.labels = labels_in_proportion(train.labels, run.tokenizer.data.classes, run.evaluation.samples)

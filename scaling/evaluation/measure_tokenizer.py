@@ -24,6 +24,7 @@ from .measurements import Measurements
 from .networks.features import extract_features
 from .networks.run_networks import Judge, judges
 from .rate import unigram_cross_entropy
+from .run_reference import training_moments
 
 LATENT_IMAGES = 1_000
 """Validation images on which the latents' norm and variance are measured."""
@@ -59,9 +60,7 @@ def measure_tokenizer(
     for judge, features in zip(spaces, compared.features, strict=True):
         estimate = fid.paired_frechet_estimate(features.decoded, features.originals, run.evaluation.seed)
         record.of_features("rfid", estimate.value, n, "validation", judge, error=estimate.standard_error)
-        reference = fid.reference_moments(
-            images, "train", judge.network, cache, lambda: step_done("features of the training images")
-        )
+        reference = training_moments(images, judge, cache, lambda: step_done("features of the training images"))
         for metric, rows in (("rfid_floor", features.decoded), ("real_fid", features.originals)):
             estimate = fid.frechet_estimate(rows[chosen], reference, run.evaluation.seed)
             record.of_features(metric, estimate.value, len(chosen), "train", judge, error=estimate.standard_error)

@@ -16,7 +16,7 @@ Role = Literal["fid", "perceptual"]
 class Convolution:
     """A square convolution with bias: channels in and out, kernel side and stride; padded by (kernel - 1) // 2.
 
-    groups: of channels that do not mix. normalised: batch normalisation in place of a bias.
+    groups: of channels that do not mix.
     """
 
     inputs: int
@@ -24,7 +24,6 @@ class Convolution:
     kernel: int = 3
     stride: int = 1
     groups: int = 1
-    normalised: bool = False
 
     @property
     def padding(self) -> int:
@@ -33,8 +32,8 @@ class Convolution:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases; scales and shifts of a normalisation."""
-        return self.outputs * (self.inputs // self.groups * self.kernel**2 + (2 if self.normalised else 1))
+        """Weights and biases."""
+        return self.outputs * (self.inputs // self.groups * self.kernel**2 + 1)
 
     def output_side(self, side: int) -> int:
         """Side of the output for a square input of `side` pixels."""
@@ -105,13 +104,13 @@ EFFICIENTNET_DEPTHS = 3
 
 def _bottleneck(inputs: int, outputs: int, kernel: int, stride: int, expansion: int = 6) -> list[Convolution]:
     wide = inputs * expansion
-    expand = [Convolution(inputs, wide, 1, normalised=True)] if expansion > 1 else []
-    depthwise = Convolution(wide, wide, kernel, stride, groups=wide, normalised=True)
-    return [*expand, depthwise, Convolution(wide, outputs, 1, normalised=True)]
+    expand = [Convolution(inputs, wide, 1)] if expansion > 1 else []
+    depthwise = Convolution(wide, wide, kernel, stride, groups=wide)
+    return [*expand, depthwise, Convolution(wide, outputs, 1)]
 
 
 _EFFICIENTNET_EARLY = [
-    Convolution(3, 32, 3, 2, normalised=True),
+    Convolution(3, 32, 3, 2),
     *_bottleneck(32, 16, 3, 1, expansion=1),
     *_bottleneck(16, 24, 3, 2),
     *_bottleneck(24, 24, 3, 1),

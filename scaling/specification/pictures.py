@@ -18,8 +18,8 @@ from results.errors import SpecError
 
 from .components import DataSpec, Frozen, NonNegativeInt, PositiveInt
 
-Source = Literal["folder", "shards", "parquet", "huggingface", "imagenet"]
-"""Layouts that are read in place; `builtin` is DataSpec's."""
+Source = Literal["folder", "shards", "parquet", "huggingface", "imagenet", "stamps"]
+"""Layouts that are read in place, and the pictures that are composed (stamps.py); `builtin` is the catalogue."""
 
 
 class PicturesView(Frozen):
@@ -118,6 +118,8 @@ def read_table(table: Mapping[str, Any]) -> tuple[PicturesLocation, PicturesView
     if unknown:
         allowed = ", ".join([*PicturesLocation.model_fields, *PicturesView.model_fields])
         raise SpecError(f"data.{unknown[0]} is not a field of pictures; allowed: {allowed}")
+    if table.get("source") == "stamps":
+        raise SpecError("data.source = 'stamps' is not allowed; allowed: data.source = 'builtin', data.name = 'stamps'")
     try:
         location = PicturesLocation(**{k: v for k, v in table.items() if k in PicturesLocation.model_fields})
         return location, PicturesView(**{k: v for k, v in table.items() if k in PicturesView.model_fields})

@@ -123,6 +123,8 @@ def enter(
     request.prepare(beginning, request.say)
     for fingerprint, location in study.locations.items():
         locations.remember(root / locations.FOLDER, fingerprint, location)
+        if location.source == "stamps" and beginning:
+            compose_stamps(location.path, request.say)
     source = Path(study.source)
     commands = {run.spec.trainer for run in entered if run.spec.trainer is not None}
     frozen = take_snapshot(root, source if source.is_file() else None, commands)
@@ -131,6 +133,14 @@ def enter(
         retries=study.limits.retries, worker=request.worker,
     )  # fmt: skip
     return open_submission(root, submission, [run.spec for run in entered], files)
+
+
+def compose_stamps(path: str, say: Say) -> None:
+    """See that a set of the built-in pictures is there, so that workers need not wait. Raises DataError."""
+    from scaling.data.sources.kept import cache_folder
+    from scaling.data.sources.stamps import composed
+
+    composed(path, cache_folder(), say)
 
 
 def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:

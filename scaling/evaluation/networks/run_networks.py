@@ -42,7 +42,7 @@ class Judge:
 
     network: float images [n, c, s, s] in [-1, 1] to features [n, d], frozen. sha256: of its weights. resize,
     quantisation: for the protocol; None for the shipped network, whose name says it. classify: logits [n, classes] of
-    features, None where it is no classifier.
+    features, None where it is no classifier. dimensions: d; None for the shipped network.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Judge:
     resize: str | None = None
     quantisation: str | None = None
     classify: Callable[[Tensor], Tensor] | None = None
+    dimensions: int | None = None
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -93,7 +94,9 @@ def _general(spec: ExtractorSpec, device: torch.device) -> Judge:
             f"{spec.sha256[:12]}..."
         )
     shown = OfPixels(extractor).to(device)
-    return Judge(spec.name, spec.sha256, shown, extractor.resize, "uint8", extractor.classify)
+    return Judge(
+        spec.name, spec.sha256, shown, extractor.resize, "uint8", extractor.classify, extractor.dimensions
+    )  # fmt: skip
 
 
 def perceptual_loss(run: TokenizerRun, device: torch.device) -> nn.Module:
