@@ -16,6 +16,9 @@ FLOPS_PER_SECOND = 3.5e10
 """Training speed of one thread of a laptop on models this small, for order and first ETA only; measured rates
 replace it as runs complete."""
 
+GENERAL_FEATURES = 0.03
+"""Seconds of one thread for an image's features in EfficientNet-Lite0, for the same guess; Inception takes longer."""
+
 
 def run_facts(run: RunSpec) -> dict[str, Any]:
     """The columns of results.schema.RUNS that the specification determines."""
@@ -82,11 +85,13 @@ def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
     each = _tokenizer_facts(run.tokenizer)["tokenizer_flops"] / run.tokenizer.train_images
     decode = each / 4 / FLOPS_PER_SECOND
+    general = sum(extractor.name != "builtin" for extractor in run.evaluation.extractors) * GENERAL_FEATURES
     if isinstance(run, TokenizerRun):
-        return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode
+        judged = (run.data.train_images + 2 * run.data.validation_images) * general
+        return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode + judged
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
     images = run.evaluation.samples * len(run.evaluation.guidance)
-    return len(run.train_images) * (2 + images * (decode + sample + 1e-4))
+    return len(run.train_images) * (2 + images * (decode + sample + general + 1e-4))
 
 
 def estimated_seconds(run: RunSpec) -> float:

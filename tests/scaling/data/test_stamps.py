@@ -14,6 +14,7 @@ from scaling.data.sources import stamps, stamps_files
 from scaling.data.sources.fingerprint import prepare, prepare_again
 from scaling.specification import stamps as pins
 from scaling.specification.pictures import PicturesSpec, read_table
+from scaling.specification.spec import GeneratorRun
 from sweeps import load_study
 from sweeps.study.own_pictures import OwnPictures
 
@@ -105,11 +106,14 @@ def test_wrong_fields_are_named() -> None:
         read_table({"source": "stamps", "path": "40/20"})
 
 
-@pytest.mark.parametrize("name", ["pictures-smoke"])
+@pytest.mark.parametrize("name", ["pictures", "pictures-smoke"])
 def test_the_built_in_studies_plan_without_the_pictures(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     runs = load_study(name).runs()
     assert {run.evaluation.extractors[0].name for run in runs} == {"efficientnet-lite0"}
+    if name == "pictures":
+        largest = max(max(run.train_images) for run in runs if isinstance(run, GeneratorRun))
+        assert largest <= runs[0].tokenizer.data.train_images, "the data axis would repeat"
     assert not list(tmp_path.iterdir())
