@@ -75,9 +75,12 @@ def pinned(table: Mapping[str, Any]) -> tuple[PicturesLocation, PicturesSpec]:
         item = error.errors(include_url=False)[0]
         raise SpecError(f"data.{item['loc'][0]} = {item['input']!r}: {item['msg']}") from error
     view = PicturesView(image_size=wanted.image_size)
-    facts = {"train_images": wanted.train_images, "validation_images": wanted.validation_images}
-    spec = PicturesSpec(**view.model_dump(), fingerprint=fingerprint(**facts), classes=len(CLASSES), **facts)
-    path = f"{wanted.train_images}/{wanted.validation_images}"
+    train, validation = wanted.train_images, wanted.validation_images
+    spec = PicturesSpec(
+        **view.model_dump(), fingerprint=fingerprint(train, validation), classes=len(CLASSES), train_images=train,
+        validation_images=validation,
+    )  # fmt: skip
+    path = f"{train}/{validation}"
     return PicturesLocation(source="stamps", path=path), spec
 
 
