@@ -29,7 +29,8 @@ def spaces_table(frames: StudyFrames) -> Table | None:
     last = rows[rows["images"] == rows.groupby(["run_id", "metric"])["images"].transform("max")]
     facts: list[dict[str, Any]] = []
     for (metric, family, size), group in groups(last.fillna({"size": ""}), ["metric", "family", "size"]):
-        values = {space: float(np.exp(np.log(g["value"].astype(float)).mean())) for space, g in group.groupby("space")}
+        means = group.assign(log=np.log(group["value"].to_numpy(dtype=float))).groupby("space")["log"].mean()
+        values = {str(space): float(np.exp(mean)) for space, mean in means.items()}
         facts.append({"metric": metric, "family": family, "size": size or "–", **dict.fromkeys(spaces), **values})
 
     def shown(space: str) -> Shown:
