@@ -102,7 +102,7 @@ def test_wrong_fields_are_named() -> None:
     ):
         with pytest.raises(SpecError, match=text):
             pins.pinned(TABLE | values)
-    with pytest.raises(SpecError, match=r"data\.source = 'stamps' is not allowed"):
+    with pytest.raises(SpecError, match=r"data\.source = 'stamps': Input should be 'folder'"):
         read_table({"source": "stamps", "path": "40/20"})
 
 
