@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .specification.components import (
         CausalRegulariserSpec,
         DataSpec,
-        EvaluationSpec,
         OptimiserSpec,
         ReconstructionLossSpec,
         TransformerSpec,
     )
+    from .specification.evaluation import EvaluationSpec
     from .specification.flops import flops_per_image, parameters
     from .specification.ladder import transformer
     from .specification.quantizers import (
@@ -38,9 +38,9 @@ _NAMES = {
     "run": ("execute",),
     "specification.autoencoders": ("AutoencoderSpec", "VqganSpec"),
     "specification.components": (
-        "CausalRegulariserSpec", "DataSpec", "EvaluationSpec", "OptimiserSpec", "ReconstructionLossSpec",
-        "TransformerSpec",
+        "CausalRegulariserSpec", "DataSpec", "OptimiserSpec", "ReconstructionLossSpec", "TransformerSpec",
     ),
+    "specification.evaluation": ("EvaluationSpec",),
     "specification.flops": ("flops_per_image", "parameters"),
     "specification.ladder": ("transformer",),
     "specification.quantizers": (

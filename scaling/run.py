@@ -13,6 +13,7 @@ from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit, load_tokens, mapped, save_tokens
 from scaling.evaluation.measure_generator import GeneratorMeasurement
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
+from scaling.evaluation.networks.run_networks import check_networks
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -52,9 +53,10 @@ def execute(
     microbatch  images that a process holds at a time; None for its whole part of the global batch
     place       which of several processes this is; None for the only one
 
-    Raises RunError with a cause (`diverged`, `interrupted`), DataError for images or artifacts that cannot be read,
-    StoreError for a full disk.
+    Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
+    cannot be read, StoreError for a full disk.
     """
+    check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
         execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)

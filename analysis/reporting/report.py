@@ -306,11 +306,12 @@ def _caveats(frames: StudyFrames, answer: Answer) -> list[str]:
             "Pairs whose longest run is cheaper than a budget stand there by their law, with its predictive interval: "
             f"{wording.listing(beyond)}."
         )
-    if len(frames.protocols[frames.protocols["metric"] == "gfid"]):
+    judged = frames.protocols.loc[frames.protocols["metric"] == "gfid", "protocol_json"]
+    if len(judged) and not any('"extractor":"efficientnet-lite0"' in text for text in judged):
         caveats.append(
             "The Fréchet distances use a small feature network trained on this data set: comparable within this study "
             "only."
         )
-    else:
+    if not len(judged):
         caveats.append("No gFID was measured.")
     return caveats + [note + "." for note in answer.notes]

@@ -19,6 +19,7 @@ from results.schema import METRICS
 from . import wording
 from .answer import Answer
 from .rendering import Facts, Shown, Table, cell, estimate_of, known, level
+from .spaces_table import spaces_table
 
 
 def all_tables(frames: StudyFrames, answer: Answer) -> list[Table]:
@@ -33,6 +34,7 @@ def all_tables(frames: StudyFrames, answer: Answer) -> list[Table]:
         law_table(answer),
         own_table(frames),
         guidance_table(frames),
+        spaces_table(frames),
         protocol_table(frames),
         exclusion_table(frames),
         run_table(frames),

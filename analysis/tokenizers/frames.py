@@ -217,7 +217,10 @@ class StudyFrames:
 
         def facts(metric: str) -> set[tuple[Any, ...]]:
             protocols = map(json.loads, self.protocols.loc[self.protocols["metric"] == metric, "protocol_json"])
-            return {tuple(p.get(k) for k in ("reference_hash", "n", "crop", "extractor_hash")) for p in protocols}
+            return {
+                tuple(p.get(k) for k in ("reference_hash", "n", "crop", "extractor", "extractor_hash"))
+                for p in protocols
+            }
 
         comparable = self.measure.metric == "gfid" and not self.measure.guided
         return comparable and bool(facts("rfid_floor")) and facts("rfid_floor") == facts("gfid")
@@ -281,7 +284,8 @@ def from_tables(
     joined["tuned"] = is_tuned(joined["protocol_json"])
     measure = measure or Measure()
     joined["excluded"] = _exclusion(joined, measure)
-    evaluations = _one_protocol(joined.drop(columns="status"), protocols).reset_index(drop=True)
+    evaluations = _one_protocol(joined.drop(columns="status"), protocols, _first_extractors(winners))
+    evaluations = evaluations.reset_index(drop=True)
     generated = evaluations[(evaluations["stage"] == "generator") & evaluations["excluded"].isna()]
     return StudyFrames(
         runs=winners.reset_index(drop=True),
@@ -325,14 +329,24 @@ def _exclusion(rows: pd.DataFrame, measure: Measure) -> pd.Series:
     return reason.mask(other_extractor(rows, measure.extractor) & reason.isna(), "another extractor was chosen")
 
 
-def _one_protocol(rows: pd.DataFrame, chosen: Collection[str] | None) -> pd.DataFrame:
-    """Sets rows of protocols not chosen aside; raises DataError where a metric is left with several protocols."""
+def _first_extractors(runs: pd.DataFrame) -> set[str]:
+    """Of runs that name several feature spaces, the one that answers read: the first, as protocols hash it."""
+    evaluations = (json.loads(text).get("evaluation") or {} for text in runs["spec"].dropna().unique())
+    return {e["extractors"][0]["sha256"][:16] for e in evaluations if e.get("extractors")}
+
+
+def _one_protocol(rows: pd.DataFrame, chosen: Collection[str] | None, first: Collection[str]) -> pd.DataFrame:
+    """Sets rows of protocols not chosen aside, by default those of other extractors than the `first` of their runs;
+    raises DataError where a metric is left with several protocols."""
     used = rows[rows["excluded"].isna()]
     for (metric, guidance, _, split), group in groups(used, ["metric", "guidance", "tuned", "split"]):
         present = sorted(set(group["protocol"]))
         if len(present) == 1:
             continue
         kept = [p for p in present if chosen is not None and p in chosen]
+        if not kept and first:
+            texts = group.drop_duplicates("protocol").set_index("protocol")["protocol_json"]
+            kept = [p for p in present if json.loads(texts[p]).get("extractor_hash") in first]
         if len(kept) != 1:
             scale = "" if pd.isna(guidance) else f" at guidance {guidance:g}"
             raise DataError(

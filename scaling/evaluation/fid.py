@@ -10,7 +10,7 @@ The estimate is biased upwards by about c / n (arXiv 1911.07023): values are com
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,15 +107,22 @@ def reference_hash(data: ImagesSpec, split: Split) -> str:
 
 
 def reference_moments(
-    images: RunImages, split: Split, network: nn.Module, cache: Path, step: Callable[[], None] = lambda: None
+    images: RunImages,
+    split: Split,
+    network: nn.Module,
+    cache: Path,
+    step: Callable[[], None] = lambda: None,
+    known: Callable[[], Iterable[Tensor]] | None = None,
 ) -> Moments:
     """Moments of all images of a split under `network`, kept in `cache` under a hash of both.
 
+    `known` gives their features [rows, d] at a time where these are needed otherwise as well.
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
     """
 
     def compute() -> dict[str, Tensor]:
-        moments = Moments.total(map(Moments.of, features_in_order(network, images.central(split), step=step)))
+        features = known() if known is not None else features_in_order(network, images.central(split), step=step)
+        moments = Moments.total(map(Moments.of, features))
         return {"count": torch.tensor(moments.count), "mean": moments.mean, "scatter": moments.scatter}
 
     data = images.data

@@ -16,7 +16,8 @@ from .figures import Figure, Request
 from .networks.extractors import Extractor, load_extractor
 from .npz import MEAN, NpzStatistics, content_hash, npz_arrays, npz_statistics, write_statistics
 from .reference import Features, ImageSource, extract, holds_images, open_images, reference_features
-from .sets import fid_curve, frechet, inception_score, kid, mind, precision_recall
+from .set_figures import SetFigure, compare, score
+from .sets import fid_curve, frechet
 from .sets.moments import Moments
 
 ROWS_NEEDED = ("kid", "precision-recall", "mind")
@@ -97,10 +98,14 @@ def _figures(
 
     tail = extractor.label.removeprefix("FD-")
     suffix = "" if extractor.label == "FID" else f"-{tail}"
+
+    def add_of_set(figure: SetFigure, **fields: Any) -> None:
+        seeds = {} if figure.seed is None else {"seed": figure.seed}
+        label = f"{figure.stem}{suffix}"
+        add(figure.metric, label, figure.value, figure.standard_error, settings=figure.settings, **seeds, **fields)
+
     if "is" in request.metrics and features.logits is not None:
-        score = inception_score.inception_score(features.logits)
-        settings = f"parts={inception_score.PARTS}"
-        add("inception_score", f"IS{suffix}", score.value, score.standard_error, settings=settings, seed=2020)
+        add_of_set(score(features.logits))
     if reference is None:
         return figures
     other, name, content = reference
@@ -112,20 +117,9 @@ def _figures(
             value = frechet.distance(features.moments, moments)
             error = frechet.standard_error(features.rows, moments, request.seed) if n >= 5 * frechet.FOLDS else None
             add("frechet_distance", extractor.label, value, error, **against)
-        elif metric == "kid":
-            estimate = kid.kid(features.rows, rows)
-            settings = f"subsets={kid.SUBSETS} size={estimate.size}"
-            add("kid", f"KID{suffix}", estimate.value, estimate.standard_error, settings=settings, seed=2020, **against)
-        elif metric == "precision-recall":
-            shares = precision_recall.precision_recall(features.rows, rows)
-            settings = f"k={precision_recall.NEIGHBOUR} references={len(rows)}"
-            add("precision", f"precision{suffix}", shares.precision, settings=settings, **against)
-            add("recall", f"recall{suffix}", shares.recall, settings=settings, **against)
-        elif metric == "mind":
-            count = min(n, len(rows))
-            settings = f"directions={mind.DIRECTIONS} used={count}"
-            value = mind.mind(features.rows, rows, seed=request.seed)
-            add("mind", f"MIND{suffix}", value, settings=settings, seed=request.seed, **against)
+        elif metric in ROWS_NEEDED:
+            for figure in compare(metric, features.rows, rows, request.seed):
+                add_of_set(figure, **against)
         elif metric == "fid-curve":
             curve = fid_curve.frechet_curve(features.rows, moments, seed=request.seed)
             for size, value in zip(curve.sizes, curve.values, strict=True):

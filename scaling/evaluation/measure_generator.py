@@ -24,7 +24,9 @@ from . import fid, rate
 from .measurements import Measurements
 from .memorisation import memorisation, nearest_neighbours, training_features
 from .networks.features import extract_features
-from .networks.run_networks import extractor, feature_network
+from .networks.run_networks import Judge, judges
+from .run_reference import training_moments
+from .set_figures import compare, score
 
 SAMPLE_BATCH = 500
 
@@ -74,10 +76,11 @@ class GeneratorMeasurement:
     ) -> None:
         self.run, self.tokenizer, self.validation = run, tokenizer, validation
         self.images, self.cache, self.step_done = images, cache, step_done
-        self.network = feature_network(run.tokenizer.data, run.tokenizer.evaluation, device_of(tokenizer))
-        self.reference = fid.reference_moments(
-            images, "train", self.network, cache, lambda: step_done("features of the training images")
-        )
+        self.judges = judges(run.tokenizer.data, run.evaluation, device_of(tokenizer))
+        self.references = [
+            training_moments(images, judge, cache, lambda: step_done("features of the training images"))
+            for judge in self.judges
+        ]
         self.labels = labels_in_proportion(train.labels, run.tokenizer.data.classes, run.evaluation.samples)
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
         self.last: Shown | None = None
@@ -103,20 +106,42 @@ class GeneratorMeasurement:
         record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
-            parts: list[Tensor] = []
+            parts: list[list[Tensor]] = []
             shown: list[Tensor] = []
             for pixels in self.generate(model, guidance):
-                parts.append(extract_features(self.network, pixels, step=lambda: self.step_done("gFID")))
+                parts.append(
+                    [extract_features(j.network, pixels, step=lambda: self.step_done("gFID")) for j in self.judges]
+                )
                 shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
-            features = torch.cat(parts)
-            if not torch.isfinite(features).all():
-                raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
-            estimate = fid.frechet_estimate(features, self.reference, run.evaluation.seed)
-            record.of_features(
-                "gfid", estimate.value, len(features), "train", guidance=guidance, error=estimate.standard_error
-            )
+            spaces = [torch.cat(rows) for rows in zip(*parts, strict=True)]
+            for judge, reference, features in zip(self.judges, self.references, spaces, strict=True):
+                if not torch.isfinite(features).all():
+                    raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
+                estimate = fid.frechet_estimate(features, reference, run.evaluation.seed)
+                error, n = estimate.standard_error, len(features)
+                record.of_features("gfid", estimate.value, n, "train", judge, guidance=guidance, error=error)
+                self._sets(judge, features, guidance, record)
             if guidance == 1.0 and images == run.train_images[-1]:
-                self._memorisation(torch.cat(shown)[:SHOWN], features, record)
+                self._memorisation(torch.cat(shown)[:SHOWN], spaces[0], record)
+
+    def _sets(self, judge: Judge, features: Tensor, guidance: float, record: Measurements) -> None:
+        """The metrics that are named besides gFID, against as many training images as there are samples."""
+
+        def step() -> None:
+            self.step_done("further metrics")
+
+        evaluation = self.run.evaluation
+        for metric in evaluation.metrics:
+            if metric == "is":
+                if judge.classify is not None:
+                    with torch.inference_mode():
+                        logits = judge.classify(features.to(device_of(judge.network)))
+                    record.of_set(score(logits.double().cpu()), len(features), judge, guidance)
+                continue
+            rows, _ = training_features(self.images, judge.network, judge.sha256, self.cache, step)
+            chosen = fid.held_out_indices(len(rows), len(features), evaluation.seed)
+            for figure in compare(metric, features, rows[chosen], evaluation.seed):
+                record.of_set(figure, len(features), judge, guidance)
 
     def _rate(self, model: Generator, record: Measurements) -> None:
         measured = rate.measure(
@@ -141,9 +166,8 @@ class GeneratorMeasurement:
             self.step_done("memorisation")
 
         step()
-        data = self.run.tokenizer.data
-        judge = extractor(data, self.run.tokenizer.evaluation)
-        train, held_out = training_features(self.images, self.network, judge.sha256, self.cache, step)
+        judge = self.judges[0]
+        train, held_out = training_features(self.images, judge.network, judge.sha256, self.cache, step)
         compared = features[:MEMORISATION_SAMPLES]
         try:
             copying = memorisation(compared, train, held_out)
@@ -154,6 +178,6 @@ class GeneratorMeasurement:
         else:
             neighbours = copying.samples
             for metric in ("memorisation_ratio", "near_copy_fraction"):
-                record.of_features(metric, getattr(copying, metric), len(compared), "train", guidance=1.0)
+                record.of_features(metric, getattr(copying, metric), len(compared), "train", judge, guidance=1.0)
         nearest = self.images.central("train").take(neighbours.indices[:NEIGHBOURS_SHOWN])
         self.last = Shown(pixels, self.labels[: len(pixels)], nearest)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from results.recorder import Recorder
 from results.schema import TRUNK
@@ -22,8 +22,9 @@ from scaling.tokenizer.model import Tokenizer
 from . import fid, reconstruction
 from .measurements import Measurements
 from .networks.features import extract_features
-from .networks.run_networks import feature_network
+from .networks.run_networks import Judge, judges
 from .rate import unigram_cross_entropy
+from .run_reference import training_moments
 
 LATENT_IMAGES = 1_000
 """Validation images on which the latents' norm and variance are measured."""
@@ -47,23 +48,22 @@ def measure_tokenizer(
     """Record all evaluations of a tokenizer on the validation images, on the model's device; returns the first of these
     and their reconstructions, both uint8 [SHOWN, c, S, S], for people."""
     train, validation = tokens["train"], tokens["validation"]
-    network = feature_network(run.data, run.evaluation, device_of(model))
+    spaces = judges(run.data, run.evaluation, device_of(model))
     record = Measurements(run, recorder, TRUNK, run.train_images)
     originals = images.central("validation")
 
-    compared = _compare(run, model, network, originals, validation.tokens, step_done)
+    compared = _compare(run, model, spaces, originals, validation.tokens, step_done)
     n = len(originals)
     for metric, values in (("psnr", compared.psnr), ("ssim", compared.ssim)):
         record.held_out(metric, float(values.mean()), n, float(values.std() / n**0.5))
-    estimate = fid.paired_frechet_estimate(compared.decoded, compared.originals, run.evaluation.seed)
-    record.of_features("rfid", estimate.value, n, "validation", error=estimate.standard_error)
-    reference = fid.reference_moments(
-        images, "train", network, cache, lambda: step_done("features of the training images")
-    )
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
-    for metric, features in (("rfid_floor", compared.decoded), ("real_fid", compared.originals)):
-        estimate = fid.frechet_estimate(features[chosen], reference, run.evaluation.seed)
-        record.of_features(metric, estimate.value, len(chosen), "train", error=estimate.standard_error)
+    for judge, features in zip(spaces, compared.features, strict=True):
+        estimate = fid.paired_frechet_estimate(features.decoded, features.originals, run.evaluation.seed)
+        record.of_features("rfid", estimate.value, n, "validation", judge, error=estimate.standard_error)
+        reference = training_moments(images, judge, cache, lambda: step_done("features of the training images"))
+        for metric, rows in (("rfid_floor", features.decoded), ("real_fid", features.originals)):
+            estimate = fid.frechet_estimate(rows[chosen], reference, run.evaluation.seed)
+            record.of_features(metric, estimate.value, len(chosen), "train", judge, error=estimate.standard_error)
 
     use = reconstruction.codebook_use(frequencies(validation.tokens, run.codebook_size))
     record.held_out("codebook_utilisation", use.utilisation, n)
@@ -79,13 +79,19 @@ def measure_tokenizer(
     return compared.shown
 
 
+class _Features(NamedTuple):
+    """Float32 [n, d] of reconstructions and of originals in one feature space."""
+
+    decoded: Tensor
+    originals: Tensor
+
+
 class _Compared(NamedTuple):
-    """Of n images: float64 [n] psnr and ssim, features [n, d] of reconstructions and originals; the first of both."""
+    """Of n images: float64 [n] psnr and ssim, features in each space, and the first originals and reconstructions."""
 
     psnr: Tensor
     ssim: Tensor
-    decoded: Tensor
-    originals: Tensor
+    features: list[_Features]
     shown: tuple[Tensor, Tensor]
 
 
@@ -97,7 +103,7 @@ def _at_once(data: ImagesSpec) -> int:
 def _compare(
     run: TokenizerRun,
     model: Tokenizer,
-    network: nn.Module,
+    spaces: list[Judge],
     images: LabelledImages,
     tokens: TokenRows,
     step_done: Callable[[str], None],
@@ -111,12 +117,17 @@ def _compare(
         decoded = model.pixels_of(rows, step=lambda: step_done("reconstructing"))
         step_done("PSNR, SSIM")
         distances = (compare(decoded, originals).cpu() for compare in (reconstruction.psnr, reconstruction.ssim))
-        features = (extract_features(network, chunk, step=lambda: step_done("rFID")) for chunk in (decoded, originals))
-        parts.append((*distances, *features))
+        rows_of_spaces = (
+            extract_features(judge.network, chunk, step=lambda: step_done("rFID"))
+            for judge in spaces
+            for chunk in (decoded, originals)
+        )
+        parts.append((*distances, *rows_of_spaces))
         shown = shown or (pixels[:SHOWN], decoded[:SHOWN].cpu())
     assert shown is not None
-    psnr, ssim, of_decoded, of_originals = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return _Compared(psnr, ssim, of_decoded, of_originals, shown)
+    psnr, ssim, *columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    features = [_Features(*pair) for pair in zip(columns[::2], columns[1::2], strict=True)]
+    return _Compared(psnr, ssim, features, shown)
 
 
 @torch.inference_mode()

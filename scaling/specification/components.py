@@ -1,4 +1,4 @@
-"""The parts of a specification: data, regulariser, losses, optimiser, transformer, evaluation.
+"""The parts of a specification: data, regulariser, losses, optimiser, transformer.
 
 Each is frozen and validated on its own, as are autoencoders and quantizers, which have files of their own;
 scaling.specification.spec puts them together into runs.
@@ -6,6 +6,7 @@ scaling.specification.spec puts them together into runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -15,12 +16,11 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
-from .catalogue import DATASETS, FEATURE_NETWORKS
+from .catalogue import DATASETS, PERCEPTUAL_WEIGHTS
 
 PositiveInt = Annotated[int, Field(gt=0, le=10**15)]
 """Counts and sizes: more than any machine holds is a slip, and would not fit into a column of the store."""
@@ -32,15 +32,16 @@ LISTED = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) e
 """Study files and JSON have lists where a specification has tuples."""
 
 
-def _shipped(field: str, role: str) -> AfterValidator:
-    """Refuses the hash of another network than that of the role."""
-    network = FEATURE_NETWORKS[role]
+def pinned_weights(field: str, networks: Mapping[str, str]) -> AfterValidator:
+    """Takes a network's name or the SHA-256 of its weights, and gives the hash. Refuses any other text."""
 
     def check(value: str) -> str:
-        if value != network.sha256:
-            allowed = f"{network.sha256!r} ({network.name})"
-            raise ValueError(f"{field} = {value!r} is not a shipped network; allowed: {allowed}")
-        return value
+        if value in networks.values():
+            return value
+        if value not in networks:
+            allowed = ", ".join(f"{name!r} ({sha256[:12]}...)" for name, sha256 in networks.items())
+            raise ValueError(f"{field} = {value!r} is not a known network; allowed: {allowed}")
+        return networks[value]
 
     return AfterValidator(check)
 
@@ -166,13 +167,21 @@ class CausalRegulariserSpec(Frozen):
 
 
 class ReconstructionLossSpec(Frozen):
-    """Weights of squared error and perceptual loss, and the hash of the frozen network behind the latter."""
+    """Weights of squared error and perceptual loss, and the hash of the frozen network behind the latter.
+
+    Named in a study: `builtin`, `efficientnet-lite0` (its features at three depths) or `lpips-vgg`.
+    """
 
     squared_error_weight: NonNegativeFloat = 1.0
     perceptual_weight: NonNegativeFloat = 1.0
-    perceptual_network: Annotated[str, _shipped("losses.perceptual_network", "perceptual")] = FEATURE_NETWORKS[
-        "perceptual"
-    ].sha256
+    perceptual_network: Annotated[str, pinned_weights("losses.perceptual_network", PERCEPTUAL_WEIGHTS)] = (
+        PERCEPTUAL_WEIGHTS["builtin"]
+    )
+
+    @property
+    def network_name(self) -> str:
+        """The perceptual network by name."""
+        return next(name for name, sha256 in PERCEPTUAL_WEIGHTS.items() if sha256 == self.perceptual_network)
 
 
 class OptimiserSpec(Frozen):
@@ -185,24 +194,6 @@ class OptimiserSpec(Frozen):
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 does not clip."""
-
-
-class EvaluationSpec(Frozen):
-    """The metric protocol's part that a study may choose; the feature network is pinned by its hash."""
-
-    samples: Annotated[int, Field(ge=128)] = 10_000
-    """Images generated for gFID, and images reconstructed for rfid_floor."""
-    guidance: tuple[Annotated[float, Field(ge=1, allow_inf_nan=False)], ...] = (1.0,)
-    """Classifier-free guidance scales at which gFID is measured; 1 is no guidance and always included."""
-    fid_network: Annotated[str, _shipped("evaluation.fid_network", "fid")] = FEATURE_NETWORKS["fid"].sha256
-    seed: NonNegativeInt = 0
-
-    @field_validator("guidance", mode="before")
-    @classmethod
-    def _with_unguided(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return tuple(sorted({1.0, *(float(v) for v in value)}))
-        return value
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

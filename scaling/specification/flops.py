@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import feature_networks
 from .autoencoder_flops import autoencoder_layers
+from .feature_networks import LossCost, perceptual_cost
 from .generator_counts import (
     Parameters,
     block_parameters,
@@ -45,7 +45,7 @@ def tokenizer_parameters(run: TokenizerRun) -> Parameters:
     """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the loss
     network and a codebook that is never trained as `frozen`, since none is trained as part of the tokenizer."""
     quantizer = quantizer_parameters(run.quantizer)
-    helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
+    helpers = _perceptual(run).parameters
     if run.regulariser is not None:
         shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
@@ -81,12 +81,10 @@ class TokenizerCosts:
 def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
     """Forward and backward FLOPs of one image. The images need no gradient: the first convolution costs 2, not 3."""
     costs = [layer.flops for layer in autoencoder_layers(run)]
-    # Each colour channel is compared as a grey image.
-    compared = 3 * run.data.channels if run.losses.perceptual_weight else 0
     return TokenizerCosts(
         autoencoder=3 * sum(costs) - costs[0],
         quantizer=quantizer_training_flops(run.quantizer, run.tokens_per_image, run.batch_size),
-        perceptual=compared * feature_networks.forward_flops("perceptual", run.encoded_size),
+        perceptual=_perceptual(run).flops,
         causal=3 * causal_forward_flops(run),
     )
 
@@ -94,6 +92,12 @@ def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
 def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
     """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser."""
     return tokenizer_costs(run).total * images
+
+
+def _perceptual(run: TokenizerRun) -> LossCost:
+    if not run.losses.perceptual_weight:
+        return LossCost(0, 0)
+    return perceptual_cost(run.losses.network_name, run.encoded_size, run.data.channels)
 
 
 def parameters(run: RunSpec) -> Parameters:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -18,8 +18,8 @@ from results.errors import SpecError
 
 from .components import DataSpec, Frozen, NonNegativeInt, PositiveInt
 
-Source = Literal["folder", "shards", "parquet", "huggingface", "imagenet"]
-"""Layouts that are read in place; `builtin` is DataSpec's."""
+Source = Literal["folder", "shards", "parquet", "huggingface", "imagenet", "stamps"]
+"""Layouts that are read in place, and the pictures that are composed (stamps.py); `builtin` is the catalogue."""
 
 
 class PicturesView(Frozen):
@@ -118,6 +118,11 @@ def read_table(table: Mapping[str, Any]) -> tuple[PicturesLocation, PicturesView
     if unknown:
         allowed = ", ".join([*PicturesLocation.model_fields, *PicturesView.model_fields])
         raise SpecError(f"data.{unknown[0]} is not a field of pictures; allowed: {allowed}")
+    # What is composed is named as `builtin`, never by its own layout.
+    *others, last = (name for name in get_args(Source) if name != "stamps")
+    if table.get("source", last) not in (*others, last):
+        allowed = ", ".join(map(repr, others))
+        raise SpecError(f"data.source = {table['source']!r}: Input should be {allowed} or {last!r}")
     try:
         location = PicturesLocation(**{k: v for k, v in table.items() if k in PicturesLocation.model_fields})
         return location, PicturesView(**{k: v for k, v in table.items() if k in PicturesView.model_fields})

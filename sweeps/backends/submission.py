@@ -12,6 +12,7 @@ from pathlib import Path
 
 from results import Store, UsageError
 from scaling.data.sources import locations
+from scaling.specification.run_columns import missing_package
 from scaling.specification.spec import DataSpec
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.record.code_snapshot import take_snapshot
@@ -122,6 +123,8 @@ def enter(
     request.prepare(beginning, request.say)
     for fingerprint, location in study.locations.items():
         locations.remember(root / locations.FOLDER, fingerprint, location)
+        if location.source == "stamps" and beginning:
+            compose_stamps(location.path, request.say)
     source = Path(study.source)
     commands = {run.spec.trainer for run in entered if run.spec.trainer is not None}
     frozen = take_snapshot(root, source if source.is_file() else None, commands)
@@ -130,6 +133,14 @@ def enter(
         retries=study.limits.retries, worker=request.worker,
     )  # fmt: skip
     return open_submission(root, submission, [run.spec for run in entered], files)
+
+
+def compose_stamps(path: str, say: Say) -> None:
+    """See that a set of the built-in pictures is there, so that workers need not wait. Raises DataError."""
+    from scaling.data.sources.kept import cache_folder
+    from scaling.data.sources.stamps import composed
+
+    composed(path, cache_folder(), say)
 
 
 def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
@@ -141,6 +152,9 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
     for package in ("torch", "safetensors") if ours else ():
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"training needs {package}, which is not installed; pip install '.[train]' in the clone")
+    for run in ours:
+        if not isinstance(run.spec, ExternalRun) and (lacking := missing_package(run.spec)):
+            raise UsageError(f"{run.label}: {lacking}")
     from scaling.data.sources.catalogue_files import locate
 
     data = [run.spec.tokenizer.data for run in ours if not isinstance(run.spec, ExternalRun)]

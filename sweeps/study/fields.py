@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from results.errors import SpecError
 from scaling.specification.pictures import PicturesLocation, PicturesView
 from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun, explain
+from scaling.specification.stamps import StampsTable
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,7 +25,7 @@ FREE = "run"
 """The section of runs of no stage, whose values are free."""
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
-    "data": (DataSpec, PicturesLocation, PicturesView),
+    "data": (DataSpec, PicturesLocation, PicturesView, StampsTable),
     "tokenizer": (TokenizerRun,),
     "generator": (GeneratorRun,),
     "evaluation": (EvaluationSpec,),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.errors import DataError, SpecError
+from scaling.specification import stamps
 from scaling.specification.pictures import PicturesLocation, PicturesSpec, read_table
 
 BUILT_IN_SOURCE = "builtin"
@@ -29,6 +30,10 @@ class OwnPictures:
         Raises SpecError for a field, DataError for pictures that a run could not use: nothing is trained on them.
         """
         key = json.dumps(table, sort_keys=True, default=str)
+        if key not in self._pinned and is_composed(table):
+            location, spec = stamps.pinned(table)
+            self._pinned[key] = spec
+            self.locations[spec.fingerprint] = location
         if key not in self._pinned:
             from scaling.data.sources.fingerprint import prepare
 
@@ -44,10 +49,15 @@ class OwnPictures:
         return self._pinned[key]
 
 
+def is_composed(table: Mapping[str, Any]) -> bool:
+    """Whether a table [data] names the built-in pictures that are composed and then read as a user's own."""
+    return table.get("source", BUILT_IN_SOURCE) == BUILT_IN_SOURCE and table.get("name") == stamps.NAME
+
+
 def is_own(table: Mapping[str, Any]) -> bool:
     """Whether a table [data] names a user's own pictures. Raises SpecError for their fields without a source."""
     source = table.get("source", BUILT_IN_SOURCE)
-    if source != BUILT_IN_SOURCE:
+    if source != BUILT_IN_SOURCE or is_composed(table):
         return True
     fields = {*PicturesLocation.model_fields} - {"source"}
     if wrong := sorted(fields & set(table)):

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from scaling.evaluation.networks.efficientnet import EfficientNetLite0
-from scaling.evaluation.networks.extractors import load_extractor
+from scaling.evaluation.networks.extractors import EFFICIENTNET_PACKAGE, load_extractor, read_weights
 from scaling.evaluation.networks.inception import Inception, resize_as_tensorflow
 from scaling.evaluation.reconstruction import ms_ssim, ssim
 from scaling.evaluation.sets import frechet, kid
@@ -154,7 +155,9 @@ def throughput() -> None:
     extractor = load_extractor("efficientnet-lite0")
     pixels = torch.randint(0, 256, (64, 3, 224, 224), dtype=torch.uint8)
     plain = EfficientNetLite0().eval().requires_grad_(False)
-    plain.load_state_dict(extractor.network.state_dict())
+    package = importlib.util.find_spec(EFFICIENTNET_PACKAGE)
+    assert package is not None and package.origin is not None
+    read_weights(Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth", plain)
     values = (pixels.float() - 127) / 128
     ours, theirs = [], []
     with torch.inference_mode():

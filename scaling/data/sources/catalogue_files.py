@@ -14,9 +14,7 @@ import hashlib
 import http.client
 import logging
 import os
-import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -30,6 +28,8 @@ from pathlib import Path
 
 from results.errors import DataError
 from scaling.specification.catalogue import DATASETS, Dataset
+
+from .debian import call, download_package, lacking_tools
 
 VARIABLE = "TOKENLAW_DATA"
 """Environment variable that names a folder with the files (or with a folder named as the data set)."""
@@ -160,7 +160,7 @@ def _fetch_into(cache: Path, search: _Search, report: Report) -> None:
     """Downloads what is missing into the cache, or unpacks the Debian package there; one process at a time."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / ".lock", report) as resumable:
+        with locked(cache / ".lock", report) as resumable:
             # Another process may have fetched the files while this one waited.
             waited = _Search(search.dataset, search.missing, search.files)
             waited.look_in(cache, "cache")
@@ -173,7 +173,7 @@ def _fetch_into(cache: Path, search: _Search, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, report: Report) -> Iterator[bool]:
+def locked(path: Path, report: Report) -> Iterator[bool]:
     """Holds an exclusive lock that the system frees when the process ends; yields False where locks do not exist."""
     with path.open("a") as handle:
         try:
@@ -198,7 +198,7 @@ def fetch(url: str, target: Path, sha256: str, report: Report = _log.info) -> Pa
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f"{target.name}.lock"), report) as resumable:
+        with locked(target.with_name(f"{target.name}.lock"), report) as resumable:
             if not target.exists():
                 host = urllib.parse.urlsplit(url).hostname or ""
                 if not urllib.request.getproxies() and not _resolves(host):
@@ -320,16 +320,15 @@ def _transfer(url: str, part: Path, start: int, report: Report) -> tuple[bool, b
 def _unpack_package(package: str, cache: Path, search: _Search, report: Report) -> None:
     """Downloads a package with apt-get and moves its files into the cache; needs no root and installs nothing."""
     source = f"Debian package {package}"
-    absent = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-    if absent:
-        search.fail(source, f"{' and '.join(absent)} not found")
+    if absent := lacking_tools():
+        search.fail(source, f"{absent} not found")
         return
     with tempfile.TemporaryDirectory(dir=cache, prefix="package-") as temporary:
         folder = Path(temporary)
         report(f"{package}: downloading the Debian package with apt-get")
         try:
-            archive = _download_package(package, folder)
-            _call(["dpkg-deb", "-x", str(archive), str(folder / "content")], folder)
+            archive = download_package(package, folder)
+            call(["dpkg-deb", "-x", str(archive), str(folder / "content")], folder)
         except DataError as error:
             search.fail(source, str(error))
             return
@@ -344,37 +343,3 @@ def _unpack_package(package: str, cache: Path, search: _Search, report: Report) 
                 search.fail(source, str(error))
     if search.missing:
         search.fail(source, f"no good {', '.join(search.missing)} in it")
-
-
-def _download_package(package: str, folder: Path) -> Path:
-    """The .deb in `folder`; with package lists of its own if the system's are absent or old. Raises DataError."""
-    options = ["-o", f"Acquire::http::Timeout={TIMEOUT:.0f}", "-o", "Acquire::Retries=1"]
-    try:
-        _call(["apt-get", *options, "download", package], folder)
-    except DataError as first:
-        for name in ("lists", "archives"):
-            (folder / name / "partial").mkdir(parents=True)
-        options += ["-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder}"]
-        options += ["-o", "APT::Sandbox::User="]
-        try:
-            _call(["apt-get", *options, "update"], folder)
-            _call(["apt-get", *options, "download", package], folder)
-        except DataError as second:
-            raise DataError(f"{first}; with fresh package lists: {second}") from second
-    archives_found = sorted(folder.glob("*.deb"))
-    if not archives_found:
-        raise DataError("apt-get left no archive")
-    return archives_found[0]
-
-
-def _call(command: list[str], folder: Path) -> None:
-    """Runs a command in `folder`. Raises DataError with the last line that it printed."""
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, timeout=600
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("E:")] or ["no message"]
-        raise DataError(f"{command[0]} ended with {done.returncode} ({lines[-1].strip()})")

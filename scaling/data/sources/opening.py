@@ -16,6 +16,7 @@ from .parquet import open_parquet
 from .pictures import Pictures
 from .shards import COMPRESSED, open_shards
 from .splits import split_files, split_folders
+from .stamps import composed
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ def open_pictures(location: PicturesLocation, cache: Path) -> Opened:
     if location.source == "huggingface":
         train_files, validation_files = split_arrows(root, location.path, first, second)
         return _tables(open_arrows, location, tuple(train_files), tuple(validation_files))
-    if not root.exists():
+    if location.source == "stamps":
+        root, first, second = composed(location.path, cache), "train", "validation"
+    elif not root.exists():
         raise DataError(f"data.path = {location.path!r} does not exist")
     if location.source == "folder":
         if not root.is_dir():

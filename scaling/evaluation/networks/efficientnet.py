@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 SIDE = 224
 DIMENSIONS = 1_280
@@ -53,10 +55,11 @@ class SameConvolution(nn.Conv2d):
         rests = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in images.shape[-2:]]
         if rests[0] == rests[1] and rests[0] % 2 == 0:
             padding = rests[0] // 2
-            return functional.conv2d(images, self.weight, None, self.stride, padding, groups=self.groups)
+            return functional.conv2d(images, self.weight, self.bias, self.stride, padding, groups=self.groups)
         before = [rest // 2 for rest in rests]
         margins = (before[1], rests[1] - before[1], before[0], rests[0] - before[0])
-        return functional.conv2d(functional.pad(images, margins), self.weight, None, self.stride, groups=self.groups)
+        padded = functional.pad(images, margins)
+        return functional.conv2d(padded, self.weight, self.bias, self.stride, groups=self.groups)
 
 
 def _normalisation(channels: int) -> nn.BatchNorm2d:
@@ -81,8 +84,8 @@ class InvertedBottleneck(nn.Module):
         """[n, inputs, h, w] to [n, outputs, h / stride, w / stride]."""
         hidden = images
         if self._expand_conv is not None and self._bn0 is not None:
-            hidden = functional.relu6(self._bn0(self._expand_conv(hidden)))
-        hidden = functional.relu6(self._bn1(self._depthwise_conv(hidden)))
+            hidden = functional.relu6(self._bn0(self._expand_conv(hidden)), inplace=True)
+        hidden = functional.relu6(self._bn1(self._depthwise_conv(hidden)), inplace=True)
         hidden = self._bn2(self._project_conv(hidden))
         return images + hidden if self._adds else hidden
 
@@ -110,14 +113,40 @@ class EfficientNetLite0(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps before each halving and of the head, finest first: 16, 24, 40, 112 and 1,280 channels."""
-        hidden = functional.relu6(self._bn0(self._conv_stem(images)))
-        maps = []
+        maps, hidden = self._before_halvings(images)
+        return [*maps, functional.relu6(self._bn1(self._conv_head(hidden)), inplace=True)]
+
+    def early_maps(self, images: Tensor, count: int) -> list[Tensor]:
+        """The first `count` (1 to 4) of `maps`, without computing what lies behind them."""
+        return self._before_halvings(images, count)[0]
+
+    def _before_halvings(self, images: Tensor, count: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """Feature maps before the first `count` halvings (None: all), and what the last block that was run gave."""
+        hidden = functional.relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        maps: list[Tensor] = []
         for block in self._blocks:
             if block._depthwise_conv.stride[0] == 2:  # type: ignore[union-attr, index]
                 maps.append(hidden)
+                if len(maps) == count:
+                    break
             hidden = block(hidden)
-        return [*maps, functional.relu6(self._bn1(self._conv_head(hidden)))]
+        return maps, hidden
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits [n, 1000] of features [n, 1280]."""
         return self._fc(features)
+
+
+@torch.no_grad()
+def fold_normalisation(network: EfficientNetLite0) -> None:
+    """Puts each normalisation's mean, variance, scale and shift into the convolution before it: the same function up to
+    rounding, in half the passes over memory. For evaluation alone."""
+    network.eval()
+    pairs: list[tuple[nn.Module, str, str]] = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    for block in network._blocks:
+        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+        if block._expand_conv is not None:
+            pairs.append((block, "_expand_conv", "_bn0"))
+    for owner, convolution, normalisation in pairs:
+        setattr(owner, convolution, fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, normalisation)))
+        setattr(owner, normalisation, nn.Identity())

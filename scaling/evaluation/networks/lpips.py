@@ -27,7 +27,7 @@ def lpips(images: Tensor, references: Tensor, trunk: Trunk = "alex", batch: int 
         raise ValueError(
             f"images {list(images.shape)} and references {list(references.shape)} must be equal [n, c, h, w]"
         )
-    network = _network(trunk).to(images.device)
+    network = _shared(trunk).to(images.device)
 
     def compare(a: Tensor, b: Tensor) -> Tensor:
         pair = [to_float(x) if x.dtype == torch.uint8 else x.float() for x in (a, b)]
@@ -38,7 +38,12 @@ def lpips(images: Tensor, references: Tensor, trunk: Trunk = "alex", batch: int 
 
 
 @cache
-def _network(trunk: Trunk) -> nn.Module:
+def _shared(trunk: Trunk) -> nn.Module:
+    return load_lpips(trunk)
+
+
+def load_lpips(trunk: Trunk) -> nn.Module:
+    """The network of LPIPS v0.1, frozen. Raises DataError where the package or its weights are missing."""
     try:
         package = importlib.import_module("lpips")
         return package.LPIPS(net=trunk, verbose=False).eval().requires_grad_(False)  # type: ignore[no-any-return]

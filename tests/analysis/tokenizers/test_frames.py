@@ -198,3 +198,22 @@ def test_load_reads_an_exported_folder_and_selects_runs(make_study, known, tmp_p
     assert len(load(tmp_path, set(tokenizers)).runs) == len(tokenizers)
     with pytest.raises(DataError, match="no finished run"):
         load(tmp_path / "empty")
+
+
+def test_of_several_feature_spaces_the_first_that_runs_name_answers_and_another_can_be_chosen(make_study, known):
+    study = _small(make_study, known)
+    plain = study.frames().points["gfid"]
+    for row in study.runs:
+        spec = json.loads(row["spec"])
+        row["spec"] = json.dumps(spec | {"evaluation": {"extractors": [{"name": "a", "sha256": "abc"}, {"name": "b"}]}})
+    judged = ("gfid", "rfid", "rfid_floor", "real_fid")
+    for row in [row for row in study.evaluations if row["metric"] in judged]:
+        protocol = json.loads(row["protocol_json"]) | {"extractor_hash": "other", "extractor": "b"}
+        study.evaluations.append(
+            row | {"value": 2 * row["value"], "protocol": f"b-{row['protocol']}", "protocol_json": json.dumps(protocol)}
+        )
+    frames = study.frames()
+    pd.testing.assert_series_equal(frames.points["gfid"], plain)
+    assert frames.floor_is_comparable
+    second = sorted({row["protocol"] for row in study.evaluations if row["protocol"].startswith("b-")})
+    pd.testing.assert_series_equal(study.frames(protocols=second).points["gfid"], 2 * plain)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scaling.evaluation.fid import reference_hash
 from scaling.evaluation.measure_generator import labels_in_proportion
 from scaling.evaluation.networks.features import PerceptualLoss, extract_features, load_network
-from scaling.evaluation.networks.run_networks import Extractor, extractor, feature_network, grey, perceptual_loss
+from scaling.evaluation.networks.run_networks import grey, judges, perceptual_loss
 from scaling.specification.feature_networks import forward_flops
 from scaling.specification.pictures import PicturesSpec
 from scaling.specification.spec import DataSpec, EvaluationSpec, TokenizerRun
@@ -22,16 +22,21 @@ def pictures(**changes: object) -> PicturesSpec:
     return PicturesSpec(**facts | changes)  # type: ignore[arg-type]
 
 
+def judged(data: DataSpec | PicturesSpec) -> tuple[str, str]:
+    (judge,) = judges(data, EVALUATION, CPU)
+    return judge.name, judge.sha256
+
+
 def test_only_what_the_shipped_network_knows_is_called_fid() -> None:
     shipped = EVALUATION.fid_network
     for data in (DataSpec(), DataSpec(image_size=40), pictures(channels=1, image_size=32)):
-        assert extractor(data, EVALUATION) == Extractor("fid", shipped)
+        assert judged(data) == ("fid", shipped)
     for data in (pictures(), pictures(image_size=32), pictures(channels=1)):
-        assert extractor(data, EVALUATION) == Extractor("fid-grey32", shipped)
+        assert judged(data) == ("fid-grey32", shipped)
 
 
 def test_colour_pictures_are_judged_by_their_grey_version_of_32_pixels() -> None:
-    network = feature_network(pictures(), EVALUATION, CPU)
+    network = judges(pictures(), EVALUATION, CPU)[0].network
     flat = torch.tensor([10, 200, 90], dtype=torch.uint8)[:, None, None].expand(1, 3, 64, 64)
     level = 0.299 * 10 + 0.587 * 200 + 0.114 * 90
     wanted = load_network("fid")(torch.full((1, 1, 32, 32), level / 127.5 - 1))

@@ -53,7 +53,7 @@ def test_lpips_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    lpips_module._network.cache_clear()
+    lpips_module._shared.cache_clear()
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(DataError, match=r"pip install 'tokenlaw\[lpips\]'"):
         lpips_module.lpips(*pair(32))

@@ -1,0 +1,83 @@
+"""The metric protocol's part that a study may choose: samples, guidance, feature spaces, further metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .catalogue import CLASSIFIERS, EXTRACTOR_WEIGHTS, EXTRACTORS_BY_FILE
+from .components import LISTED, Extended, Frozen, NonNegativeInt, pinned_weights
+
+
+class ExtractorSpec(Frozen):
+    """A feature network by name and the SHA-256 of its weights; a study may give the name alone where it is known.
+
+    `builtin` is the shipped one, shown what it knows of a picture; weights that are a file of the user's lie in the
+    cache, as weights/NAME-<first 8 digits of the hash>.pth or .safetensors.
+    """
+
+    name: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pin(cls, values: Any) -> Any:
+        values = {"name": values} if isinstance(values, str) else values
+        if not isinstance(values, dict):
+            return values
+        name = values.get("name")
+        if name in EXTRACTORS_BY_FILE and "sha256" not in values:
+            raise ValueError(
+                f"evaluation.extractors = {name!r} needs the SHA-256 of its weights; allowed: "
+                f"{{ name = {name!r}, sha256 = '...' }}"
+            )
+        if name not in EXTRACTOR_WEIGHTS and name not in EXTRACTORS_BY_FILE:
+            allowed = ", ".join((*EXTRACTOR_WEIGHTS, *EXTRACTORS_BY_FILE))
+            raise ValueError(f"evaluation.extractors = {name!r} is unknown; allowed: {allowed}")
+        return {"sha256": EXTRACTOR_WEIGHTS.get(str(name)), **values}
+
+    @model_validator(mode="after")
+    def _check(self) -> ExtractorSpec:
+        known = EXTRACTOR_WEIGHTS.get(self.name, self.sha256)
+        if self.sha256 != known:
+            raise ValueError(f"evaluation.extractors: {self.name} has weights {known!r}, not {self.sha256!r}")
+        return self
+
+
+class EvaluationSpec(Extended):
+    """The metric protocol's part that a study may choose; feature networks are pinned by their hash."""
+
+    later_fields: ClassVar[tuple[str, ...]] = ("extractors", "metrics")
+
+    samples: Annotated[int, Field(ge=128)] = 10_000
+    """Images generated for gFID, and images reconstructed for rfid_floor."""
+    guidance: tuple[Annotated[float, Field(ge=1, allow_inf_nan=False)], ...] = (1.0,)
+    """Classifier-free guidance scales at which gFID is measured; 1 is no guidance and always included."""
+    fid_network: Annotated[str, pinned_weights("evaluation.fid_network", {"builtin": EXTRACTOR_WEIGHTS["builtin"]})] = (
+        EXTRACTOR_WEIGHTS["builtin"]
+    )
+    seed: NonNegativeInt = 0
+    extractors: Annotated[tuple[ExtractorSpec, ...], LISTED] = ()
+    """Feature spaces of the distances, each with a protocol of its own; analysis reads the first. None: `builtin`."""
+    metrics: Annotated[tuple[Literal["kid", "precision-recall", "mind", "is"], ...], LISTED] = ()
+    """What is measured of generated images besides gFID, in every feature space."""
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _with_unguided(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(sorted({1.0, *(float(v) for v in value)}))
+        return value
+
+    @model_validator(mode="after")
+    def _named(self) -> EvaluationSpec:
+        names = [extractor.name for extractor in self.extractors]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"evaluation.extractors names {twice[0]} twice; allowed: each once")
+        if "is" in self.metrics and not set(names) & set(CLASSIFIERS):
+            raise ValueError(
+                f"evaluation.metrics = 'is' needs a classifier; allowed with evaluation.extractors that name one of "
+                f"{', '.join(CLASSIFIERS)}"
+            )
+        return self
