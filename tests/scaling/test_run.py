@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
 from scaling.data.images import load_images
+from scaling.data.tokens import load_tokens
 from scaling.run import MODEL, NEIGHBOURS, PREVIEW, TOKENS, execute
 from scaling.specification import run_columns
 from scaling.specification.ladder import transformer
@@ -120,7 +122,7 @@ def test_a_tokenizer_leaves_rows_weights_tokens_and_a_picture(trained: tuple[Rec
     found = {key[2]: value for key, value in metrics(recorder).items()}
     assert set(found) == {
         "psnr", "ssim", "rfid", "rfid_floor", "real_fid", "codebook_utilisation", "codebook_perplexity",
-        "unigram_entropy", "latent_norm", "latent_variance",
+        "position_utilisation", "position_perplexity", "unigram_entropy", "latent_norm", "latent_variance",
     }  # fmt: skip
     assert found["real_fid"] < found["rfid_floor"]
     assert 0 < found["codebook_utilisation"] <= 1
@@ -141,8 +143,10 @@ def test_an_interrupted_tokenizer_ends_bit_for_bit_alike(
 ) -> None:
     recorder, artifacts = finish(TOKENIZER, tmp_path, cache, stops=stops)
     assert recorder.rows == trained[0].rows
-    for name in (MODEL, TOKENS, PREVIEW):
+    for name in (MODEL, PREVIEW):
         assert (artifacts / name).read_bytes() == (trained[1] / name).read_bytes()
+    for split, other in zip(load_tokens(TOKENIZER, artifacts), load_tokens(TOKENIZER, trained[1]), strict=True):
+        assert torch.equal(split.tokens[:], other.tokens[:]) and torch.equal(split.labels, other.labels)
 
 
 @pytest.fixture(scope="module")
