@@ -12,6 +12,7 @@ from torch import Tensor
 from results.errors import DataError
 from results.recorder import Recorder
 from scaling import randomness
+from scaling.data.images import Split
 from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit
 from scaling.generator.sampling import sample
@@ -25,6 +26,8 @@ from .measurements import Measurements
 from .memorisation import memorisation, nearest_neighbours, training_features
 from .networks.features import extract_features
 from .networks.run_networks import extractor, feature_network
+from .sampled import TUNING_IMAGES, Drawn, Sampler, Samples
+from .sets.moments import Moments
 
 SAMPLE_BATCH = 500
 
@@ -59,8 +62,19 @@ def labels_in_proportion(labels: Tensor, classes: int, n: int) -> Tensor:
     return chosen[((ranks + 0.5) / wanted[chosen]).argsort(stable=True)]
 
 
+def labels_in_turn(run: GeneratorRun, train: TokenSplit) -> Tensor:
+    """The row of classes that a run's samples have in turn, by its specification."""
+    data, sampling = run.tokenizer.data, run.evaluation.sampling
+    if sampling is not None and sampling.classes == "balanced":
+        return torch.arange(data.classes)
+    return labels_in_proportion(train.labels, data.classes, run.evaluation.samples)
+
+
 class GeneratorMeasurement:
-    """Measures one run's model at its budgets; holds what does not change between them."""
+    """Measures one run's model at its budgets; holds what does not change between them.
+
+    With a `sampler`, images are drawn by number, by all processes, before this is called: `samples` holds them then.
+    """
 
     def __init__(
         self,
@@ -71,6 +85,7 @@ class GeneratorMeasurement:
         images: RunImages,
         cache: Path,
         step_done: Callable[[str], None],
+        sampler: Sampler | None = None,
     ) -> None:
         self.run, self.tokenizer, self.validation = run, tokenizer, validation
         self.images, self.cache, self.step_done = images, cache, step_done
@@ -78,7 +93,12 @@ class GeneratorMeasurement:
         self.reference = fid.reference_moments(
             images, "train", self.network, cache, lambda: step_done("features of the training images")
         )
-        self.labels = labels_in_proportion(train.labels, run.tokenizer.data.classes, run.evaluation.samples)
+        self.labels = labels_in_turn(run, train)
+        self.samples: Samples | None = None
+        if sampler is not None and run.evaluation.tuned_guidance:
+            sampler.tuning = fid.reference_moments(
+                images, "train", self.network, cache, lambda: step_done("features to tune by"), TUNING_IMAGES
+            )
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
         self.last: Shown | None = None
         """Of the last evaluation without guidance, for people."""
@@ -103,20 +123,42 @@ class GeneratorMeasurement:
         record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
-            parts: list[Tensor] = []
-            shown: list[Tensor] = []
-            for pixels in self.generate(model, guidance):
-                parts.append(extract_features(self.network, pixels, step=lambda: self.step_done("gFID")))
-                shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
-            features = torch.cat(parts)
-            if not torch.isfinite(features).all():
+            drawn = self._drawn(model, guidance)
+            if not torch.isfinite(drawn.features).all():
                 raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
-            estimate = fid.frechet_estimate(features, self.reference, run.evaluation.seed)
-            record.of_features(
-                "gfid", estimate.value, len(features), "train", guidance=guidance, error=estimate.standard_error
-            )
+            self._gfid(drawn, guidance, record)
             if guidance == 1.0 and images == run.train_images[-1]:
-                self._memorisation(torch.cat(shown)[:SHOWN], features, record)
+                self._memorisation(drawn.pixels, drawn.features, record)
+        if self.samples is not None and self.samples.chosen is not None and self.samples.at_chosen is not None:
+            self._gfid(self.samples.at_chosen, self.samples.chosen, record, tuned=True)
+        self.samples = None
+
+    def _drawn(self, model: Generator, guidance: float) -> Drawn:
+        """Samples at a scale: those that all processes drew, or drawn now."""
+        if self.samples is not None:
+            return self.samples.by_scale[guidance]
+        features: list[Tensor] = []
+        shown: list[Tensor] = []
+        for pixels in self.generate(model, guidance):
+            features.append(extract_features(self.network, pixels, step=lambda: self.step_done("gFID")))
+            shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
+        return Drawn(torch.cat(features), torch.cat(shown)[:SHOWN])
+
+    def _gfid(self, drawn: Drawn, guidance: float, record: Measurements, tuned: bool = False) -> None:
+        """Record the distance to the training images; at a tuned scale also to the held-out ones, as the paper."""
+        evaluation, features = self.run.evaluation, drawn.features
+        references: list[tuple[Split, Moments]] = [("train", self.reference)]
+        if tuned:
+            held_out = fid.reference_moments(
+                self.images, "validation", self.network, self.cache, lambda: self.step_done("gFID")
+            )
+            references.append(("validation", held_out))
+        for split, reference in references:
+            estimate = fid.frechet_estimate(features, reference, evaluation.seed)
+            record.of_features(
+                "gfid", estimate.value, len(features), split, guidance=guidance, error=estimate.standard_error,
+                sampled=evaluation.sampling, tuned=tuned,
+            )  # fmt: skip
 
     def _rate(self, model: Generator, record: Measurements) -> None:
         measured = rate.measure(
@@ -154,6 +196,10 @@ class GeneratorMeasurement:
         else:
             neighbours = copying.samples
             for metric in ("memorisation_ratio", "near_copy_fraction"):
-                record.of_features(metric, getattr(copying, metric), len(compared), "train", guidance=1.0)
+                record.of_features(
+                    metric, getattr(copying, metric), len(compared), "train", guidance=1.0,
+                    sampled=self.run.evaluation.sampling,
+                )  # fmt: skip
         nearest = self.images.central("train").take(neighbours.indices[:NEIGHBOURS_SHOWN])
-        self.last = Shown(pixels, self.labels[: len(pixels)], nearest)
+        shown = torch.arange(len(pixels)) % len(self.labels)
+        self.last = Shown(pixels, self.labels[shown], nearest)

@@ -5,14 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from results.protocol import Protocol
+from results.protocol import TUNED, Protocol
 from results.recorder import Recorder
 from scaling.data.images import Split
 from scaling.specification import flops
+from scaling.specification.components import SamplingSpec
 from scaling.specification.spec import RunSpec
 
 from .fid import reference_hash
 from .networks.run_networks import extractor
+
+
+def sampling_fields(spec: SamplingSpec, tuned: bool = False) -> dict[str, Any]:
+    """What a protocol says of how images were drawn: the microbatch, and all that is not the default.
+
+    A schedule over tokens stands among the settings where the scale was tuned, which is said in its place.
+    """
+    fields: dict[str, Any] = {"microbatch": spec.microbatch}
+    for name in ("temperature", "top_k", "top_p", "guidance_schedule"):
+        if getattr(spec, name) != SamplingSpec.model_fields[name].default:
+            fields[name] = getattr(spec, name)
+    settings = [] if spec.classes == "balanced" else [f"classes={spec.classes}"]
+    if tuned:
+        settings += [f"over-tokens={schedule}"] if (schedule := fields.get("guidance_schedule")) else []
+        fields["guidance_schedule"] = TUNED
+    return fields | ({"settings": " ".join(settings)} if settings else {})
 
 
 @dataclass(frozen=True)
@@ -37,12 +54,19 @@ class Measurements:
         *,
         guidance: float | None = None,
         error: float | None = None,
+        sampled: SamplingSpec | None = None,
+        tuned: bool = False,
     ) -> None:
-        """A distance of `n` images to those of a split, in the features of the run's network."""
+        """A distance of `n` images to those of a split, in the features of the run's network.
+
+        `sampled` is how these images were drawn, by number; `tuned` says that the scale was the best of several.
+        """
         data, evaluation = self.run.tokenizer.data, self.run.tokenizer.evaluation
         judge = extractor(data, evaluation)
         network = {"extractor": judge.name, "extractor_hash": judge.sha256[:16], "seed": evaluation.seed}
         fields = {"reference_hash": reference_hash(data, split), "guidance": guidance, **network}
+        if sampled is not None:
+            fields |= sampling_fields(sampled, tuned)
         self._record(metric, value, n, split, error, **fields)
 
     def _record(self, metric: str, value: float, n: int, split: Split, error: float | None, **features: Any) -> None:

@@ -187,8 +187,34 @@ class OptimiserSpec(Frozen):
     """Largest global gradient norm; 0 does not clip."""
 
 
-class EvaluationSpec(Frozen):
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+"""How the scale of classifier-free guidance comes about over the tokens of an image."""
+GUIDANCE_CHOICES = (1.5, 1.75, 2.0, 2.25)
+"""The scales among which the paper chooses (App. A.2)."""
+CHOSEN = "tuned"
+"""In place of scales of guidance: the best of several."""
+
+
+class SamplingSpec(Frozen):
+    """How images are drawn so that image i depends on (evaluation.seed, i) alone: not on how many there are, nor on
+    how many processes draw them."""
+
+    temperature: PositiveFloat = 1.0
+    top_k: NonNegativeInt = 0
+    """Codes among which is drawn at each token; 0: all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of these the likeliest that together have this probability; 1: all."""
+    guidance_schedule: GuidanceSchedule = "constant"
+    microbatch: PositiveInt = 50
+    """Images of a forward pass, always so many: rounding differs between batch sizes, and with it the images."""
+    classes: Literal["balanced", "proportional"] = "balanced"
+    """The classes in turn, or each as often as among the training images."""
+
+
+class EvaluationSpec(Extended):
     """The metric protocol's part that a study may choose; the feature network is pinned by its hash."""
+
+    later_fields: ClassVar[tuple[str, ...]] = ("sampling", "tuned_guidance")
 
     samples: Annotated[int, Field(ge=128)] = 10_000
     """Images generated for gFID, and images reconstructed for rfid_floor."""
@@ -196,11 +222,42 @@ class EvaluationSpec(Frozen):
     """Classifier-free guidance scales at which gFID is measured; 1 is no guidance and always included."""
     fid_network: Annotated[str, _shipped("evaluation.fid_network", "fid")] = FEATURE_NETWORKS["fid"].sha256
     seed: NonNegativeInt = 0
+    sampling: SamplingSpec | None = None
+    """None: all uniform numbers from one generator, batches of 500, classes in the proportions of training."""
+    tuned_guidance: Annotated[tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...], LISTED] = ()
+    """Scales of which the best against up to 50,000 training images is taken, by draws of its own, and measured as
+    well. `guidance = "tuned"` is short for the paper's four; it needs, and brings, `sampling`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuned(cls, values: Any) -> Any:
+        """What `guidance = "tuned"` stands for, alone or among scales."""
+        if not isinstance(values, dict):
+            return values
+        scales = values.get("guidance")
+        scales = list(scales) if isinstance(scales, list | tuple) else [scales]
+        if CHOSEN in scales:
+            others = tuple(scale for scale in scales if scale != CHOSEN)
+            values = {"tuned_guidance": GUIDANCE_CHOICES, **values, "guidance": others}
+        if values.get("tuned_guidance") and values.get("sampling") is None:
+            values = {**values, "sampling": SamplingSpec()}
+        return values
+
+    @model_validator(mode="after")
+    def _several(self) -> EvaluationSpec:
+        if len(self.tuned_guidance) == 1 or len(set(self.tuned_guidance)) < len(self.tuned_guidance):
+            raise ValueError(
+                f"evaluation.tuned_guidance = {list(self.tuned_guidance)} leaves nothing to choose; allowed: two or "
+                "more different scales above 1"
+            )
+        return self
 
     @field_validator("guidance", mode="before")
     @classmethod
     def _with_unguided(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
+            if wrong := [v for v in value if isinstance(v, bool) or not isinstance(v, int | float)]:
+                raise ValueError(f"evaluation.guidance = {wrong[0]!r} is not allowed; allowed: numbers from 1, 'tuned'")
             return tuple(sorted({1.0, *(float(v) for v in value)}))
         return value
 

@@ -82,7 +82,8 @@ def evaluation_seconds(run: RunSpec) -> float:
     if isinstance(run, TokenizerRun):
         return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
-    images = run.evaluation.samples * len(run.evaluation.guidance)
+    tuned = run.evaluation.tuned_guidance
+    images = run.evaluation.samples * (len(run.evaluation.guidance) + len(tuned) + bool(tuned))
     return len(run.train_images) * (2 + images * (decode + sample + 1e-4))
 
 

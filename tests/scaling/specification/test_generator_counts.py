@@ -64,8 +64,9 @@ def test_the_papers_parameters_to_the_printed_digit(codebook_size: int, printed:
 
 
 def test_parts_of_the_parameters_are_the_modules() -> None:
-    for shape in (transformer("S"), TransformerSpec(width=64, layers=2, head="factorised"), LLAMAGEN_SIZES["GPT-B"],
-                  TransformerSpec(width=64, layers=1, tied_embeddings=True, qk_norm=False), transformer("h3")):  # fmt: skip
+    tied = TransformerSpec(width=64, layers=1, tied_embeddings=True, qk_norm=False)
+    factorised = TransformerSpec(width=64, layers=2, head="factorised")
+    for shape in (transformer("S"), transformer("h3"), factorised, tied, LLAMAGEN_SIZES["GPT-B"]):
         counts = generator_parameters(imagenet(1000, shape))
         with torch.device("meta"):
             model = Generator(shape, codebook_size=1000, grid=16, classes=1000)
