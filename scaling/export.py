@@ -111,8 +111,8 @@ def card(about: Mapping[str, Any]) -> str:
     lines = [
         f"# {about['label']}",
         "",
-        f"A class-conditional image generator in two stages, run `{about['run_id']}` of tokenlaw: a tokenizer that makes "
-        f"{cost['tokens_per_image']} tokens of an image, and a transformer of width {shape['width']} and "
+        f"A class-conditional image generator in two stages, run `{about['run_id']}` of tokenlaw: a tokenizer that "
+        f"makes {cost['tokens_per_image']} tokens of an image, and a transformer of width {shape['width']} and "
         f"{shape['layers']} layers over them. Data: {data.get('name') or 'pictures ' + data['fingerprint'][:12]}, "
         f"fingerprint `{data['fingerprint']}`.",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ class Request:
     n: int = 64
     guidance: float = 1.0
     seed: int = 0
-    sampling: SamplingSpec = SamplingSpec()
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
 
 def check(request: Request) -> None:

@@ -59,10 +59,14 @@ def trained_generator(root: Path, name: str) -> TrainedGenerator:
     run = parse_any_run(row["spec"])
     if not isinstance(run, GeneratorRun) or run.trainer is not None:
         raise UsageError(f"run {ids[0]} ({row['label']}) has weights of a trainer of its own; {allowed}")
-    files = []
-    for run_id in (run.run_id, run.tokenizer.run_id):
-        publish(root, run_id)
-        files.append(folder(root, run_id) / WEIGHTS)
-        if not files[-1].is_file():
-            raise UsageError(f"run {run_id} has no weights any more: {files[-1]} is not there; submit it again")
-    return TrainedGenerator(run, *files, row["provenance"] or "{}", root)
+    generator, tokenizer = (_weights(root, run_id) for run_id in (run.run_id, run.tokenizer.run_id))
+    return TrainedGenerator(run, generator, tokenizer, row["provenance"] or "{}", root)
+
+
+def _weights(root: Path, run_id: str) -> Path:
+    """The file of a finished run's weights. Raises UsageError if it is gone."""
+    publish(root, run_id)
+    path = folder(root, run_id) / WEIGHTS
+    if not path.is_file():
+        raise UsageError(f"run {run_id} has no weights any more: {path} is not there; submit it again")
+    return path
