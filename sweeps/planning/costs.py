@@ -142,8 +142,8 @@ def state_bytes(run: PlannedRun) -> int:
 
 
 def artifact_files(run: PlannedRun) -> int:
-    """Files and folders (inodes) that a done run keeps beside its rows: weights, pictures, and of a tokenizer the shards
-    of its token cache. 0 for a trainer of one's own."""
+    """Files and folders (inodes) that a done run keeps beside its rows: weights, pictures, and a tokenizer's shards
+    of tokens. 0 for a trainer of one's own."""
     spec = run.spec
     if spec.trainer is not None:
         return 0
