@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .export import load_exported
     from .run import execute
     from .specification.autoencoders import AutoencoderSpec, VqganSpec
     from .specification.components import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .specification.workspace import Progress, Workspace
 
 _NAMES = {
+    "export": ("load_exported",),
     "run": ("execute",),
     "specification.autoencoders": ("AutoencoderSpec", "VqganSpec"),
     "specification.components": (
@@ -55,8 +57,8 @@ __all__ = [
     "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
     "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
     "OptimiserSpec", "Progress", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec", "TokenizerRun",
-    "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "Workspace", "execute", "flops_per_image", "parameters",
-    "parse_run", "transformer",
+    "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "Workspace", "execute", "flops_per_image",
+    "load_exported", "parameters", "parse_run", "transformer",
 ]  # fmt: skip
 
 

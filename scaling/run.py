@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from results.errors import DataError, RunError
@@ -11,9 +12,11 @@ from results.recorder import Recorder
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit, load_tokens, mapped, save_tokens
-from scaling.evaluation.measure_generator import GeneratorMeasurement
+from scaling.evaluation.measure_generator import SHOWN, GeneratorMeasurement, labels_in_turn
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
-from scaling.evaluation.networks.run_networks import check_networks
+from scaling.evaluation.networks.run_networks import check_networks, judges
+from scaling.evaluation.sampled import Sampler
+from scaling.generator.transformer import Generator
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -65,6 +68,13 @@ def execute(
         else:
             execution.generator(spec)
     report(Progress("done", 1.0))
+
+
+def _draw(sampler: Sampler, measurement: GeneratorMeasurement | None, model: Generator) -> None:
+    """Draw what an evaluation needs, together with the other processes; the first measures it."""
+    samples = sampler.all(model, SHOWN)
+    if measurement is not None:
+        measurement.samples = samples
 
 
 @dataclass
@@ -148,13 +158,18 @@ class _Execution:
             )
         tokenizer = Tokenizer.load(spec.tokenizer, parent / MODEL).to(self.ranks.device)
         tokens, validation = load_tokens(spec.tokenizer, parent, tokenizer.pixels_of)
-        cache = self.workspace.cache
-        measurement = None
+        cache, sampler, measurement = self.workspace.cache, None, None
+        if spec.evaluation.sampling is not None:
+            networks = [judge.network for judge in judges(spec.tokenizer.data, spec.evaluation, self.ranks.device)]
+            labels = labels_in_turn(spec, tokens)
+            sampler = Sampler(spec, tokenizer, networks, labels, self.ranks, self._evaluating)
         if self.ranks.first:
             measurement = GeneratorMeasurement(
-                spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating
+                spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating, sampler
             )
         training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
+        if sampler is not None:
+            training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
         if measurement is None:
             return

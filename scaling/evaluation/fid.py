@@ -22,7 +22,7 @@ from scaling.data.run_images import RunImages
 from scaling.sealed_tensors import cached, checksum
 from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
-from .networks.features import features_in_order
+from .networks.features import extract_features, features_in_order
 from .sets.frechet import FAST_FROM, standard_error
 from .sets.frechet import distance as frechet_distance
 from .sets.moments import Moments
@@ -37,6 +37,8 @@ class FrechetEstimate:
     n: int
 
 
+SUBSET_BATCH = 5_000
+"""Images of a subset that are held at a time."""
 BLOCKS = 20
 """Of the jackknife: the standard error itself is then good to about 1 / sqrt(2 * 19) = 16 %."""
 
@@ -113,20 +115,32 @@ def reference_moments(
     cache: Path,
     step: Callable[[], None] = lambda: None,
     known: Callable[[], Iterable[Tensor]] | None = None,
+    n: int | None = None,
 ) -> Moments:
-    """Moments of all images of a split under `network`, kept in `cache` under a hash of both.
+    """Moments of all images of a split under `network`, kept in `cache` under a hash of both; of `n` of them, those of
+    held_out_indices, where it has more.
 
     `known` gives their features [rows, d] at a time where these are needed otherwise as well.
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
     """
 
+    data = images.data
+    total = data.train_images if split == "train" else data.validation_images
+    some = n is not None and n < total
+
     def compute() -> dict[str, Tensor]:
-        features = known() if known is not None else features_in_order(network, images.central(split), step=step)
-        moments = Moments.total(map(Moments.of, features))
+        pictures = images.central(split)
+        if n is not None and some:
+            wanted = held_out_indices(total, n).split(SUBSET_BATCH)
+            features = [extract_features(network, pictures.take(numbers), step=step) for numbers in wanted]
+            moments = Moments.of(torch.cat(features))
+        else:
+            every = known() if known is not None else features_in_order(network, pictures, step=step)
+            moments = Moments.total(map(Moments.of, every))
         return {"count": torch.tensor(moments.count), "mean": moments.mean, "scatter": moments.scatter}
 
-    data = images.data
     state = checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
-    key = hashlib.sha256(f"{reference_hash(data, split)}|{state}".encode()).hexdigest()[:16]
+    named = f"{reference_hash(data, split)}|{state}" + (f"|{n}" if some else "")
+    key = hashlib.sha256(named.encode()).hexdigest()[:16]
     tensors = cached(cache / f"moments-{data.name}-{split}-{key}.safetensors", compute)
     return Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"])

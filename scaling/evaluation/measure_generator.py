@@ -12,6 +12,7 @@ from torch import Tensor
 from results.errors import DataError
 from results.recorder import Recorder
 from scaling import randomness
+from scaling.data.images import Split
 from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit
 from scaling.generator.sampling import sample
@@ -26,7 +27,9 @@ from .memorisation import memorisation, nearest_neighbours, training_features
 from .networks.features import extract_features
 from .networks.run_networks import Judge, judges
 from .run_reference import training_moments
+from .sampled import TUNING_IMAGES, Drawn, Sampler, Samples
 from .set_figures import compare, score
+from .sets.moments import Moments
 
 SAMPLE_BATCH = 500
 
@@ -61,8 +64,19 @@ def labels_in_proportion(labels: Tensor, classes: int, n: int) -> Tensor:
     return chosen[((ranks + 0.5) / wanted[chosen]).argsort(stable=True)]
 
 
+def labels_in_turn(run: GeneratorRun, train: TokenSplit) -> Tensor:
+    """The row of classes that a run's samples have in turn, by its specification."""
+    data, sampling = run.tokenizer.data, run.evaluation.sampling
+    if sampling is not None and sampling.classes == "balanced":
+        return torch.arange(data.classes)
+    return labels_in_proportion(train.labels, data.classes, run.evaluation.samples)
+
+
 class GeneratorMeasurement:
-    """Measures one run's model at its budgets; holds what does not change between them."""
+    """Measures one run's model at its budgets; holds what does not change between them.
+
+    With a `sampler`, images are drawn by number, by all processes, before this is called: `samples` holds them then.
+    """
 
     def __init__(
         self,
@@ -73,6 +87,7 @@ class GeneratorMeasurement:
         images: RunImages,
         cache: Path,
         step_done: Callable[[str], None],
+        sampler: Sampler | None = None,
     ) -> None:
         self.run, self.tokenizer, self.validation = run, tokenizer, validation
         self.images, self.cache, self.step_done = images, cache, step_done
@@ -81,7 +96,13 @@ class GeneratorMeasurement:
             training_moments(images, judge, cache, lambda: step_done("features of the training images"))
             for judge in self.judges
         ]
-        self.labels = labels_in_proportion(train.labels, run.tokenizer.data.classes, run.evaluation.samples)
+        self.labels = labels_in_turn(run, train)
+        self.samples: Samples | None = None
+        if sampler is not None and run.evaluation.tuned_guidance:
+            sampler.tuning = fid.reference_moments(
+                images, "train", self.judges[0].network, cache, lambda: step_done("features to tune by"),
+                n=TUNING_IMAGES,
+            )  # fmt: skip
         self.unigram = rate.unigram_cross_entropy(train.tokens, validation.tokens, run.tokenizer.codebook_size)
         self.last: Shown | None = None
         """Of the last evaluation without guidance, for people."""
@@ -106,23 +127,49 @@ class GeneratorMeasurement:
         record = Measurements(run, recorder, branch, images)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
-            parts: list[list[Tensor]] = []
-            shown: list[Tensor] = []
-            for pixels in self.generate(model, guidance):
-                parts.append(
-                    [extract_features(j.network, pixels, step=lambda: self.step_done("gFID")) for j in self.judges]
-                )
-                shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
-            spaces = [torch.cat(rows) for rows in zip(*parts, strict=True)]
-            for judge, reference, features in zip(self.judges, self.references, spaces, strict=True):
-                if not torch.isfinite(features).all():
-                    raise DataError(f"samples of {run.label} at {images} images have features that are not finite")
-                estimate = fid.frechet_estimate(features, reference, run.evaluation.seed)
-                error, n = estimate.standard_error, len(features)
-                record.of_features("gfid", estimate.value, n, "train", judge, guidance=guidance, error=error)
-                self._sets(judge, features, guidance, record)
+            drawn = self._drawn(model, guidance)
+            self._judge(drawn, guidance, record)
             if guidance == 1.0 and images == run.train_images[-1]:
-                self._memorisation(torch.cat(shown)[:SHOWN], spaces[0], record)
+                self._memorisation(drawn.pixels, drawn.spaces[0], record)
+        if self.samples is not None and self.samples.chosen is not None and self.samples.at_chosen is not None:
+            self._judge(self.samples.at_chosen, self.samples.chosen, record, tuned=True)
+        self.samples = None
+
+    def _drawn(self, model: Generator, guidance: float) -> Drawn:
+        """Samples at a scale: those that all processes drew, or drawn now."""
+        if self.samples is not None:
+            return self.samples.by_scale[guidance]
+        parts: list[list[Tensor]] = []
+        shown: list[Tensor] = []
+        for pixels in self.generate(model, guidance):
+            parts.append(
+                [extract_features(j.network, pixels, step=lambda: self.step_done("gFID")) for j in self.judges]
+            )
+            shown += [pixels.cpu()] if len(shown) * SAMPLE_BATCH < SHOWN else []
+        spaces = tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+        return Drawn(spaces, torch.cat(shown)[:SHOWN])
+
+    def _judge(self, drawn: Drawn, guidance: float, record: Measurements, tuned: bool = False) -> None:
+        """Record the distance to the training images in every feature space; at a tuned scale also to the held-out
+        ones, as the paper; and what is named besides."""
+        run = self.run
+        for judge, reference, features in zip(self.judges, self.references, drawn.spaces, strict=True):
+            if not torch.isfinite(features).all():
+                raise DataError(f"samples of {run.label} have features that are not finite")
+            references: list[tuple[Split, Moments]] = [("train", reference)]
+            if tuned:
+                held_out = fid.reference_moments(
+                    self.images, "validation", judge.network, self.cache, lambda: self.step_done("gFID")
+                )
+                references.append(("validation", held_out))
+            for split, moments in references:
+                estimate = fid.frechet_estimate(features, moments, run.evaluation.seed)
+                record.of_features(
+                    "gfid", estimate.value, len(features), split, judge, guidance=guidance,
+                    error=estimate.standard_error, sampled=run.evaluation.sampling, tuned=tuned,
+                )  # fmt: skip
+            if not tuned:
+                self._sets(judge, features, guidance, record)
 
     def _sets(self, judge: Judge, features: Tensor, guidance: float, record: Measurements) -> None:
         """The metrics that are named besides gFID, against as many training images as there are samples."""
@@ -178,6 +225,10 @@ class GeneratorMeasurement:
         else:
             neighbours = copying.samples
             for metric in ("memorisation_ratio", "near_copy_fraction"):
-                record.of_features(metric, getattr(copying, metric), len(compared), "train", judge, guidance=1.0)
+                record.of_features(
+                    metric, getattr(copying, metric), len(compared), "train", judge, guidance=1.0,
+                    sampled=self.run.evaluation.sampling,
+                )  # fmt: skip
         nearest = self.images.central("train").take(neighbours.indices[:NEIGHBOURS_SHOWN])
-        self.last = Shown(pixels, self.labels[: len(pixels)], nearest)
+        shown = torch.arange(len(pixels)) % len(self.labels)
+        self.last = Shown(pixels, self.labels[shown], nearest)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from scaling.networks import device_of
+from scaling.specification.sampling import GuidanceSchedule
 
 from .transformer import Generator, KeyValueCache
 
@@ -25,15 +28,52 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
+def truncated(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Logits [n, K] with -inf for all codes but the `top_k` likeliest (0: all), and of these all but the fewest whose
+    probabilities add up to at least `top_p` (nucleus, arXiv 1904.09751). One code always stays.
+
+    Of codes that are equally likely at the edge of the k all stay.
+    """
+    if 0 < top_k < logits.shape[1]:
+        edge = logits.topk(top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < edge, -math.inf)
+    if top_p < 1:
+        ordered, codes = logits.sort(dim=1, descending=True, stable=True)
+        weights = ordered.softmax(1)
+        # A code stays while those before it have not reached top_p.
+        dropped = weights.cumsum(1) - weights >= top_p
+        dropped[:, 0] = False
+        logits = ordered.masked_fill(dropped, -math.inf).gather(1, codes.argsort(dim=1))
+    return logits
+
+
+def guidance_at(schedule: GuidanceSchedule, guidance: float, position: int, length: int) -> float:
+    """The scale at a token: `guidance` at the last; constant before it, or risen from 1 at the first token, in a line
+    or as half a cosine."""
+    if schedule == "constant" or position + 1 == length:
+        return guidance
+    share = position / (length - 1)
+    return 1 + (guidance - 1) * (share if schedule == "linear" else (1 - math.cos(math.pi * share)) / 2)
+
+
 @torch.inference_mode()
 def sample(
-    model: Generator, labels: Tensor, uniforms: Tensor, *, guidance: float = 1.0, temperature: float = 1.0
+    model: Generator,
+    labels: Tensor,
+    uniforms: Tensor,
+    *,
+    guidance: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    schedule: GuidanceSchedule = "constant",
 ) -> Tensor:
     """Tokens [n, T] on the model's device for class labels [n], from uniform numbers [n, T] in [0, 1).
 
     With guidance a, logits are l_u + a (l_c - l_u), both streams in one batch (paper App. A.2); a = 1 is the plain
-    conditional model and costs one stream. No top-k or top-p (paper). Each image depends only on its own row of
-    `uniforms`, up to the rounding of batched arithmetic.
+    conditional model and costs one stream. `schedule` is how a comes about over the tokens (guidance_at); temperature,
+    then top-k, then top-p are applied to the guided logits (the paper has none of these). Each image depends only on
+    its own row of `uniforms`, up to the rounding of batched arithmetic.
     """
     n, length = uniforms.shape
     device = device_of(model)
@@ -47,8 +87,9 @@ def sample(
         logits = model.step(x[:, None], cache).float()
         if guided:
             conditional, unconditional = logits.chunk(2)
-            logits = torch.lerp(unconditional, conditional, guidance)
-        chosen = draw(logits / temperature if temperature != 1.0 else logits, uniforms[:, position])
+            logits = torch.lerp(unconditional, conditional, guidance_at(schedule, guidance, position, length))
+        logits = truncated(logits / temperature if temperature != 1.0 else logits, top_k, top_p)
+        chosen = draw(logits, uniforms[:, position])
         tokens[:, position] = chosen
         if position + 1 < length:
             x = model.token_embedding(torch.cat([chosen, chosen]) if guided else chosen)

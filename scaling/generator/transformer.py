@@ -79,7 +79,8 @@ class Attention(nn.Module):
         self.heads, self.head_dim, self.qk_norm = spec.heads, spec.head_dim, spec.qk_norm
         self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
         self.out = nn.Linear(spec.width, spec.width, bias=False)
-        if self.qk_norm:
+        self.qk_gain = spec.qk_norm and spec.qk_gain
+        if self.qk_gain:
             self.query_key_gain = nn.Parameter(torch.ones(2, 1, spec.head_dim))
 
     def forward(self, x: Tensor, rotary: Tensor, cache: KeyValueCache | None, layer: int) -> Tensor:
@@ -88,9 +89,9 @@ class Attention(nn.Module):
         projected = self.qkv(x).view(n, t, 3, self.heads, self.head_dim)
         query_key, value = projected.split([2, 1], dim=2)
         if self.qk_norm:
-            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain.to(
-                query_key.dtype
-            )
+            query_key = functional.layer_norm(query_key, (self.head_dim,), eps=1e-5)
+        if self.qk_gain:
+            query_key = query_key * self.query_key_gain.to(query_key.dtype)
         q, k = rotate(query_key, rotary).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), value.squeeze(2).transpose(1, 2)
         if cache is None:

@@ -205,7 +205,7 @@ class TransformerSpec(Extended):
 
     later_fields: ClassVar[tuple[str, ...]] = (
         "qk_norm", "class_position", "token_dropout", "residual_dropout", "feed_forward_dropout", "head",
-        "mup_base_width",
+        "mup_base_width", "qk_gain",
     )  # fmt: skip
 
     width: PositiveInt
@@ -216,7 +216,10 @@ class TransformerSpec(Extended):
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     tied_embeddings: bool = False
     qk_norm: bool = True
-    """Layer norm of queries and keys with a gain; LlamaGen has none."""
+    """Layer norm of queries and keys; LlamaGen has none."""
+    qk_gain: bool = True
+    """Whether QK-norm has a learned gain, one an element of queries and one of keys, shared by all heads. The paper's
+    printed parameters have no room for them, so its sizes are without."""
     class_position: Literal["unturned", "zero"] = "unturned"
     """What rotary positions do to the class token's queries and keys: leave them as they are, or make them 0
     (LlamaGen's table has zeros there: every token then sees the class with a score of 0)."""

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .catalogue import CLASSIFIERS, EXTRACTOR_WEIGHTS, EXTRACTORS_BY_FILE
 from .components import LISTED, Extended, Frozen, NonNegativeInt, pinned_weights
+from .sampling import CHOSEN, GUIDANCE_CHOICES, SamplingSpec
 
 
 class ExtractorSpec(Frozen):
@@ -48,7 +49,7 @@ class ExtractorSpec(Frozen):
 class EvaluationSpec(Extended):
     """The metric protocol's part that a study may choose; feature networks are pinned by their hash."""
 
-    later_fields: ClassVar[tuple[str, ...]] = ("extractors", "metrics")
+    later_fields: ClassVar[tuple[str, ...]] = ("extractors", "metrics", "sampling", "tuned_guidance")
 
     samples: Annotated[int, Field(ge=128)] = 10_000
     """Images generated for gFID, and images reconstructed for rfid_floor."""
@@ -62,11 +63,42 @@ class EvaluationSpec(Extended):
     """Feature spaces of the distances, each with a protocol of its own; analysis reads the first. None: `builtin`."""
     metrics: Annotated[tuple[Literal["kid", "precision-recall", "mind", "is"], ...], LISTED] = ()
     """What is measured of generated images besides gFID, in every feature space."""
+    sampling: SamplingSpec | None = None
+    """None: all uniform numbers from one generator, batches of 500, classes in the proportions of training."""
+    tuned_guidance: Annotated[tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...], LISTED] = ()
+    """Scales of which the best against up to 50,000 training images is taken, by draws of its own, and measured as
+    well. `guidance = "tuned"` is short for the paper's four; it needs, and brings, `sampling`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuned(cls, values: Any) -> Any:
+        """What `guidance = "tuned"` stands for, alone or among scales."""
+        if not isinstance(values, dict):
+            return values
+        scales = values.get("guidance")
+        scales = list(scales) if isinstance(scales, list | tuple) else [scales]
+        if CHOSEN in scales:
+            others = tuple(scale for scale in scales if scale != CHOSEN)
+            values = {"tuned_guidance": GUIDANCE_CHOICES, **values, "guidance": others}
+        if values.get("tuned_guidance") and values.get("sampling") is None:
+            values = {**values, "sampling": SamplingSpec()}
+        return values
+
+    @model_validator(mode="after")
+    def _several(self) -> EvaluationSpec:
+        if len(self.tuned_guidance) == 1 or len(set(self.tuned_guidance)) < len(self.tuned_guidance):
+            raise ValueError(
+                f"evaluation.tuned_guidance = {list(self.tuned_guidance)} leaves nothing to choose; allowed: two or "
+                "more different scales above 1"
+            )
+        return self
 
     @field_validator("guidance", mode="before")
     @classmethod
     def _with_unguided(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
+            if wrong := [v for v in value if isinstance(v, bool) or not isinstance(v, int | float)]:
+                raise ValueError(f"evaluation.guidance = {wrong[0]!r} is not allowed; allowed: numbers from 1, 'tuned'")
             return tuple(sorted({1.0, *(float(v) for v in value)}))
         return value
 

@@ -71,7 +71,7 @@ class TokenFlops:
 
 def block_parameters(shape: TransformerSpec) -> int:
     """Parameters of one block: attention 4 d^2, SwiGLU 3 d h, norms (and the gains of QK-norm)."""
-    norms = 2 * shape.width + (2 * shape.head_dim if shape.qk_norm else 0)
+    norms = 2 * shape.width + (2 * shape.head_dim if shape.qk_norm and shape.qk_gain else 0)
     return 4 * shape.width**2 + 3 * shape.width * shape.hidden + norms
 
 

@@ -32,13 +32,18 @@ def lattice(heads: int) -> TransformerSpec:
 
     Below h = 9, where the paper has no sizes and its line would reach 0 layers at h = 8: h / 3 layers, rounded, at
     least 1, which meets the paper's line at h = 9 (3 layers); and the SwiGLU's width is rounded up to a multiple of
-    64, since 256 would make it half as wide again at h = 1. Raises SpecError outside 1 .. LATTICE_END.
+    64, since 256 would make it half as wide again at h = 1.
+
+    QK-norm is without gains: 128 a layer, with which Table 2's 52.09M would be 52.10M. Raises SpecError outside
+    1 .. LATTICE_END.
     """
     if not 1 <= heads <= LATTICE_END:
         raise SpecError(f"generator.size = 'h{heads}' is not on the lattice; allowed: h1 to h{LATTICE_END}")
     below = heads < LATTICE_START
     layers = max(1, round(heads / 3)) if below else 3 * (heads - 8)
-    return TransformerSpec(width=64 * heads, layers=layers, head_dim=64, hidden_multiple=64 if below else 256)
+    return TransformerSpec(
+        width=64 * heads, layers=layers, head_dim=64, hidden_multiple=64 if below else 256, qk_gain=False
+    )
 
 
 PAPER_SIZES: dict[str, TransformerSpec] = {

@@ -72,6 +72,18 @@ class PicturesSpec(PicturesView):
         return f"center{self.image_size}" + ("-grey" if self.channels == 1 else "")
 
 
+UNSEEN = "0" * 64
+"""The fingerprint of pictures that were planned by their published counts, without being there: no SHA-256 is it."""
+
+
+def imagenet_unseen(view: PicturesView) -> PicturesSpec:
+    """ImageNet (ILSVRC 2012) by its published counts, for plans where it is not; ids are others once its content is
+    known."""
+    return PicturesSpec(
+        **view.model_dump(), fingerprint=UNSEEN, classes=1000, train_images=1_281_167, validation_images=50_000
+    )
+
+
 ImagesSpec = DataSpec | PicturesSpec
 """Which images a run sees: a catalogue's, or a user's own."""
 

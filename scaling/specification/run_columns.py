@@ -90,7 +90,8 @@ def evaluation_seconds(run: RunSpec) -> float:
         judged = (run.data.train_images + 2 * run.data.validation_images) * general
         return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode + judged
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
-    images = run.evaluation.samples * len(run.evaluation.guidance)
+    tuned = run.evaluation.tuned_guidance
+    images = run.evaluation.samples * (len(run.evaluation.guidance) + len(tuned) + bool(tuned))
     return len(run.train_images) * (2 + images * (decode + sample + general + 1e-4))
 
 

@@ -265,6 +265,12 @@ class GeneratorRun(RunFields):
         uneven = [b for b in self.train_images if b % self.batch_size]
         if uneven:
             raise ValueError(f"train_images = {uneven} are not multiples of batch_size = {self.batch_size}")
+        guided = [scale for scale in (*self.evaluation.guidance, *self.evaluation.tuned_guidance) if scale != 1]
+        if guided and not self.transformer.class_dropout:
+            raise ValueError(
+                f"evaluation.guidance = {guided} needs a null class, which transformer.class_dropout = 0.0 never "
+                "trains; allowed: no guidance, or a class_dropout above 0"
+            )
         if self.schedule == "cosine" and len(self.train_images) != 1:
             raise ValueError(
                 f"train_images = {list(self.train_images)}: a cosine schedule ends at one budget; make a run a budget"

@@ -44,6 +44,8 @@ class GeneratorTraining(StageTraining):
         shape = spec.transformer
         self.drops = any((shape.token_dropout, shape.residual_dropout, shape.feed_forward_dropout))
         self.spec, self.tokens, self.evaluation = spec, tokens, evaluation
+        self.prepare_measurement: Callable[[Generator], object] | None = None
+        """What every process does with the model before the first measures it."""
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining. The stream of images is the trunk's for every branch."""
@@ -74,6 +76,12 @@ class GeneratorTraining(StageTraining):
         loss = loss * share
         loss.backward()
         return loss.detach()
+
+    def prepare_evaluation(self) -> None:
+        """See StageTraining."""
+        if self.prepare_measurement is not None:
+            self.prepare_measurement(self.model.eval())
+            self.model.train()
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining."""

@@ -20,6 +20,7 @@ from sweeps.record.dependencies import blocked_by, blocking
 from sweeps.record.ledger import Submission, check_writable, new_submission, open_submission
 from sweeps.record.outcome import Outcome
 from sweeps.study.external_run import ExternalRun
+from sweeps.study.own_pictures import check_seen
 
 from .base import Request, Say
 from .policy import Failures, unwritable
@@ -29,6 +30,7 @@ def check(request: Request) -> None:
     """Raise UsageError for what is wrong with a request, before anything is looked at."""
     if request.jobs is not None and request.jobs < 1:
         raise UsageError(f"--jobs = {request.jobs} is not allowed; allowed: 1 or more")
+    check_seen(run.spec for run in request.plan.runs)
     if not request.over_limit:
         request.plan.check_limits(Store(request.root).results(request.plan.by_id))
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
-from sweeps.planning.costs import SOURCES, Cost, artifact_bytes, checkpoint_bytes, costs, unit_of
+from sweeps.planning.costs import (
+    SOURCES,
+    Cost,
+    artifact_bytes,
+    artifact_files,
+    checkpoint_bytes,
+    costs,
+    state_bytes,
+    unit_of,
+)
 from sweeps.planning.overlap import gaps
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import PlannedRun
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from sweeps.backends.status import RunStatus
 
 NOTES_SHOWN = 8
+DEVICES = ("a100-80gb", "h100-80gb")
+"""Profiles for which hours are said where a study asks for GPUs."""
 RESULTS = ("done", "diverged")
 COLUMNS = (
     "id", "label", "stage", "size", "status", "parents", "params_total", "params_non_embedding", "train_images",
@@ -83,7 +94,15 @@ class PlanTable:
             "hours_from": dict(Counter(cost.source for cost in hours)),
             "checkpoint_bytes": sum(checkpoint_bytes(m.run) for m in members if m.status not in RESULTS),
             "artifact_bytes": sum(map(artifact_bytes, runs)),
+            "artifact_files": sum(map(artifact_files, runs)),
+            "gpus": [min(run.resources.gpus for run in runs), max(run.resources.gpus for run in runs)],
+            "state_bytes": max(map(state_bytes, runs)),
         }
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether any run asks for GPUs."""
+        return any(run.resources.gpus for run in self.united.runs)
 
     @cached_property
     def totals(self) -> dict[str, Any]:
@@ -98,6 +117,8 @@ class PlanTable:
             "hours_unit": self.unit,
             "checkpoint_bytes": sum(group["checkpoint_bytes"] for group in self.groups),
             "artifact_bytes": sum(group["artifact_bytes"] for group in self.groups),
+            "artifact_files": sum(group["artifact_files"] for group in self.groups),
+            "hours_by_device": self._hours_by_device(),
             "runs_of_each": {plan.study.name: len(plan.runs) for plan in self.plans},
         }
 
@@ -135,7 +156,15 @@ class PlanTable:
             "hours_from": cost.source,
             "checkpoint_bytes": checkpoint_bytes(run),
             "artifact_bytes": artifact_bytes(run),
+            "artifact_files": artifact_files(run),
+            "state_bytes": state_bytes(run),
         }
+
+    def _hours_by_device(self) -> dict[str, float]:
+        """Hours of all training on the devices that such grids run on; empty without GPUs and a profile of one."""
+        if not self.on_gpus or self.hardware is None or self.hardware.device.device != "gpu":
+            return {}
+        return {name: self.united.flops / self.hardware.on(name).rate / 3600 for name in DEVICES}
 
     def as_csv(self) -> str:
         """One line a run, with a header; lists are separated by spaces."""
@@ -162,11 +191,20 @@ class PlanTable:
                 "-" if group["params_total"] is None else low if low == high else f"{low} - {high}",
                 text.flops(group["flops"]) if group["flops"] else "-", _hours(group["hours"]),
                 text.size(group["checkpoint_bytes"]), text.size(group["artifact_bytes"]),
+                *self._of_gpus(group),
             ])  # fmt: skip
         header = ["stage", "size", "runs", "done", "running", "failed", "parameters", "FLOPs", f"{self.unit}-hours",
-                  "checkpoints", "kept"]  # fmt: skip
+                  "checkpoints", "kept", *(("files", "GPUs", "GPU state") if self.on_gpus else ())]  # fmt: skip
         lines = [self._headline(), text.table(header, rows), *self._sentences()]
         return "\n".join(lines)
+
+    def _of_gpus(self, group: Mapping[str, Any]) -> list[str]:
+        """Cells of a group where GPUs are asked for: files kept, GPUs of a run, and memory of each for its state."""
+        if not self.on_gpus:
+            return []
+        low, high = group["gpus"]
+        gpus = str(low) if low == high else f"{low} - {high}"
+        return [f"{group['artifact_files']:,}", gpus, text.size(group["state_bytes"])]
 
     def _headline(self) -> str:
         if len(self.plans) == 1:
@@ -199,6 +237,13 @@ class PlanTable:
             f"disk: up to {text.size(totals['checkpoint_bytes'])} of checkpoints if all that is left ran at once, "
             f"{text.size(totals['artifact_bytes'])} kept in the end"
         )
+        if by_device := totals["hours_by_device"]:
+            assert self.hardware is not None
+            said_of = ", ".join(
+                f"{_hours(took)} on {self.hardware.on(name).described}" for name, took in by_device.items()
+            )
+            lines.append(f"GPU-hours of training: {said_of}; GPU state is weights, gradients and moments, activations "
+                         "come on top")  # fmt: skip
         notes = self.notes
         lines += [f"note: {note}" for note in notes[:NOTES_SHOWN]]
         lines += [f"note: and {len(notes) - NOTES_SHOWN:,} more like these"] if len(notes) > NOTES_SHOWN else []

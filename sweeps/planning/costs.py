@@ -28,6 +28,8 @@ SOURCES: dict[Source, str] = {
 
 CHECKPOINTS_KEPT = 2
 """Checkpoints of an attempt on disk at a time, as scaling.training.checkpoint keeps them."""
+SHARD_IMAGES, MOST_SHARDS = 5_000, 200
+"""Images of a shard of a token cache, and about how many shards a split has at most: scaling.tokenizer.encoding's."""
 _WEIGHTS, _ADAM = 4, 8
 """Bytes a parameter: float32 weights, and the two float32 moments of AdamW."""
 
@@ -123,6 +125,33 @@ def artifact_bytes(run: PlannedRun) -> int:
         images = spec.data.fixed_views * spec.data.train_images + spec.data.validation_images
         tokens = images * ((2 if spec.codebook_size <= 2**16 else 4) * spec.tokens_per_image + 4)
     return _WEIGHTS * run.parameters + tokens
+
+
+def state_bytes(run: PlannedRun) -> int:
+    """Memory of each device for what training holds between steps: float32 weights, gradients and AdamW's moments, and
+    a tokenizer's running average and causal model. Activations come on top; `microbatch` bounds them. 0 for a trainer
+    of one's own."""
+    spec = run.spec
+    if spec.trainer is not None or run.parameters is None:
+        return 0
+    total = (2 * _WEIGHTS + _ADAM) * run.parameters
+    if isinstance(spec, TokenizerRun):
+        total += _WEIGHTS * run.parameters if spec.ema_decay else 0
+        total += (2 * _WEIGHTS + _ADAM) * _causal_parameters(run) if spec.regulariser is not None else 0
+    return total
+
+
+def artifact_files(run: PlannedRun) -> int:
+    """Files and folders (inodes) that a done run keeps beside its rows: weights, pictures, and a tokenizer's shards
+    of tokens. 0 for a trainer of one's own."""
+    spec = run.spec
+    if spec.trainer is not None:
+        return 0
+    if not isinstance(spec, TokenizerRun):
+        return 4
+    train = spec.data.fixed_views * spec.data.train_images
+    shards = sum(min(-(-images // SHARD_IMAGES), MOST_SHARDS) for images in (train, spec.data.validation_images))
+    return 3 + 2 + shards
 
 
 def _causal_parameters(run: PlannedRun) -> int:

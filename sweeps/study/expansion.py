@@ -37,7 +37,7 @@ class Expander:
     @property
     def notes(self) -> list[str]:
         """What people should know: points of a grid that were left out. Each once."""
-        return list(self._notes)
+        return [*self._notes, *self.pictures.unseen]
 
     def runs(self, block: GridBlock, seeds: Seeds | RunSeeds) -> Iterator[AnyRun]:
         """The runs of a block, every tokenizer before the generators that use it; a run may come more than once.
@@ -69,7 +69,7 @@ class Expander:
                         yield validated(GeneratorRun, {**values, **choice, "seed": seed}, where.of("[generator]"))
         if points and not fitting:
             raise SpecError(
-                f"{block.where}.isoflop: none of its {points} points fits; {self.notes[-1]} "
+                f"{block.where}.isoflop: none of its {points} points fits; {list(self._notes)[-1]} "
                 "allowed: budgets whose images lie within min_images, max_images, the warm-up and the tolerance"
             )
 

@@ -84,6 +84,11 @@ class Hardware(Section):
         """FLOP/s that are assumed of one device."""
         return self.device.peak * self.utilisation
 
+    def on(self, profile: str) -> Hardware:
+        """Another device with as large a part of its usual utilisation as is assumed of this one."""
+        share = self.utilisation / self.device.mfu
+        return Hardware(profile=profile, mfu=min(1.0, float(f"{PROFILES[profile].mfu * share:.3g}")))
+
     @property
     def described(self) -> str:
         """For people: `a100-80gb at MFU 0.35`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scaling.data.tokens import load_tokens
 from scaling.run import MODEL, NEIGHBOURS, PREVIEW, TOKENS, execute
 from scaling.specification import run_columns
 from scaling.specification.ladder import transformer
+from scaling.specification.sampling import SamplingSpec
 from scaling.specification.spec import (
     AutoencoderSpec,
     CausalRegulariserSpec,
@@ -227,6 +229,31 @@ def test_a_fork_is_the_run_of_its_budget_alone(
     assert found
     for key, value in found.items():
         assert whole[key] == value
+
+
+@pytest.mark.slow
+def test_images_drawn_by_number_and_the_scale_that_was_chosen_are_measured(
+    tmp_path: Path, cache: Path, trained: tuple[Recorder, Path], generated: tuple[Recorder, Path]
+) -> None:
+    sampling = SamplingSpec(microbatch=48, top_k=50, classes="proportional")
+    evaluation = EvaluationSpec(samples=256, guidance=["tuned", 1.5], sampling=sampling, tuned_guidance=(1.25, 2.0))
+    recorder, _ = finish(generator(train_images=(4096,), evaluation=evaluation), tmp_path, cache, trained[1])
+    rows = [row for row in recorder.rows["evaluations"] if row["metric"] == "gfid"]
+    protocols = [json.loads(row["protocol_json"]) for row in rows]
+    assert [row["split"] for row in rows] == ["train", "train", "train", "validation"]
+    assert [protocol.get("guidance_schedule") for protocol in protocols] == [None, None, "best", "best"]
+    assert [row["guidance"] for row in rows[:2]] == [1.0, 1.5]
+    assert rows[2]["guidance"] == rows[3]["guidance"] and rows[2]["guidance"] in (1.25, 2.0)
+    for protocol in protocols:
+        assert (protocol["microbatch"], protocol["top_k"], protocol["settings"]) == (48, 50, "classes=proportional")
+        assert "temperature" not in protocol and "top_p" not in protocol
+    # Training is what it was; so is all that needs no samples.
+    nats = {key: value for key, value in metrics(recorder).items() if key[2] == "nats_per_token"}
+    assert nats.items() <= metrics(generated[0]).items()
+    again, _ = finish(
+        generator(train_images=(4096,), evaluation=evaluation), tmp_path / "again", cache, trained[1], stops=(6,)
+    )
+    assert again.rows == recorder.rows
 
 
 @pytest.mark.slow
