@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from . import feature_networks
 from .autoencoder_flops import autoencoder_layers
+from .discriminator_flops import discriminator_layers, discriminator_training_flops
 from .generator_counts import (
     Parameters,
     block_parameters,
@@ -42,13 +43,15 @@ def regulariser_latent_dim(run: TokenizerRun) -> int:
 
 
 def tokenizer_parameters(run: TokenizerRun) -> Parameters:
-    """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the loss
-    network and a codebook that is never trained as `frozen`, since none is trained as part of the tokenizer."""
+    """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the
+    discriminator, the loss network and a codebook that is never trained as `frozen`: none is trained as part of the
+    tokenizer."""
     quantizer = quantizer_parameters(run.quantizer)
     helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
     if run.regulariser is not None:
         shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
         helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
+    helpers += sum(layer.parameters for layer in discriminator_layers(run))
     other = sum(layer.parameters for layer in autoencoder_layers(run)) + quantizer.other
     return Parameters(quantizer.codebook, other, helpers + quantizer.frozen)
 
@@ -71,11 +74,13 @@ class TokenizerCosts:
     perceptual: float
     """The frozen loss network: the target forward, the reconstruction forward and back to its input."""
     causal: float
+    adversarial: float = 0.0
+    """The discriminator, in the tokenizer's step and in its own: the mean over a training, before its start 0."""
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.autoencoder + self.quantizer + self.perceptual + self.causal
+        return self.autoencoder + self.quantizer + self.perceptual + self.causal + self.adversarial
 
 
 def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
@@ -88,11 +93,12 @@ def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
         quantizer=quantizer_training_flops(run.quantizer, run.tokens_per_image, run.batch_size),
         perceptual=compared * feature_networks.forward_flops("perceptual", run.encoded_size),
         causal=3 * causal_forward_flops(run),
+        adversarial=discriminator_training_flops(run),
     )
 
 
 def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
-    """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser."""
+    """Forward and backward FLOPs of `images` images: all of TokenizerCosts."""
     return tokenizer_costs(run).total * images
 
 

@@ -29,6 +29,7 @@ from pydantic import (
 
 from results.errors import SpecError
 
+from .adversarial import AdversarialSpec
 from .autoencoders import AUTOENCODER_TAGS, AnyAutoencoderSpec, AutoencoderSpec, VqganSpec
 from .command_template import check_command
 from .components import (
@@ -59,7 +60,7 @@ from .quantizers import (
 )
 
 __all__ = [
-    "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
+    "AdversarialSpec", "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
     "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
     "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec",
     "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "canonical_json", "explain", "identity",
@@ -141,6 +142,8 @@ def _kind_of_data(value: Any) -> str:
 class TokenizerRun(RunFields):
     """Stage 1: one tokenizer, trained once and shared by all generators that name it."""
 
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "adversarial")
+
     stage: Literal["tokenizer"] = "tokenizer"
     data: Annotated[
         Annotated[DataSpec, Tag("catalogue")] | Annotated[PicturesSpec, Tag("pictures")],
@@ -153,6 +156,7 @@ class TokenizerRun(RunFields):
     quantizer: QuantizerSpec = VectorQuantizerSpec()
     regulariser: CausalRegulariserSpec | None = None
     losses: ReconstructionLossSpec = ReconstructionLossSpec()
+    adversarial: AdversarialSpec | None = None
     optimiser: OptimiserSpec = OptimiserSpec(learning_rate=2e-3, warmup_images=4_000)
     decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last share of training over which the learning rate falls to 0 (1 - sqrt); 0 keeps it constant, as the paper."""
@@ -173,6 +177,8 @@ class TokenizerRun(RunFields):
                 f"autoencoder.downsampling = {factor} does not divide the image side {side}; "
                 f"no whole number of tokens results. Allowed sides are multiples of {factor}"
             )
+        if self.adversarial is not None:
+            self.adversarial.check(self.train_images, side)
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Stage 1's training: losses, the causal regulariser with its own optimiser, weight average, dead-code revival."""
+"""Stage 1's training: losses, regulariser and discriminator with their own optimisers, weight average, revival."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from scaling.tokenizer.causal import CausalRegulariser
 from scaling.tokenizer.model import Encoded, Tokenizer
 from scaling.tokenizer.quantizers import CodebookQuantizer, Revivable
 
+from .adversary import Adversary, last_weights
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, tokenizer_learning_rate
 from .stage import StageTraining, adamw, set_learning_rate
@@ -89,6 +90,13 @@ class TokenizerTraining(StageTraining):
             settings = spec.optimiser.model_copy(update={"weight_decay": spec.regulariser.weight_decay})
             self.modules["causal"] = self.regulariser
             self.optimisers["causal_optimiser"] = adamw(self.regulariser.parameters(), settings)
+        self.adversary: Adversary | None = None
+        if spec.adversarial is not None:
+            last = last_weights(self.model.decoder)
+            self.adversary = Adversary(spec, spec.adversarial, ranks, last, len(self.parts))
+            self.modules["discriminator"] = self.adversary.network
+            self.optimisers["discriminator_optimiser"] = adamw(self.adversary.network.parameters(), spec.optimiser)
+            self.clipped["discriminator_gradient_norm"] = "discriminator"
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining."""
@@ -98,6 +106,9 @@ class TokenizerTraining(StageTraining):
         if spec.regulariser is not None:
             peak = spec.regulariser.learning_rate or spec.optimiser.learning_rate
             set_learning_rate(self.optimisers["causal_optimiser"], rate * peak / spec.optimiser.learning_rate)
+        if spec.adversarial is not None:
+            peak = spec.adversarial.learning_rate or spec.optimiser.learning_rate
+            set_learning_rate(self.optimisers["discriminator_optimiser"], rate * peak / spec.optimiser.learning_rate)
         pixels = self.stream.at(images)
         counted = quantizer.chosen.clone() if quantizer is not None else None
         results = [self._part(pixels[rows.start - self.begin : rows.stop - self.begin], images) for rows in self.parts]
@@ -109,6 +120,8 @@ class TokenizerTraining(StageTraining):
         if moments:
             terms["causal_explained_variance"] = self.ranks.equal(self._explained(reduce(torch.add, moments)))
         self.apply_gradients(terms)
+        if self.adversary is not None:
+            self.adversary.clip()
         done = images + spec.batch_size
         step = done // spec.batch_size
         self._update_average(step)
@@ -128,27 +141,39 @@ class TokenizerTraining(StageTraining):
             encoded = self.model.encode(target)
             reconstruction = self.model.decode(encoded.quantised.codes)
         terms = {"squared_error": functional.mse_loss(reconstruction, target)}
-        loss = spec.losses.squared_error_weight * terms["squared_error"] + encoded.quantised.weighted
+        faithful = spec.losses.squared_error_weight * terms["squared_error"]
+        loss = faithful + encoded.quantised.weighted
         terms |= encoded.quantised.losses
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(reconstruction, target)
             loss = loss + spec.losses.perceptual_weight * terms["perceptual"]
+            faithful = faithful + spec.losses.perceptual_weight * terms["perceptual"]
+        if self.adversary is not None:
+            terms |= self.adversary.idle()
+            if self.adversary.active(images):
+                with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                    adversarial, weight = self.adversary.oppose(reconstruction, faithful, images, share)
+                loss = loss + weight * adversarial
+                terms |= {"adversarial": adversarial, "adversarial_weight": weight}
         terms["loss"] = loss
         moments = None
         if self.regulariser is not None:
-            weight = self.regulariser.annealed_weight(images)
+            strength = self.regulariser.annealed_weight(images)
             if share == 1:
-                causal, explained = self.regulariser(self._regularised(encoded), weight)
+                causal, explained = self.regulariser(self._regularised(encoded), strength)
             else:
-                causal, squared, sequence = self.regulariser.terms(self._regularised(encoded), weight)
+                causal, squared, sequence = self.regulariser.terms(self._regularised(encoded), strength)
                 moments = _moments(squared, sequence) * share
                 explained = causal.new_zeros(())  # Follows from the moments of the whole batch.
             loss = loss + causal
             # The reported total carries lambda as the paper writes it; `loss` itself carries it in the gradient.
-            terms["loss"] = terms["loss"] + weight * causal
+            terms["loss"] = terms["loss"] + strength * causal
             terms |= {"causal": causal, "causal_explained_variance": explained}
         terms["latent_norm"] = encoded.projected.detach().norm(dim=1).mean()
         (loss * share).backward()
+        if self.adversary is not None and self.adversary.active(images):
+            with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                terms |= self.adversary.learn(target, reconstruction, share)
         shares = {name: value.detach() * share for name, value in terms.items()}
         return _Part(shares, encoded.prepared.detach(), moments)
 

@@ -95,8 +95,8 @@ def _estimated(run: PlannedRun, unit: Unit, hardware: Hardware | None) -> Cost:
 def checkpoint_bytes(run: PlannedRun) -> int:
     """Disk that a run's checkpoints take at most while it runs; they are removed when it is done.
 
-    Weights and AdamW's moments; the tokenizer's running average and its causal model; during a forked decay the state
-    at the fork as well. 0 for a trainer of one's own, of which nothing is known.
+    Weights and AdamW's moments; the tokenizer's running average, causal model and discriminator; during a forked decay
+    the state at the fork as well. 0 for a trainer of one's own, of which nothing is known.
     """
     spec = run.spec
     if spec.trainer is not None or run.parameters is None:
@@ -104,7 +104,7 @@ def checkpoint_bytes(run: PlannedRun) -> int:
     each = (_WEIGHTS + _ADAM) * run.parameters
     if isinstance(spec, TokenizerRun):
         each += _WEIGHTS * run.parameters if spec.ema_decay else 0
-        each += (_WEIGHTS + _ADAM) * _causal_parameters(run) if spec.regulariser is not None else 0
+        each += (_WEIGHTS + _ADAM) * _helper_parameters(run)
     elif isinstance(spec, GeneratorRun) and spec.schedule == "warmup-stable-decay":
         each *= 2
     return CHECKPOINTS_KEPT * each
@@ -125,10 +125,12 @@ def artifact_bytes(run: PlannedRun) -> int:
     return _WEIGHTS * run.parameters + tokens
 
 
-def _causal_parameters(run: PlannedRun) -> int:
-    """Of a tokenizer's frozen helpers, those that the causal regulariser trains."""
+def _helper_parameters(run: PlannedRun) -> int:
+    """Of a tokenizer's frozen helpers, those that the causal regulariser and the discriminator train."""
     from scaling.specification.feature_networks import parameter_count
 
     assert isinstance(run.spec, TokenizerRun)
+    if run.spec.regulariser is None and run.spec.adversarial is None:
+        return 0
     perceptual = parameter_count("perceptual") if run.spec.losses.perceptual_weight else 0
     return int(run.facts["parameters_frozen"]) - perceptual
