@@ -23,23 +23,17 @@ from .generator_counts import (
     generator_training_flops,
 )
 from .quantizer_flops import quantizer_parameters, quantizer_training_flops
+from .regulariser_flops import causal_forward_flops, regulariser_latent_dim, regulariser_parameters
 from .spec import GeneratorRun, RunSpec, TokenizerRun
 
 __all__ = [
     "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops",
     "flops_per_image",
     "generator_forward_flops", "generator_parameters", "generator_training_flops", "parameters",
-    "regulariser_latent_dim", "tokenizer_parameters", "tokenizer_training_flops",
+    "regulariser_latent_dim", "regulariser_overhead", "tokenizer_parameters", "tokenizer_training_flops",
 ]  # fmt: skip
 
 # --- stage 1 ---
-
-
-def regulariser_latent_dim(run: TokenizerRun) -> int:
-    """Dimension of the latents that the causal regulariser predicts."""
-    if run.regulariser is not None and run.regulariser.latents == "encoder":
-        return run.autoencoder.latent_channels
-    return run.quantizer.code_dim
 
 
 def tokenizer_parameters(run: TokenizerRun) -> Parameters:
@@ -48,21 +42,9 @@ def tokenizer_parameters(run: TokenizerRun) -> Parameters:
     tokenizer."""
     quantizer = quantizer_parameters(run.quantizer)
     helpers = feature_networks.parameter_count("perceptual") if run.losses.perceptual_weight else 0
-    if run.regulariser is not None:
-        shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
-        helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
-    helpers += sum(layer.parameters for layer in discriminator_layers(run))
+    helpers += regulariser_parameters(run) + sum(layer.parameters for layer in discriminator_layers(run))
     other = sum(layer.parameters for layer in autoencoder_layers(run)) + quantizer.other
     return Parameters(quantizer.codebook, other, helpers + quantizer.frozen)
-
-
-def causal_forward_flops(run: TokenizerRun) -> float:
-    """Forward FLOPs of the causal regulariser on one image; 0 without one."""
-    if run.regulariser is None:
-        return 0.0
-    shape, length, dim = run.regulariser.transformer, run.tokens_per_image, regulariser_latent_dim(run)
-    embed, predict = 2 * (length - 1) * dim * shape.width, 2 * length * dim * shape.width
-    return blocks_forward_flops(shape, length) + embed + predict
 
 
 @dataclass(frozen=True)
@@ -95,6 +77,12 @@ def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
         causal=3 * causal_forward_flops(run),
         adversarial=discriminator_training_flops(run),
     )
+
+
+def regulariser_overhead(run: TokenizerRun) -> float:
+    """What the regulariser costs in training, as a share of all else (the paper's: about 5 %)."""
+    costs = tokenizer_costs(run)
+    return costs.causal / (costs.total - costs.causal)
 
 
 def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:

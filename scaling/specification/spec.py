@@ -58,13 +58,14 @@ from .quantizers import (
     SimVectorQuantizerSpec,
     VectorQuantizerSpec,
 )
+from .regularisers import REGULARISER_TAGS, LinearPriorSpec, RegulariserSpec
 
 __all__ = [
-    "AdversarialSpec", "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
-    "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
-    "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec",
-    "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "canonical_json", "explain", "identity",
-    "parse_run",
+    "AdversarialSpec", "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec",
+    "EvaluationSpec", "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LinearPriorSpec",
+    "LookupFreeQuantizerSpec", "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec",
+    "RunSpec", "SimVectorQuantizerSpec", "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec",
+    "canonical_json", "explain", "identity", "parse_run",
 ]  # fmt: skip
 
 
@@ -130,7 +131,7 @@ class RunFields(Extended):
         return copied
 
 
-_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS)
+_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS, *REGULARISER_TAGS)
 """Names of alternatives in the paths of pydantic's errors, which are no fields."""
 
 
@@ -154,7 +155,7 @@ class TokenizerRun(RunFields):
     At a fixed downsampling this chooses the token count, the paper's own way (App. A.1)."""
     autoencoder: AnyAutoencoderSpec = AutoencoderSpec()
     quantizer: QuantizerSpec = VectorQuantizerSpec()
-    regulariser: CausalRegulariserSpec | None = None
+    regulariser: RegulariserSpec | None = None
     losses: ReconstructionLossSpec = ReconstructionLossSpec()
     adversarial: AdversarialSpec | None = None
     optimiser: OptimiserSpec = OptimiserSpec(learning_rate=2e-3, warmup_images=4_000)
@@ -223,9 +224,7 @@ class TokenizerRun(RunFields):
         if self.quantizer.kind != "vq":
             label += f"-{self.quantizer.kind}"
         if self.regulariser is not None:
-            label += f"-crt{self.regulariser.weight:g}"
-            if self.regulariser.latents != "projected":
-                label += f"-{self.regulariser.latents}"
+            label += self.regulariser.label
         return label
 
     @property

@@ -49,13 +49,15 @@ SPECS: dict[str, TokenizerRun | GeneratorRun] = {
     # The discriminator begins within the training, and looks at whole batches.
     "adversarial": VECTOR.model_copy(
         update={
-            "adversarial": AdversarialSpec(start_images=31 * 5, ramp_images=31 * 5, width=8, layers=2, adaptive=True)
+            "adversarial": AdversarialSpec(
+                start_images=31 * 5, ramp_images=31 * 5, width=8, layers=2, adaptive=True, learning_rate=1e-4
+            )
         }
     ),
     "adversarial-parts": VECTOR.model_copy(
         update={
             "adversarial": AdversarialSpec(
-                start_images=31 * 3, ramp_images=0, width=16, layers=2, norm="group", loss="hinge"
+                start_images=31 * 3, ramp_images=0, width=16, layers=2, norm="group", loss="hinge", learning_rate=1e-4
             )
         }
     ),
