@@ -50,7 +50,7 @@ def measure_tokenizer(
     train, validation = tokens["train"], tokens["validation"]
     network = feature_network(run.data, run.evaluation, device_of(model))
     flag = shrunk_latents(run, recorder.rows["curves"])
-    record = Measurements(run, recorder, TRUNK, run.train_images, flag)
+    record = Measurements(run, recorder, TRUNK, run.executed_images, flag)
     originals = images.central("validation")
 
     compared = _compare(run, model, network, originals, validation.tokens, step_done)

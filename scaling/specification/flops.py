@@ -86,8 +86,8 @@ def regulariser_overhead(run: TokenizerRun) -> float:
 
 
 def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
-    """Forward and backward FLOPs of `images` images: all of TokenizerCosts."""
-    return tokenizer_costs(run).total * images
+    """Forward and backward FLOPs of `images` images: all of TokenizerCosts; 0 with pretrained weights."""
+    return 0.0 if run.pretrained is not None else tokenizer_costs(run).total * images
 
 
 def parameters(run: RunSpec) -> Parameters:

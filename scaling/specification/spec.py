@@ -49,6 +49,7 @@ from .components import (
 )
 from .ladder import size_name
 from .pictures import PicturesSpec
+from .pretrained import PretrainedSpec
 from .quantizers import (
     BinarySphericalSpec,
     FiniteScalarQuantizerSpec,
@@ -143,7 +144,7 @@ def _kind_of_data(value: Any) -> str:
 class TokenizerRun(RunFields):
     """Stage 1: one tokenizer, trained once and shared by all generators that name it."""
 
-    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "adversarial")
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "adversarial", "pretrained")
 
     stage: Literal["tokenizer"] = "tokenizer"
     data: Annotated[
@@ -158,6 +159,7 @@ class TokenizerRun(RunFields):
     regulariser: RegulariserSpec | None = None
     losses: ReconstructionLossSpec = ReconstructionLossSpec()
     adversarial: AdversarialSpec | None = None
+    pretrained: PretrainedSpec | None = None
     optimiser: OptimiserSpec = OptimiserSpec(learning_rate=2e-3, warmup_images=4_000)
     decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last share of training over which the learning rate falls to 0 (1 - sqrt); 0 keeps it constant, as the paper."""
@@ -214,8 +216,8 @@ class TokenizerRun(RunFields):
 
     @property
     def executed_images(self) -> int:
-        """Images trained on in all."""
-        return self.train_images
+        """Images trained on in all; 0 with pretrained weights."""
+        return 0 if self.pretrained is not None else self.train_images
 
     @property
     def configuration_label(self) -> str:
