@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from results.errors import DataError, RunError
 from results.recorder import Recorder
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
+from scaling.data.sources import weights
 from scaling.data.tokens import TokenSplit, load_tokens, mapped, save_tokens
 from scaling.evaluation.measure_generator import SHOWN, GeneratorMeasurement, labels_in_turn
 from scaling.evaluation.measure_tokenizer import measure_tokenizer
@@ -22,6 +25,8 @@ from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
 from scaling.tokenizer.encoding import encode_split, weights_of
 from scaling.tokenizer.model import Tokenizer
+from scaling.tokenizer.pretrained import STORED, load_pretrained
+from scaling.tokenizer.pretrained import read_pretrained as read_pretrained
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
 from scaling.training.loop import CHECKPOINT_SECONDS, Report, TrainingLoop
@@ -32,7 +37,7 @@ from scaling.training.tokenizer import TokenizerTraining
 from . import preview
 from .ranks import Place
 
-MODEL, TOKENS, PREVIEW, NEIGHBOURS = "model.safetensors", "tokens", "preview.png", "neighbours.png"
+MODEL, TOKENS, PREVIEW, NEIGHBOURS = STORED, "tokens", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -91,7 +96,7 @@ class _Execution:
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
-        """Train a tokenizer; at its end measure it and encode all images."""
+        """Train a tokenizer, or take one over; then measure it and encode all images."""
         share = evaluation_seconds(spec) / estimated_seconds(spec)
         artifacts = self.workspace.artifacts
 
@@ -112,6 +117,14 @@ class _Execution:
             preview.pair_sheet(artifacts / PREVIEW, *shown)
 
         images, ranks = self._images(spec), self.ranks
+        if spec.pretrained is not None:
+            path = weights.recall(self.workspace.pretrained, spec.pretrained.fingerprint)
+            model = load_pretrained(spec, path).to(ranks.device)
+            with torch.inference_mode():
+                if ranks.size > 1:
+                    encode(model, (ranks.rank, ranks.size))
+                ranks.by_first(lambda: measure(model, self.recorder))
+            return
         training = TokenizerTraining(spec, images.split("train"), measure, ranks, self.microbatch)
         if ranks.size > 1:  # Each encodes its part of the images; the first then finds all shards.
             training.prepare_measurement = lambda model: encode(model, (ranks.rank, ranks.size))

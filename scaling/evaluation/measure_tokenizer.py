@@ -20,6 +20,7 @@ from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, reconstruction
+from .guards import shrunk_latents
 from .measurements import Measurements
 from .networks.features import extract_features
 from .networks.run_networks import Judge, judges
@@ -49,7 +50,8 @@ def measure_tokenizer(
     and their reconstructions, both uint8 [SHOWN, c, S, S], for people."""
     train, validation = tokens["train"], tokens["validation"]
     spaces = judges(run.data, run.evaluation, device_of(model))
-    record = Measurements(run, recorder, TRUNK, run.train_images)
+    flag = shrunk_latents(run, recorder.rows["curves"])
+    record = Measurements(run, recorder, TRUNK, run.executed_images, flag)
     originals = images.central("validation")
 
     compared = _compare(run, model, spaces, originals, validation.tokens, step_done)

@@ -41,6 +41,8 @@ class Measurements:
     recorder: Recorder
     branch: str
     images: int
+    flag: str | None = None
+    """Why none of these is to be used; None for good ones."""
 
     def held_out(self, metric: str, value: float, n: int, error: float | None = None) -> None:
         """A value on `n` validation images, with its standard error."""
@@ -93,4 +95,5 @@ class Measurements:
             n=n,
             protocol=protocol,
             split=split,
+            flag=self.flag,
         )

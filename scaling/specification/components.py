@@ -131,12 +131,14 @@ class DataSpec(Frozen):
         return f"pad{self.image_size}"
 
 
-class CausalRegulariserSpec(Frozen):
-    """The causal regulariser CRT (paper Sec. 3.6, App. A.1): l2 next-token prediction by a small causal transformer.
+class CausalRegulariserSpec(Extended):
+    """The causal regulariser CRT (paper Sec. 3.6, App. A.1): next-token prediction by a small causal transformer.
 
     The paper leaves open which latents, whether normalised, whether targets are detached and whether dimensions are
     summed or averaged; each is a field here. `weight` is annealed linearly from 0 over `anneal_images`.
     """
+
+    later_fields: ClassVar[tuple[str, ...]] = ("objective", "first_position")
 
     kind: Literal["causal"] = "causal"
     weight: PositiveFloat = 4.0
@@ -154,11 +156,31 @@ class CausalRegulariserSpec(Frozen):
     learning_rate: PositiveFloat | None = None
     """Of the causal model's own AdamW; None takes the tokenizer's."""
     weight_decay: NonNegativeFloat = 0.1
+    objective: Literal["l2", "cross-entropy"] = "l2"
+    """l2: on latents; cross-entropy: on tokens, from the quantised latents (paper Table 4, there with weight 0.03)."""
+    first_position: Literal["start", "skipped"] = "start"
+    """start: position 0 is predicted, from a learnable vector; skipped: it is not."""
 
     @model_validator(mode="after")
     def _heads(self) -> CausalRegulariserSpec:
         _check_heads("regulariser", self.width, self.head_dim)
+        if self.objective == "cross-entropy" and self.latents != "quantised":
+            raise ValueError(
+                f"regulariser.latents = {self.latents!r} have no tokens to predict; allowed: 'quantised' for "
+                "regulariser.objective = 'cross-entropy'"
+            )
         return self
+
+    @property
+    def label(self) -> str:
+        """What it adds to a tokenizer's label."""
+        label = f"-crt{self.weight:g}" + ("" if self.latents == "projected" else f"-{self.latents}")
+        return label + ("-ce" if self.objective == "cross-entropy" else "")
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether shorter latents alone lower the loss."""
+        return self.objective == "l2" and not self.normalised
 
     @property
     def transformer(self) -> TransformerSpec:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .autoencoder_flops import autoencoder_layers
+from .discriminator_flops import discriminator_layers, discriminator_training_flops
 from .feature_networks import LossCost, perceptual_cost
 from .generator_counts import (
     Parameters,
@@ -22,44 +23,28 @@ from .generator_counts import (
     generator_training_flops,
 )
 from .quantizer_flops import quantizer_parameters, quantizer_training_flops
+from .regulariser_flops import causal_forward_flops, regulariser_latent_dim, regulariser_parameters
 from .spec import GeneratorRun, RunSpec, TokenizerRun
 
 __all__ = [
     "Parameters", "amortised_flops", "block_parameters", "blocks_forward_flops", "causal_forward_flops",
     "flops_per_image",
     "generator_forward_flops", "generator_parameters", "generator_training_flops", "parameters",
-    "regulariser_latent_dim", "tokenizer_parameters", "tokenizer_training_flops",
+    "regulariser_latent_dim", "regulariser_overhead", "tokenizer_parameters", "tokenizer_training_flops",
 ]  # fmt: skip
 
 # --- stage 1 ---
 
 
-def regulariser_latent_dim(run: TokenizerRun) -> int:
-    """Dimension of the latents that the causal regulariser predicts."""
-    if run.regulariser is not None and run.regulariser.latents == "encoder":
-        return run.autoencoder.latent_channels
-    return run.quantizer.code_dim
-
-
 def tokenizer_parameters(run: TokenizerRun) -> Parameters:
-    """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the loss
-    network and a codebook that is never trained as `frozen`, since none is trained as part of the tokenizer."""
+    """Codebook as `embedding`, autoencoder and other weights of the quantizer as `other`; the causal model, the
+    discriminator, the loss network and a codebook that is never trained as `frozen`: none is trained as part of the
+    tokenizer."""
     quantizer = quantizer_parameters(run.quantizer)
     helpers = _perceptual(run).parameters
-    if run.regulariser is not None:
-        shape, dim = run.regulariser.transformer, regulariser_latent_dim(run)
-        helpers += 2 * shape.width + 2 * dim * shape.width + shape.layers * block_parameters(shape)
+    helpers += regulariser_parameters(run) + sum(layer.parameters for layer in discriminator_layers(run))
     other = sum(layer.parameters for layer in autoencoder_layers(run)) + quantizer.other
     return Parameters(quantizer.codebook, other, helpers + quantizer.frozen)
-
-
-def causal_forward_flops(run: TokenizerRun) -> float:
-    """Forward FLOPs of the causal regulariser on one image; 0 without one."""
-    if run.regulariser is None:
-        return 0.0
-    shape, length, dim = run.regulariser.transformer, run.tokens_per_image, regulariser_latent_dim(run)
-    embed, predict = 2 * (length - 1) * dim * shape.width, 2 * length * dim * shape.width
-    return blocks_forward_flops(shape, length) + embed + predict
 
 
 @dataclass(frozen=True)
@@ -71,11 +56,13 @@ class TokenizerCosts:
     perceptual: float
     """The frozen loss network: the target forward, the reconstruction forward and back to its input."""
     causal: float
+    adversarial: float = 0.0
+    """The discriminator, in the tokenizer's step and in its own: the mean over a training, before its start 0."""
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.autoencoder + self.quantizer + self.perceptual + self.causal
+        return self.autoencoder + self.quantizer + self.perceptual + self.causal + self.adversarial
 
 
 def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
@@ -86,12 +73,19 @@ def tokenizer_costs(run: TokenizerRun) -> TokenizerCosts:
         quantizer=quantizer_training_flops(run.quantizer, run.tokens_per_image, run.batch_size),
         perceptual=_perceptual(run).flops,
         causal=3 * causal_forward_flops(run),
+        adversarial=discriminator_training_flops(run),
     )
 
 
+def regulariser_overhead(run: TokenizerRun) -> float:
+    """What the regulariser costs in training, as a share of all else (the paper's: about 5 %)."""
+    costs = tokenizer_costs(run)
+    return costs.causal / (costs.total - costs.causal)
+
+
 def tokenizer_training_flops(run: TokenizerRun, images: int = 1) -> float:
-    """Forward and backward FLOPs of `images` images: autoencoder, code lookup, loss network and regulariser."""
-    return tokenizer_costs(run).total * images
+    """Forward and backward FLOPs of `images` images: all of TokenizerCosts; 0 with pretrained weights."""
+    return 0.0 if run.pretrained is not None else tokenizer_costs(run).total * images
 
 
 def _perceptual(run: TokenizerRun) -> LossCost:

@@ -38,7 +38,7 @@ def run_facts(run: RunSpec) -> dict[str, Any]:
         "threads": run.threads,
     }
     if isinstance(run, TokenizerRun):
-        budget = run.train_images
+        budget = run.executed_images
         facts |= dict.fromkeys(("parent", "generator", "generator_family", "layers")) | {"width": run.autoencoder.width}
     else:
         budget = run.train_images[-1]
@@ -73,6 +73,12 @@ def _tokenizer_facts(tokenizer: TokenizerRun) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
+def _training_flops(tokenizer: TokenizerRun) -> float:
+    """What training on one image would cost, also where weights are taken over."""
+    return flops.tokenizer_costs(tokenizer).total
+
+
 def training_seconds(run: RunSpec) -> float:
     """Estimated seconds of training on one thread."""
     images = run.executed_images
@@ -83,8 +89,7 @@ def training_seconds(run: RunSpec) -> float:
 
 def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
-    each = _tokenizer_facts(run.tokenizer)["tokenizer_flops"] / run.tokenizer.train_images
-    decode = each / 4 / FLOPS_PER_SECOND
+    decode = _training_flops(run.tokenizer) / 4 / FLOPS_PER_SECOND
     general = sum(extractor.name != "builtin" for extractor in run.evaluation.extractors) * GENERAL_FEATURES
     if isinstance(run, TokenizerRun):
         judged = (run.data.train_images + 2 * run.data.validation_images) * general

@@ -29,6 +29,7 @@ from pydantic import (
 
 from results.errors import SpecError
 
+from .adversarial import AdversarialSpec
 from .autoencoders import AUTOENCODER_TAGS, AnyAutoencoderSpec, AutoencoderSpec, VqganSpec
 from .command_template import check_command
 from .components import (
@@ -48,6 +49,7 @@ from .components import (
 from .evaluation import EvaluationSpec
 from .ladder import size_name
 from .pictures import PicturesSpec
+from .pretrained import PretrainedSpec
 from .quantizers import (
     BinarySphericalSpec,
     FiniteScalarQuantizerSpec,
@@ -57,13 +59,14 @@ from .quantizers import (
     SimVectorQuantizerSpec,
     VectorQuantizerSpec,
 )
+from .regularisers import REGULARISER_TAGS, LinearPriorSpec, RegulariserSpec
 
 __all__ = [
-    "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec", "EvaluationSpec",
-    "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
-    "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec", "RunSpec", "SimVectorQuantizerSpec",
-    "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec", "canonical_json", "explain", "identity",
-    "parse_run",
+    "AdversarialSpec", "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec",
+    "EvaluationSpec", "FiniteScalarQuantizerSpec", "GeneratorRun", "IndexBackpropagationSpec", "LinearPriorSpec",
+    "LookupFreeQuantizerSpec", "OptimiserSpec", "PicturesSpec", "QuantizerSpec", "ReconstructionLossSpec",
+    "RunSpec", "SimVectorQuantizerSpec", "TokenizerRun", "TransformerSpec", "VectorQuantizerSpec", "VqganSpec",
+    "canonical_json", "explain", "identity", "parse_run",
 ]  # fmt: skip
 
 
@@ -129,7 +132,7 @@ class RunFields(Extended):
         return copied
 
 
-_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS)
+_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS, *REGULARISER_TAGS)
 """Names of alternatives in the paths of pydantic's errors, which are no fields."""
 
 
@@ -141,6 +144,8 @@ def _kind_of_data(value: Any) -> str:
 class TokenizerRun(RunFields):
     """Stage 1: one tokenizer, trained once and shared by all generators that name it."""
 
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "adversarial", "pretrained")
+
     stage: Literal["tokenizer"] = "tokenizer"
     data: Annotated[
         Annotated[DataSpec, Tag("catalogue")] | Annotated[PicturesSpec, Tag("pictures")],
@@ -151,8 +156,10 @@ class TokenizerRun(RunFields):
     At a fixed downsampling this chooses the token count, the paper's own way (App. A.1)."""
     autoencoder: AnyAutoencoderSpec = AutoencoderSpec()
     quantizer: QuantizerSpec = VectorQuantizerSpec()
-    regulariser: CausalRegulariserSpec | None = None
+    regulariser: RegulariserSpec | None = None
     losses: ReconstructionLossSpec = ReconstructionLossSpec()
+    adversarial: AdversarialSpec | None = None
+    pretrained: PretrainedSpec | None = None
     optimiser: OptimiserSpec = OptimiserSpec(learning_rate=2e-3, warmup_images=4_000)
     decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last share of training over which the learning rate falls to 0 (1 - sqrt); 0 keeps it constant, as the paper."""
@@ -173,6 +180,8 @@ class TokenizerRun(RunFields):
                 f"autoencoder.downsampling = {factor} does not divide the image side {side}; "
                 f"no whole number of tokens results. Allowed sides are multiples of {factor}"
             )
+        if self.adversarial is not None:
+            self.adversarial.check(self.train_images, side)
         return self
 
     @property
@@ -207,8 +216,8 @@ class TokenizerRun(RunFields):
 
     @property
     def executed_images(self) -> int:
-        """Images trained on in all."""
-        return self.train_images
+        """Images trained on in all; 0 with pretrained weights."""
+        return 0 if self.pretrained is not None else self.train_images
 
     @property
     def configuration_label(self) -> str:
@@ -217,9 +226,7 @@ class TokenizerRun(RunFields):
         if self.quantizer.kind != "vq":
             label += f"-{self.quantizer.kind}"
         if self.regulariser is not None:
-            label += f"-crt{self.regulariser.weight:g}"
-            if self.regulariser.latents != "projected":
-                label += f"-{self.regulariser.latents}"
+            label += self.regulariser.label
         return label
 
     @property

@@ -25,7 +25,8 @@ class Workspace:
 
     attempt: its own; earlier: those of earlier attempts, newest first, read-only, to resume from;
     parent: the tokenizer's artifacts, for generator runs; cache: re-creatable files shared by all runs;
-    pictures: tells where a user's own pictures lie, by their fingerprint; None where there are none.
+    pictures: tells where a user's own pictures lie, by their fingerprint; None where there are none;
+    pretrained: the same of weights that a run takes over.
     """
 
     attempt: Path
@@ -33,6 +34,7 @@ class Workspace:
     parent: Path | None
     cache: Path
     pictures: Path | None = None
+    pretrained: Path | None = None
 
     @property
     def checkpoints(self) -> Path:

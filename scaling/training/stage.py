@@ -47,6 +47,8 @@ class StageTraining(ABC):
         self.optimiser = adamw(model.parameters(), spec.optimiser)
         self.modules: dict[str, nn.Module] = {"model": model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
+        self.clipped = {"gradient_norm": "model"}
+        """Modules whose gradients are clipped, each by itself, by the name of the term that tells their norm."""
 
     @abstractmethod
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
@@ -78,12 +80,13 @@ class StageTraining(ABC):
             _load_moments(optimiser, below(f"{name}.", tensors))
 
     def apply_gradients(self, terms: dict[str, Tensor]) -> None:
-        """Sum the gradients of all processes, clip the model's, adding their norm to the terms, and take the step of
-        each optimiser."""
+        """Sum the gradients of all processes, clip those of `clipped`, adding their norms to the terms, and take the
+        step of each optimiser."""
         self.ranks.sum_gradients(p for module in self.modules.values() for p in module.parameters())
         if self.gradient_clip:
-            norm = nn.utils.clip_grad_norm_(self.modules["model"].parameters(), self.gradient_clip)
-            terms["gradient_norm"] = self.ranks.equal(norm)
+            for term, name in self.clipped.items():
+                norm = nn.utils.clip_grad_norm_(self.modules[name].parameters(), self.gradient_clip)
+                terms[term] = self.ranks.equal(norm)
         for optimiser in self.optimisers.values():
             optimiser.step()
             optimiser.zero_grad()

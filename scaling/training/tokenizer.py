@@ -1,4 +1,4 @@
-"""Stage 1's training: losses, the causal regulariser with its own optimiser, weight average, dead-code revival."""
+"""Stage 1's training: losses, regulariser and discriminator with their own optimisers, weight average, revival."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
 from scaling.evaluation.networks.run_networks import perceptual_loss
-from scaling.networks import in_double
-from scaling.specification import flops
 from scaling.specification.quantizers import needs_whole_batch
 from scaling.specification.spec import TokenizerRun
-from scaling.tokenizer.causal import CausalRegulariser
-from scaling.tokenizer.model import Encoded, Tokenizer
+from scaling.tokenizer.known_regularisers import build_regulariser
+from scaling.tokenizer.model import Tokenizer
 from scaling.tokenizer.quantizers import CodebookQuantizer, Revivable
+from scaling.tokenizer.regulariser import Regulariser
 
+from .adversary import Adversary, last_weights
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, tokenizer_learning_rate
 from .stage import StageTraining, adamw, set_learning_rate
@@ -34,18 +34,11 @@ Evaluate = Callable[[Tokenizer, Recorder], None]
 
 class _Part(NamedTuple):
     """What a step needs of a part of its batch: shares of the loss terms, latents to revive codes with, and moments
-    for the explained variance (None for a whole batch)."""
+    of the regulariser (None for a whole batch)."""
 
     terms: dict[str, Tensor]
     prepared: Tensor
     moments: Tensor | None
-
-
-@torch.no_grad()
-def _moments(squared: Tensor, target: Tensor) -> Tensor:
-    """Means of squared errors, of targets and of their squares by dimension, float64 [1 + 2 d], of [n, T, d] each."""
-    flat = in_double(target.flatten(0, 1))
-    return torch.cat([in_double(squared).mean()[None], flat.mean(0), flat.square().mean(0)])
 
 
 class TokenizerTraining(StageTraining):
@@ -80,15 +73,21 @@ class TokenizerTraining(StageTraining):
         if spec.ema_decay:
             self.modules["average"] = self.average = copy.deepcopy(self.model).eval()
         self.perceptual = perceptual_loss(spec, ranks.device) if spec.losses.perceptual_weight else None
-        self.regulariser: CausalRegulariser | None = None
+        self.regulariser: Regulariser | None = None
         if spec.regulariser is not None:
             # Its weights come from a stream of its own, so that the tokenizer starts alike with and without it.
             randomness.seed_modules(spec.seed, "causal regulariser weights")
-            regulariser = CausalRegulariser(spec.regulariser, flops.regulariser_latent_dim(spec), spec.grid_size)
-            self.regulariser = regulariser.to(ranks.device)
+            self.regulariser = build_regulariser(spec).to(ranks.device)
             settings = spec.optimiser.model_copy(update={"weight_decay": spec.regulariser.weight_decay})
             self.modules["causal"] = self.regulariser
             self.optimisers["causal_optimiser"] = adamw(self.regulariser.parameters(), settings)
+        self.adversary: Adversary | None = None
+        if spec.adversarial is not None:
+            last = last_weights(self.model.decoder)
+            self.adversary = Adversary(spec, spec.adversarial, ranks, last, len(self.parts))
+            self.modules["discriminator"] = self.adversary.network
+            self.optimisers["discriminator_optimiser"] = adamw(self.adversary.network.parameters(), spec.optimiser)
+            self.clipped["discriminator_gradient_norm"] = "discriminator"
 
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """See StageTraining."""
@@ -98,6 +97,9 @@ class TokenizerTraining(StageTraining):
         if spec.regulariser is not None:
             peak = spec.regulariser.learning_rate or spec.optimiser.learning_rate
             set_learning_rate(self.optimisers["causal_optimiser"], rate * peak / spec.optimiser.learning_rate)
+        if spec.adversarial is not None:
+            peak = spec.adversarial.learning_rate or spec.optimiser.learning_rate
+            set_learning_rate(self.optimisers["discriminator_optimiser"], rate * peak / spec.optimiser.learning_rate)
         pixels = self.stream.at(images)
         counted = quantizer.chosen.clone() if quantizer is not None else None
         results = [self._part(pixels[rows.start - self.begin : rows.stop - self.begin], images) for rows in self.parts]
@@ -106,9 +108,12 @@ class TokenizerTraining(StageTraining):
             # Of the codes that this step chose, each process knows only its share.
             quantizer.chosen.copy_(counted + self.ranks.sum(quantizer.chosen - counted))
         moments = [result.moments for result in results if result.moments is not None]
-        if moments:
-            terms["causal_explained_variance"] = self.ranks.equal(self._explained(reduce(torch.add, moments)))
+        if moments and self.regulariser is not None:
+            whole = self.regulariser.of_moments(self.ranks.sum(reduce(torch.add, moments)))
+            terms |= {name: self.ranks.equal(value) for name, value in whole.items()}
         self.apply_gradients(terms)
+        if self.adversary is not None:
+            self.adversary.clip()
         done = images + spec.batch_size
         step = done // spec.batch_size
         self._update_average(step)
@@ -128,43 +133,37 @@ class TokenizerTraining(StageTraining):
             encoded = self.model.encode(target)
             reconstruction = self.model.decode(encoded.quantised.codes)
         terms = {"squared_error": functional.mse_loss(reconstruction, target)}
-        loss = spec.losses.squared_error_weight * terms["squared_error"] + encoded.quantised.weighted
+        faithful = spec.losses.squared_error_weight * terms["squared_error"]
+        loss = faithful + encoded.quantised.weighted
         terms |= encoded.quantised.losses
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(reconstruction, target)
             loss = loss + spec.losses.perceptual_weight * terms["perceptual"]
+            faithful = faithful + spec.losses.perceptual_weight * terms["perceptual"]
+        if self.adversary is not None:
+            terms |= self.adversary.idle()
+            if self.adversary.active(images):
+                with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                    adversarial, weight = self.adversary.oppose(reconstruction, faithful, images, share)
+                loss = loss + weight * adversarial
+                terms |= {"adversarial": adversarial, "adversarial_weight": weight}
         terms["loss"] = loss
         moments = None
         if self.regulariser is not None:
-            weight = self.regulariser.annealed_weight(images)
-            if share == 1:
-                causal, explained = self.regulariser(self._regularised(encoded), weight)
-            else:
-                causal, squared, sequence = self.regulariser.terms(self._regularised(encoded), weight)
-                moments = _moments(squared, sequence) * share
-                explained = causal.new_zeros(())  # Follows from the moments of the whole batch.
-            loss = loss + causal
+            strength = self.regulariser.annealed_weight(images)
+            penalty = self.regulariser.penalty(encoded, strength, share == 1)
+            loss = loss + penalty.loss
             # The reported total carries lambda as the paper writes it; `loss` itself carries it in the gradient.
-            terms["loss"] = terms["loss"] + weight * causal
-            terms |= {"causal": causal, "causal_explained_variance": explained}
+            terms["loss"] = terms["loss"] + strength * penalty.loss
+            terms |= {self.regulariser.spec.kind: penalty.loss, **penalty.terms}
+            moments = penalty.moments * share if penalty.moments is not None else None
         terms["latent_norm"] = encoded.projected.detach().norm(dim=1).mean()
         (loss * share).backward()
+        if self.adversary is not None and self.adversary.active(images):
+            with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                terms |= self.adversary.learn(target, reconstruction, share)
         shares = {name: value.detach() * share for name, value in terms.items()}
         return _Part(shares, encoded.prepared.detach(), moments)
-
-    def _explained(self, moments: Tensor) -> Tensor:
-        """The share of latent variance that the causal model predicts, from the moments of all parts of a batch."""
-        squared, mean, square = self.ranks.sum(moments).tensor_split([1, 1 + (len(moments) - 1) // 2])
-        return 1 - squared[0] / (square - mean.square()).mean().clamp_min(1e-12)
-
-    def _regularised(self, encoded: Encoded) -> Tensor:
-        assert self.spec.regulariser is not None
-        latents = {
-            "projected": encoded.projected,
-            "encoder": encoded.encoder.float(),
-            "quantised": encoded.quantised.codes,
-        }
-        return latents[self.spec.regulariser.latents]
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from results import Store, UsageError
-from scaling.data.sources import locations
+from scaling.data.sources import locations, weights
 from scaling.specification.run_columns import missing_package
 from scaling.specification.spec import DataSpec
 from sweeps.planning.planned_run import PlannedRun
@@ -127,6 +127,8 @@ def enter(
         locations.remember(root / locations.FOLDER, fingerprint, location)
         if location.source == "stamps" and beginning:
             compose_stamps(location.path, request.say)
+    for fingerprint, path in study.weights.items():
+        weights.remember(root / weights.FOLDER, fingerprint, path)
     source = Path(study.source)
     commands = {run.spec.trainer for run in entered if run.spec.trainer is not None}
     frozen = take_snapshot(root, source if source.is_file() else None, commands)

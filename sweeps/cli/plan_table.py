@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from scaling.specification.flops import regulariser_overhead
+from scaling.specification.spec import TokenizerRun
 from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
 from sweeps.planning.costs import (
@@ -206,6 +208,15 @@ class PlanTable:
         gpus = str(low) if low == high else f"{low} - {high}"
         return [f"{group['artifact_files']:,}", gpus, text.size(group["state_bytes"])]
 
+    def _overheads(self) -> list[str]:
+        """What regularisers cost in training, in one line; none where no tokenizer has one."""
+        specs = [run.spec for run in self.united.runs]
+        shares = [regulariser_overhead(spec) for spec in specs if isinstance(spec, TokenizerRun) and spec.regulariser]
+        if not shares:
+            return []
+        low, high = (f"{100 * share:.3g}" for share in (min(shares), max(shares)))
+        return [f"regulariser: {low if low == high else f'{low} to {high}'} % on top of its tokenizer's training FLOPs"]
+
     def _headline(self) -> str:
         if len(self.plans) == 1:
             study = self.plans[0].study
@@ -244,6 +255,7 @@ class PlanTable:
             )
             lines.append(f"GPU-hours of training: {said_of}; GPU state is weights, gradients and moments, activations "
                          "come on top")  # fmt: skip
+        lines += self._overheads()
         notes = self.notes
         lines += [f"note: {note}" for note in notes[:NOTES_SHOWN]]
         lines += [f"note: and {len(notes) - NOTES_SHOWN:,} more like these"] if len(notes) > NOTES_SHOWN else []

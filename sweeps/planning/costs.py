@@ -97,8 +97,8 @@ def _estimated(run: PlannedRun, unit: Unit, hardware: Hardware | None) -> Cost:
 def checkpoint_bytes(run: PlannedRun) -> int:
     """Disk that a run's checkpoints take at most while it runs; they are removed when it is done.
 
-    Weights and AdamW's moments; the tokenizer's running average and its causal model; during a forked decay the state
-    at the fork as well. 0 for a trainer of one's own, of which nothing is known.
+    Weights and AdamW's moments; the tokenizer's running average, causal model and discriminator; during a forked decay
+    the state at the fork as well. 0 for a trainer of one's own, of which nothing is known.
     """
     spec = run.spec
     if spec.trainer is not None or run.parameters is None:
@@ -106,7 +106,7 @@ def checkpoint_bytes(run: PlannedRun) -> int:
     each = (_WEIGHTS + _ADAM) * run.parameters
     if isinstance(spec, TokenizerRun):
         each += _WEIGHTS * run.parameters if spec.ema_decay else 0
-        each += (_WEIGHTS + _ADAM) * _causal_parameters(run) if spec.regulariser is not None else 0
+        each += (_WEIGHTS + _ADAM) * _helper_parameters(run)
     elif isinstance(spec, GeneratorRun) and spec.schedule == "warmup-stable-decay":
         each *= 2
     return CHECKPOINTS_KEPT * each
@@ -129,15 +129,15 @@ def artifact_bytes(run: PlannedRun) -> int:
 
 def state_bytes(run: PlannedRun) -> int:
     """Memory of each device for what training holds between steps: float32 weights, gradients and AdamW's moments, and
-    a tokenizer's running average and causal model. Activations come on top; `microbatch` bounds them. 0 for a trainer
-    of one's own."""
+    a tokenizer's running average, causal model and discriminator. Activations come on top; `microbatch` bounds them.
+    0 for a trainer of one's own."""
     spec = run.spec
     if spec.trainer is not None or run.parameters is None:
         return 0
     total = (2 * _WEIGHTS + _ADAM) * run.parameters
     if isinstance(spec, TokenizerRun):
         total += _WEIGHTS * run.parameters if spec.ema_decay else 0
-        total += (2 * _WEIGHTS + _ADAM) * _causal_parameters(run) if spec.regulariser is not None else 0
+        total += (2 * _WEIGHTS + _ADAM) * _helper_parameters(run)
     return total
 
 
@@ -154,10 +154,13 @@ def artifact_files(run: PlannedRun) -> int:
     return 3 + 2 + shards
 
 
-def _causal_parameters(run: PlannedRun) -> int:
-    """Of a tokenizer's frozen helpers, those that the causal regulariser trains."""
-    from scaling.specification.feature_networks import parameter_count
+def _helper_parameters(run: PlannedRun) -> int:
+    """Of a tokenizer's frozen helpers, those that the causal regulariser and the discriminator train."""
+    from scaling.specification.feature_networks import perceptual_cost
 
-    assert isinstance(run.spec, TokenizerRun)
-    perceptual = parameter_count("perceptual") if run.spec.losses.perceptual_weight else 0
-    return int(run.facts["parameters_frozen"]) - perceptual
+    spec = run.spec
+    assert isinstance(spec, TokenizerRun)
+    if spec.regulariser is None and spec.adversarial is None:
+        return 0
+    perceptual = perceptual_cost(spec.losses.network_name, spec.encoded_size, spec.data.channels).parameters
+    return int(run.facts["parameters_frozen"]) - (perceptual if spec.losses.perceptual_weight else 0)

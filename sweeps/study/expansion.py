@@ -18,6 +18,7 @@ from .generator_fields import generator_fields
 from .grid import GridBlock, Settings
 from .isoflop import IsoFlop
 from .own_pictures import OwnPictures, is_own
+from .pretrained_tokenizers import PretrainedTokenizers
 from .sections import RunSeeds, Seeds, Worker
 
 Lookup = Callable[[str], TokenizerRun]
@@ -32,7 +33,7 @@ class Expander:
         self._tokenizers: dict[tuple[Any, ...], TokenizerRun] = {}
         self._generators: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._notes: dict[str, None] = {}
-        self.pictures = OwnPictures()
+        self.pictures, self.pretrained = OwnPictures(), PretrainedTokenizers()
 
     @property
     def notes(self) -> list[str]:
@@ -84,17 +85,21 @@ class Expander:
 
     def _tokenizers_of(self, settings: Settings, seeds: Seeds, where: _Place) -> Iterator[TokenizerRun]:
         key = _key(settings, of_generator=False)
-        for seed in seeds.tokenizer if self._id(settings) is None else [None]:
+        # What is taken over is the same for every seed.
+        stored, taken = (self._given(settings, key) for key in ("id", "pretrained"))
+        for seed in [None] if stored is not None else [0] if taken is not None else seeds.tokenizer:
             if (seed, key) not in self._tokenizers:
                 self._tokenizers[seed, key] = self._tokenizer(_set(self._sections, settings), seed, where)
             yield self._tokenizers[seed, key]
 
-    def _id(self, settings: Settings) -> Any:
-        """The start of the id of a stored tokenizer; None for one to train."""
-        return settings.get("tokenizer.id", self._sections.get("tokenizer", {}).get("id"))
+    def _given(self, settings: Settings, key: str) -> Any:
+        """The start of the id of a stored tokenizer, or the path of a pretrained one; None for one to train."""
+        return settings.get(f"tokenizer.{key}", self._sections.get("tokenizer", {}).get(key))
 
     def _tokenizer(self, tables: dict[str, Any], seed: int | None, place: _Place) -> TokenizerRun:
         where, values = place.of("[tokenizer]"), tables.get("tokenizer", {})
+        if "pretrained" in values and "id" not in values:
+            return self._taken_over(tables, values, where)
         if "id" not in values:
             values |= {"seed": seed, "data": self._data(tables), "evaluation": tables.get("evaluation", {})}
             return _validated(TokenizerRun, self._with_trainer(values, "tokenizer", place), where)
@@ -105,6 +110,15 @@ class Expander:
         if not isinstance(start, str):
             raise SpecError(f"{where} tokenizer.id = {start!r} is not allowed; allowed: a text")
         return self._lookup(start)
+
+    def _taken_over(self, tables: dict[str, Any], values: dict[str, Any], where: _Place) -> TokenizerRun:
+        """A run with pretrained weights; those of a run of ours see its images where [data] names none."""
+        fields, stored = self.pretrained.fields(values, where)
+        data = self._data(tables) if tables.get("data") or stored is None else stored.data
+        fields |= {"seed": 0, "data": data, "evaluation": tables.get("evaluation", {})}
+        run = _validated(TokenizerRun, fields, where)
+        self.pretrained.check(values, run, where)
+        return run
 
     def _data(self, tables: Mapping[str, Any]) -> Any:
         """The field `data` of a tokenizer: a table of the catalogue's, or a user's own pictures, looked at."""
@@ -123,7 +137,7 @@ class Expander:
     def _evaluation(self, settings: Settings, tokenizer: TokenizerRun, where: _Place) -> EvaluationSpec:
         """The tokenizer's; but generators on a tokenizer from the store may be measured by another protocol."""
         tables = self._sections.get("evaluation") or any(path.startswith("evaluation.") for path in settings)
-        if not tables or not self._id(settings):
+        if not tables or not self._given(settings, "id"):
             return tokenizer.evaluation
         return _validated(EvaluationSpec, _set(self._sections, settings)["evaluation"], where.of("[evaluation]"))
 

@@ -78,6 +78,8 @@ class Study:
     """What people should know of the runs, such as points of an IsoFLOP grid left out; filled by `runs`."""
     locations: dict[str, PicturesLocation] = field(default_factory=dict, compare=False)
     """Where a user's own pictures lie, by their fingerprint; filled by `runs`, which looks at them."""
+    weights: dict[str, Path] = field(default_factory=dict, compare=False)
+    """Where pretrained weights lie, by their fingerprint; filled by `runs`, which reads them."""
 
     @property
     def name(self) -> str:
@@ -113,6 +115,7 @@ class Study:
                     )
         self.notes[:] = expander.notes
         self.locations.update(expander.pictures.locations)
+        self.weights.update(expander.pretrained.locations)
         if not runs:
             raise SpecError(f"study {self.name} has no runs: exclusions leave nothing of its grid")
         return list(runs.values())

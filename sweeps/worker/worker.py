@@ -32,7 +32,7 @@ from pathlib import Path
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
 from results.store import atomic
-from scaling.data.sources import locations
+from scaling.data.sources import locations, weights
 from scaling.ranks import Place
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
@@ -161,6 +161,7 @@ def _train(
         parent=artifacts.folder(root, spec.tokenizer.run_id) if isinstance(spec, GeneratorRun) else None,
         cache=atomic.make_folder(root / "cache"),
         pictures=root / locations.FOLDER,
+        pretrained=root / weights.FOLDER,
     )
     said = SaidProgress(report)
     if execute is not None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from scaling.specification.spec import CausalRegulariserSpec
-from scaling.tokenizer.causal import CausalRegulariser, scale_gradient
+from scaling.tokenizer.causal import CausalRegulariser
+from scaling.tokenizer.regulariser import latents_of, scale_gradient
 
 
 def regulariser(**changes: object) -> CausalRegulariser:
@@ -87,7 +88,7 @@ def test_gradient_reaches_the_encoder_from_each_kind_of_latent(latent_kind: str)
     images = Images(torch.zeros(128, 1, 32, 32, dtype=torch.uint8), torch.zeros(128, dtype=torch.int64))
     training = TokenizerTraining(run, images, lambda *arguments: None)
     encoded = training.model.encode(torch.randn(2, 1, 32, 32))
-    training.regulariser(training._regularised(encoded), 1.0)[0].backward()
+    training.regulariser(latents_of(encoded, latent_kind), 1.0)[0].backward()
     assert float(training.model.encoder.levels[0].weight.grad.abs().max()) > 0
     terms = training.step(segments(run)[0], 0)
     assert {"causal", "causal_explained_variance", "latent_norm"} <= set(terms)

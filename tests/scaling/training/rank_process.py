@@ -19,6 +19,7 @@ from scaling.data.tokens import TokenSplit
 from scaling.ranks import Place
 from scaling.specification.ladder import transformer
 from scaling.specification.spec import (
+    AdversarialSpec,
     AutoencoderSpec,
     CausalRegulariserSpec,
     FiniteScalarQuantizerSpec,
@@ -45,6 +46,21 @@ VECTOR = TokenizerRun(
 SPECS: dict[str, TokenizerRun | GeneratorRun] = {
     "vector": VECTOR,
     "scalar": VECTOR.model_copy(update={"quantizer": FiniteScalarQuantizerSpec(levels=(4, 4, 4)), "regulariser": None}),
+    # The discriminator begins within the training, and looks at whole batches.
+    "adversarial": VECTOR.model_copy(
+        update={
+            "adversarial": AdversarialSpec(
+                start_images=31 * 5, ramp_images=31 * 5, width=8, layers=2, adaptive=True, learning_rate=1e-4
+            )
+        }
+    ),
+    "adversarial-parts": VECTOR.model_copy(
+        update={
+            "adversarial": AdversarialSpec(
+                start_images=31 * 3, ramp_images=0, width=16, layers=2, norm="group", loss="hinge", learning_rate=1e-4
+            )
+        }
+    ),
     "generator": GeneratorRun(
         tokenizer=VECTOR,
         transformer=transformer("XS"),

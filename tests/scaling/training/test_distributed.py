@@ -83,7 +83,7 @@ def test_a_process_alone_needs_nobody() -> None:
     assert done == [1]
 
 
-@pytest.mark.parametrize("what", sorted(SPECS))
+@pytest.mark.parametrize("what", sorted(SPECS.keys() - {"adversarial"}))
 def test_microbatches_change_nothing_but_rounding(what: str, tmp_path: Path) -> None:
     whole, whole_state, ending = run(what, Place(), tmp_path / "whole")
     assert ending == "done"
@@ -100,7 +100,7 @@ def test_microbatches_change_nothing_but_rounding(what: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("what", sorted(SPECS))
 def test_two_processes_train_as_one(what: str, tmp_path: Path) -> None:
     alone, _, _ = run(what, Place(), tmp_path / "alone")
-    found = together(what, 2, tmp_path / "two", "8")
+    found = together(what, 2, tmp_path / "two", *([] if what == "adversarial" else ["8"]))
     assert [one["ending"] for one in found] == ["done", "done"]
     assert_alike(found[0]["rows"], alone.rows["curves"])
     assert found[0]["rows"] == found[1]["rows"]
