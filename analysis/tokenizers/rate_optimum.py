@@ -66,8 +66,8 @@ def rate_optima(frames: StudyFrames) -> list[RateOptimum]:
         inner, bits, low, high = _vertex(x, y)
         optima.append(
             RateOptimum(
-                str(size), int(tokens), flops if math.isfinite(flops) else None, tuple(map(float, cells.index)),
-                tuple(np.exp(cells.to_numpy()).tolist()), inner, bits if inner else float(cells.idxmin()),
+                str(size), int(tokens), flops if math.isfinite(flops) else None, tuple(cells.index.to_numpy(dtype=float).tolist()),
+                tuple(np.exp(cells.to_numpy()).tolist()), inner, bits if inner else float(cells.index[int(cells.to_numpy().argmin())]),
                 low, high, math.exp(cells.max() - cells.min()), repeated,
             )
         )  # fmt: skip

@@ -62,7 +62,7 @@ def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = 
     points = frames.ranked
     if points["family"].nunique() < 2:
         return None
-    curve = probability_curve(points)
+    curve = probability_curve(points, curves=frames.curves_of_pairs)
     if curve is None or len(curve) < 2:
         return None
     palette = Palette.of(frames.families, points)
