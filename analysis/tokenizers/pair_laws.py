@@ -137,7 +137,10 @@ class PairLaw:
         residual, slope = _residuals(amplitude, fall, e, y, known)
         squares = NOISE_DF * NOISE_SD**2 + (residual**2).sum(axis=(1, 2))
         evidence = -0.5 * ((alpha - ALPHA_MEAN) / ALPHA_SD) ** 2
-        evidence -= 0.5 * np.log((slope**2).sum(axis=2)).sum(axis=1)
+        # Flat in the level of the curve at its lowest point, of which E is a share: flat in the amplitude itself would
+        # favour what has next to none, a floor just below the data.
+        at_end = slope[:, np.arange(len(curves)), budgets - 1]
+        evidence -= 0.5 * np.log((slope**2).sum(axis=2) / at_end**2).sum(axis=1)
         evidence -= 0.5 * (budgets.sum() - len(curves) + NOISE_DF) * np.log(squares)
         weights = np.exp(evidence - evidence.max())
         return cls(weights / weights.sum(), alpha, amplitude, centre, floors)
