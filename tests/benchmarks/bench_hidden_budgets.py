@@ -4,8 +4,8 @@
 
 `fashion`: the committed study with the last one or two budgets of any pairs hidden (242 cuts), judged at every budget
 so hidden; the truth is the pair with the lowest expected gFID by all data. Its judgements are of few underlying calls,
-so they are also counted by the call: hidden budget and pair. `synthetic`: studies whose truth is known exactly, of a form
-that is not the fitted one (gFID follows from the excess of the loss over N and D by a power), judged beyond random
+so they are also counted by the call: hidden budget and pair. `synthetic`: studies whose truth is known exactly, of a
+form that is not the fitted one (gFID follows from the excess of the loss over N and D by a power), judged beyond random
 cuts.
 """
 
