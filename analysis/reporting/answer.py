@@ -88,7 +88,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     best = []
     for flops in budgets if budgets is not None else default_budgets(points):
         try:
-            best.append(best_pairs(points, flops, seed=seed, floor_known=frames.floor_is_comparable))
+            best.append(best_pairs(points, flops, seed=seed, curves=frames.curves_of_pairs))
         except FitError as error:
             notes.append(str(error))
     statements = [
@@ -130,7 +130,7 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
         effects = tokenizer_effects(tokenizer_scores(frames), second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
-        expected = expected_crossover(points, first, second, floor_known=frames.floor_is_comparable)
+        expected = expected_crossover(points, first, second, curves=frames.curves_of_pairs)
         # Fronts hold a size flat beyond its last budget; where that would decide, laws take its place.
         joined = expected is not None and (len(balanced) > 1 or expected.by_law)
         crossings = [expected] if joined else []

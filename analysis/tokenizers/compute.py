@@ -50,6 +50,11 @@ class Compute(Record):
             parts.append(f"of sampling {self.serve:.3g} images{' with guidance' if self.guided else ''}")
         return f"{parts[0]} alone" if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
+    @property
+    def label(self) -> str:
+        """Of an axis: `training FLOPs of the generator`, or what else is counted."""
+        return f"FLOPs {self.words}" if self.total or self.serve else "training FLOPs of the generator"
+
     def of(self, points: pd.DataFrame) -> pd.DataFrame:
         """The points with `path_flops` on this axis, and in `offset` what of it is not training the generator.
 

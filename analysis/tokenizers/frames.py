@@ -23,6 +23,7 @@ from results.settings import differing, setting_columns
 from .compute import Compute
 from .measure import Measure, is_tuned, is_unguided, other_extractor
 from .names import family_names, size_names
+from .pair_laws import PairCurves, pair_curves
 from .rows import groups, records, said
 from .seed_intervals import Noise
 
@@ -130,6 +131,11 @@ class StudyFrames:
         that of `compute`: what fronts and comparisons stand on."""
         scored = self.scored
         return self.compute.of(scored[scored["path_flops"].notna()])
+
+    @cached_property
+    def curves_of_pairs(self) -> list[PairCurves]:
+        """Every pair of `ranked`, with the laws that were fitted of it."""
+        return pair_curves(self.ranked, self.floor_is_comparable)
 
     @cached_property
     def scored(self) -> pd.DataFrame:

@@ -78,6 +78,12 @@ class Measure(Record):
         return name if self.guidance in (None, NONE, 1.0) else f"{name} at guidance {self.guidance:g}"
 
     @property
+    def label(self) -> str:
+        """Of an axis: the name, and of what guidance changes, that there was none."""
+        none = self.guidance in (NONE, 1.0) and self.metric in SAMPLED
+        return f"{self.name}, no guidance" if none else self.name
+
+    @property
     def guided(self) -> bool:
         """Whether values are (or may be) of guided samples, which can undercut the tokenizer's own floor."""
         return self.guidance not in (None, NONE, 1.0)

@@ -20,9 +20,6 @@ import pandas as pd
 
 from results.errors import FitError, UsageError
 
-from .fronts import averaged
-from .rows import groups
-
 Array = np.ndarray
 Floor = Literal["free", "rfid_floor"] | float
 """E between the measured floor and the lowest gFID; held at each tokenizer's rfid_floor; or held at a number."""
@@ -120,24 +117,31 @@ class PairLaw:
         spread = SHARES[::every] if floor == "free" else np.zeros(1)
         shares, alpha = (grid.ravel() for grid in np.meshgrid(spread, ALPHAS[::every]))
         floors = least + shares[:, None] * (lowest - least)
-        amplitude, centre = np.empty_like(floors), np.array([c.x.mean() for c in curves])
-        squares = np.full(len(alpha), NOISE_DF * NOISE_SD**2)
+        # Seeds with fewer budgets than others are filled up with points of no weight.
+        budgets = np.array([len(c.x) for c in curves])
+        known = np.arange(budgets.max()) < budgets[:, None]
+        x, y = np.zeros(known.shape), np.zeros(known.shape)
+        x[known], y[known] = np.concatenate([c.x for c in curves]), np.concatenate([c.y for c in curves])
+        centre = x.sum(axis=1) / budgets
+        e = floors[:, :, None]
+        fall = np.exp(-alpha[:, None, None] * (x - centre[:, None]))
+        # Start where the law goes through the mean of the points.
+        above = np.where(known, np.maximum(np.exp(y) - e, 1e-3 * np.exp(y)), 0.0)
+        amplitude = np.log(above.sum(axis=2) / budgets)
+        for _ in range(STEPS):
+            residual, slope = _residuals(amplitude, fall, e, y, known)
+            step = np.clip((slope * residual).sum(axis=2) / (slope**2).sum(axis=2), -1.0, 1.0)
+            amplitude = amplitude + step
+            if np.abs(step).max() < 1e-6:
+                break
+        residual, slope = _residuals(amplitude, fall, e, y, known)
+        squares = NOISE_DF * NOISE_SD**2 + (residual**2).sum(axis=(1, 2))
         evidence = -0.5 * ((alpha - ALPHA_MEAN) / ALPHA_SD) ** 2
-        for s, curve in enumerate(curves):
-            e, falling = floors[:, s, None], -alpha[:, None] * (curve.x - centre[s])
-            # Start where the law goes through the mean of the points.
-            a = np.log(np.mean(np.maximum(np.exp(curve.y) - e, 1e-3 * np.exp(curve.y)), axis=1))
-            for _ in range(STEPS):
-                above = np.exp(a[:, None] + falling)
-                residual, slope = curve.y - np.log(e + above), above / (e + above)
-                a = a + np.clip((slope * residual).sum(axis=1) / (slope**2).sum(axis=1), -1.0, 1.0)
-            above = np.exp(a[:, None] + falling)
-            slope = above / (e + above)
-            squares += ((curve.y - np.log(e + above)) ** 2).sum(axis=1)
-            evidence -= 0.5 * np.log((slope**2).sum(axis=1))
-            amplitude[:, s] = a
-        df = sum(len(c.x) for c in curves) - len(curves) + NOISE_DF
-        evidence -= 0.5 * df * np.log(squares)
+        # Flat in the level of the curve at its lowest point, of which E is a share: flat in the amplitude itself would
+        # favour what has next to none, a floor just below the data.
+        at_end = slope[:, np.arange(len(curves)), budgets - 1]
+        evidence -= 0.5 * np.log((slope**2).sum(axis=2) / at_end**2).sum(axis=1)
+        evidence -= 0.5 * (budgets.sum() - len(curves) + NOISE_DF) * np.log(squares)
         weights = np.exp(evidence - evidence.max())
         return cls(weights / weights.sum(), alpha, amplitude, centre, floors)
 
@@ -146,6 +150,14 @@ class PairLaw:
         g = np.random.default_rng(seed).choice(len(self.weights), size=count, p=self.weights)
         above = self.amplitude[g] - self.alpha[g, None] * (np.asarray(x) - self.centre)
         return np.log(self.floors[g] + np.exp(above))
+
+
+def _residuals(amplitude: Array, fall: Array, e: Array, y: Array, known: Array) -> tuple[Array, Array]:
+    """Of ln gFID: what is left of y (S, k), and its derivative by the amplitude (G, S), both (G, S, k), 0 where no
+    point is known."""
+    above = np.exp(amplitude)[:, :, None] * fall
+    value = e + above
+    return np.where(known, y - np.log(value), 0.0), np.where(known, above / value, 0.0)
 
 
 def _floor_range(curves: Sequence[SeedCurve], floor: Floor) -> tuple[Array, Array]:
@@ -173,21 +185,48 @@ def pair_curves(points: pd.DataFrame, floor_known: bool = True) -> list[PairCurv
     mean. `floor_known`: whether the column rfid_floor may serve as a lower end of E.
     """
     points = points[points["gfid"].notna() & points["path_flops"].notna()]
-    repeat = ["tokenizer_seed", "seed" if "seed" in points else "run_id"]
-    pairs = []
-    for (family, size), rows in groups(points, ["family", "size"]):
-        curves = []
-        for _, run in groups(rows, repeat):
-            offset = float(run["offset"].mean()) if "offset" in run else 0.0
-            floor = float(run["rfid_floor"].mean()) if floor_known and "rfid_floor" in run else math.nan
-            flops = run["path_flops"].to_numpy(dtype=float) - offset
-            x, y = averaged(flops, run["gfid"].to_numpy(dtype=float))
-            images = run["images"].to_numpy(dtype=float)
-            known = bool(np.isfinite(images).all() and (images > 0).all())
-            logs = averaged(flops, images)[1] if known else np.full(len(x), math.nan)
-            curves.append(SeedCurve(int(run["tokenizer_seed"].iloc[0]), x, y, logs, offset, floor))
-        pairs.append(PairCurves(str(family), str(size), tuple(curves)))
-    return pairs
+    if points.empty:
+        return []
+    keys = ["family", "size", "tokenizer_seed", "seed" if "seed" in points else "run_id"]
+    codes = [pd.factorize(points[key], sort=True, use_na_sentinel=False)[0] for key in keys]
+    _, first, run = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
+    run = run.ravel()
+    offsets = _means(_floats(points, "offset", 0.0), run)
+    floors = _means(_floats(points, "rfid_floor" if floor_known else "", math.nan), run)
+    logs = np.log(_floats(points, "path_flops") - offsets[run])
+    images = _floats(points, "images")
+    images = np.log(np.where(images > 0, images, math.nan))
+    # Closed forms repeat up to a last digit.
+    order = np.lexsort((logs.round(9), run))
+    changes = np.diff(run[order]) != 0
+    place = np.concatenate([[0], np.cumsum(changes | (np.diff(logs[order].round(9)) != 0))])
+    counts = np.bincount(place)
+    x, y, pictures = (
+        np.bincount(place, values[order]) / counts for values in (logs, np.log(_floats(points, "gfid")), images)
+    )
+    ends = np.flatnonzero(np.concatenate([[True], changes]))
+    bounds = [*place[ends].tolist(), len(counts)]
+    facts = points.iloc[first]
+    pairs: dict[tuple[str, str], list[SeedCurve]] = {}
+    names = zip(facts["family"], facts["size"], facts["tokenizer_seed"], strict=True)
+    for i, (family, size, seed) in enumerate(names):
+        part = slice(bounds[i], bounds[i + 1])
+        seen = pictures[part] if np.isfinite(pictures[part]).all() else np.full(part.stop - part.start, math.nan)
+        curve = SeedCurve(int(seed), x[part], y[part], seen, float(offsets[i]), float(floors[i]))
+        pairs.setdefault((str(family), str(size)), []).append(curve)
+    return [PairCurves(family, size, tuple(curves)) for (family, size), curves in pairs.items()]
+
+
+def _floats(points: pd.DataFrame, column: str, default: float = math.nan) -> Array:
+    """A column as floats; `default` throughout where there is no such column."""
+    return points[column].to_numpy(dtype=float) if column in points else np.full(len(points), default)
+
+
+def _means(values: Array, group: Array) -> Array:
+    """The mean of each group 0, 1, ..., missing values left out; NaN where all are missing."""
+    known, count = np.isfinite(values), int(group.max()) + 1
+    with np.errstate(invalid="ignore"):
+        return np.bincount(group[known], values[known], count) / np.bincount(group[known], minlength=count)
 
 
 def floor_named(text: str) -> Floor:

@@ -139,15 +139,16 @@ def best_pairs(
     floor: Floor = "free",
     floor_known: bool = True,
     within_range: bool = False,
+    curves: Sequence[PairCurves] | None = None,
 ) -> BestPairs:
     """Expected gFID of every pair at compute `flops` and the probability of each being best.
 
     A pair whose runs end below `flops` is predicted by its law with E as `floor` says (see pair_laws.Floor), with
-    `within_range` it is not judged; one whose runs begin above is not judged either. `floor_known`:
-    whether rfid_floor is
-    in gFID's own protocol. Raises FitError if no pair can be judged at this compute.
+    `within_range` it is not judged; one whose runs begin above is not judged either. `floor_known`: whether rfid_floor
+    is in gFID's own protocol. `curves`: those of `pair_curves`, where several questions are asked of them. Raises
+    FitError if no pair can be judged at this compute.
     """
-    curves = pair_curves(points, floor_known)
+    curves = pair_curves(points, floor_known) if curves is None else curves
     laws = {c.name: PairLaw.of(c.curves, floor) for c in curves if floor != "free" and c.high < flops}
     return _best(curves, laws, flops, draws, seed, within_range)
 
@@ -284,15 +285,20 @@ class _Standing:
 
 
 def probability_curve(
-    points: pd.DataFrame, *, count: int = 33, draws: int = 4000, seed: int = 0, floor_known: bool = True
+    points: pd.DataFrame,
+    *,
+    count: int = 33,
+    draws: int = 4000,
+    seed: int = 0,
+    curves: Sequence[PairCurves] | None = None,
 ) -> pd.DataFrame | None:
     """P(the best pair uses this family), a column each, by compute in FLOPs over the range of `default_budgets`.
 
-    None without repeated pairs.
+    `curves` as of `best_pairs`. None without repeated pairs.
     """
     ends = default_budgets(points, 2)
     grid = np.exp(np.linspace(math.log(ends[0]), math.log(ends[-1]), count))
-    curves = pair_curves(points, floor_known)
+    curves = pair_curves(points) if curves is None else curves
     results = [_best(curves, {}, float(c), draws, seed, False) for c in grid]
     if any(r.df == 0 for r in results):
         return None
@@ -308,15 +314,16 @@ def expected_crossover(
     draws: int = 4000,
     seed: int = 0,
     floor_known: bool = True,
+    curves: Sequence[PairCurves] | None = None,
 ) -> Crossover | None:
     """Crossover of two families' expected fronts by the model: where sizes were not run on every seed, or where pairs
     end at different compute.
 
     The expected front is the lowest mu over a family's sizes at each compute; sizes with one seed borrow the variance
     of those with several and are corrected for their tokenizer's luck as seen at other sizes, and a pair beyond its
-    longest run stands by its law. The interval is the set of compute values whose central 95 %
-    interval of the log ratio
-    of the fronts contains 0. None if no pair has repeats or the measured ranges do not overlap.
+    longest run stands by its law. The interval is the set of compute values whose central 95 % interval of the log
+    ratio of the fronts contains 0. `curves` as of `best_pairs`. None if no pair has repeats or the measured ranges do
+    not overlap.
     """
     rows = points[points["family"].isin([first, second]) & points["gfid"].notna()]
     spans = rows.groupby("family")["path_flops"].agg(["min", "max"])
@@ -325,7 +332,7 @@ def expected_crossover(
     low, high = float(spans["min"].max()), float(spans["max"].min())
     if not low < high:
         return None
-    curves = pair_curves(rows, floor_known)
+    curves = [c for c in curves or pair_curves(rows, floor_known) if c.family in (first, second)]
     grid = np.linspace(math.log(low), math.log(high), count)
     mean, bounds = np.empty(count), np.empty((2, count))
     tail = (1 - CONFIDENCE) / 2
@@ -345,7 +352,9 @@ def expected_crossover(
     seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
     sizes = tuple(in_order(rows))
     method = f"hierarchical model over {len(seeds)} tokenizer seeds"
-    if _ragged(curves, seeds):
+    if alone := [f for f in (first, second) if rows.loc[rows["family"] == f, "tokenizer_seed"].nunique() == 1]:
+        method += f", {' and '.join(alone)} with one seed borrowing their variance"
+    elif _ragged(curves, seeds):
         method += ", sizes with one seed borrowing their variance"
     if by_law:
         method += f", {', '.join(sorted(by_law))} by the law beyond the longest run"

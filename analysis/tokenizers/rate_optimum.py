@@ -64,11 +64,12 @@ def rate_optima(frames: StudyFrames) -> list[RateOptimum]:
         x, y = rows["_bits"].to_numpy(dtype=float), np.log(rows["gfid"].to_numpy(dtype=float))
         flops = float(rows["path_flops"].median())
         inner, bits, low, high = _vertex(x, y)
+        rungs, logs = cells.index.to_numpy(dtype=float), cells.to_numpy(dtype=float)
         optima.append(
             RateOptimum(
-                str(size), int(tokens), flops if math.isfinite(flops) else None, tuple(map(float, cells.index)),
-                tuple(np.exp(cells.to_numpy()).tolist()), inner, bits if inner else float(cells.idxmin()),
-                low, high, math.exp(cells.max() - cells.min()), repeated,
+                str(size), int(tokens), flops if math.isfinite(flops) else None, tuple(rungs.tolist()),
+                tuple(np.exp(logs).tolist()), inner, bits if inner else float(rungs[logs.argmin()]),
+                low, high, math.exp(np.ptp(logs)), repeated,
             )
         )  # fmt: skip
     return optima

@@ -192,10 +192,9 @@ def _from_study(
     points = frames.ranked
     if budgets is None:
         budgets = default_budgets(points)
-    known = frames.floor_is_comparable
+    curves = frames.curves_of_pairs
     optima = [
-        best_pairs(points, float(c), seed=seed, floor=kind, floor_known=known, within_range=within_range)
-        for c in budgets
+        best_pairs(points, float(c), seed=seed, floor=kind, within_range=within_range, curves=curves) for c in budgets
     ]
     shares = head_shares(points)
     note = selection_note(frames.measure, points)

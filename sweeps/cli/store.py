@@ -215,16 +215,28 @@ def figures(
     out: Annotated[Path, typer.Option(help="Folder for the figures; created.")],
     style: Annotated[str, typer.Option(help="The look, such as neurips or report.")] = "neurips",
     form: Annotated[str, typer.Option("--format", help="One or more formats, such as pdf,png,svg.")] = "pdf",
+    metric: MetricOption = None,
+    guidance: GuidanceOption = None,
+    extractor: ExtractorOption = None,
+    total: TotalOption = False,
+    generators: GeneratorsOption = 1,
+    serve: ServeOption = 0.0,
     sets: SetOption = None,
     root: RootOption = Path("runs"),
 ) -> None:
     """Draw the figures of a study."""
     from analysis.reporting.figures.gallery import write_figures
+    from analysis.tokenizers.compute import Compute
     from analysis.tokenizers.frames import load
+    from analysis.tokenizers.measure import Measure
 
+    measure = Measure.of(metric, guidance, extractor)
+    compute = Compute(total, generators, serve, measure.guided)
     opened, run_ids, _ = open_source(source, root, sets)
     formats = [name.strip() for name in form.split(",")]
-    for path in write_figures(load(opened, run_ids), out, style=style, formats=formats):
+    for path in write_figures(
+        load(opened, run_ids, measure=measure, compute=compute), out, style=style, formats=formats
+    ):
         print(path)
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 
 from analysis.tokenizers.compute_law import compute_law
 from analysis.tokenizers.frames import from_tables
-from analysis.tokenizers.pair_laws import pair_curves
 from analysis.tokenizers.pairs import best_pairs, default_budgets
 from results.schema import COLUMNS
 
@@ -80,13 +79,12 @@ def main() -> None:
     frames = from_tables(tables)
     points = frames.ranked
     lap(f"frames ({len(frames.runs):,} runs)")
-    curves = pair_curves(points, frames.floor_is_comparable)
-    laws = [pair.law for pair in curves]
+    laws = [pair.law for pair in frames.curves_of_pairs]
     lap(f"laws of {len(laws)} pairs")
     fits = [law for family in frames.families["family"][:6] for law in compute_law(points, family).laws]
     lap(f"{len(fits)} laws of fronts")
     for flops in default_budgets(points):
-        best = best_pairs(points, flops)
+        best = best_pairs(points, flops, curves=frames.curves_of_pairs)
         lap(f"optimum of {len(best.pairs)} pairs")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB")

@@ -49,7 +49,7 @@ def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "repo
                 look.note(axis, f"{pair.name}{chance}", (0.0, y), (3, 5), **place, weight=weight, color=INK)
             axis.set_ylim(rows - 0.45, -0.75)
             axis.set_yticks([])
-            axis.set_xlabel("expected gFID")
+            axis.set_xlabel(f"expected {frames.measure.name}")
             axis.xaxis.set_major_locator(look.mpl.ticker.MaxNLocator(4))
             axis.grid(axis="y", visible=False)
             axis.spines["left"].set_visible(False)
@@ -62,7 +62,7 @@ def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = 
     points = frames.ranked
     if points["family"].nunique() < 2:
         return None
-    curve = probability_curve(points)
+    curve = probability_curve(points, curves=frames.curves_of_pairs)
     if curve is None or len(curve) < 2:
         return None
     palette = Palette.of(frames.families, points)
@@ -116,7 +116,7 @@ def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") 
             _draw_line(axis, line, rfid, BUDGET_SHADES[min(i + max(0, 3 - len(lines)), 2)], palette, plain)
         shown = [estimate.value for _, gfid in lines for estimate in gfid.values()]
         look.log_value_axis(axis, "rFID of the tokenizer   (reconstructs worse →)", rfid.values(), "x")
-        look.log_value_axis(axis, "gFID of the best generator   (generates worse →)", shown)
+        look.log_value_axis(axis, f"{frames.measure.name} of the best generator   (generates worse →)", shown)
         _headroom(axis, [family for family in rfid if any(family in gfid for _, gfid in lines)], rfid, shown, palette)
         axis.set_title(_title(lines, rfid, plain))
     return figure

@@ -36,12 +36,12 @@ def gfid_against_compute(frames: StudyFrames, answer: Answer, style: str = "repo
         families = palette.present(points)
         for family in families:
             _family(top, points[points["family"] == family], family, palette)
-        look.log_value_axis(top, "gFID, no guidance", points["gfid"])
-        look.counting_axis(top, label="" if cross else "training FLOPs of the generator")
+        look.log_value_axis(top, frames.measure.label, points["gfid"])
+        look.counting_axis(top, label="" if cross else frames.compute.label)
         look.legend_below(figure, palette.handles(families))
         if cross is not None:
             _crossover_band(top, cross)
-            _ratio(axes[1], cross)
+            _ratio(axes[1], cross, frames)
     return figure
 
 
@@ -68,7 +68,7 @@ def _crossover_band(axis: Axes, cross: Crossover) -> None:
     look.note(axis, f"fronts cross\nat {wording.flops(cross.flops)}{span}", (cross.flops, 1.0), (-5, -2), **place)
 
 
-def _ratio(axis: Axes, cross: Crossover) -> None:
+def _ratio(axis: Axes, cross: Crossover, frames: StudyFrames) -> None:
     flops, ratio = np.exp(cross.log_flops), np.exp(cross.log_ratio)
     shown = [ratio]
     if cross.band is not None:
@@ -79,9 +79,9 @@ def _ratio(axis: Axes, cross: Crossover) -> None:
     axis.axhline(1, color=INK, lw=0.8)
     _crossover_line(axis, cross)
     values = np.concatenate([*shown, [1.0]])
-    look.log_value_axis(axis, "gFID ratio", values)
+    look.log_value_axis(axis, f"{frames.measure.name} ratio", values)
     axis.set_ylim(values.min() * 0.9, values.max() * 1.12)
-    look.counting_axis(axis)
+    look.counting_axis(axis, label=frames.compute.label)
     kind = "95 % interval" if cross.band is not None else "one seed, no interval"
     axis.set_title(f"{cross.first} / {cross.second}, below 1: {cross.first} is better ({kind})", weight="normal")
 

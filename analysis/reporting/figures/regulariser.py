@@ -51,9 +51,10 @@ def _curves(axis: Axes, frames: StudyFrames, contrasts: tuple[Contrast, ...], pa
             mean = geometric_means(group, ["path_flops", "gfid"], "images")
             marks: Any = {"color": palette.colours[family], "marker": palette.markers[str(size)], "ms": 4.5}
             axis.plot(mean["path_flops"], mean["gfid"], palette.dashes[family], **marks)
-    look.counting_axis(axis, label="training FLOPs")
-    look.log_value_axis(axis, "gFID, no guidance", points["gfid"])
-    axis.set_title(f"gFID, {', '.join(sizes)}")
+    default = not (frames.compute.total or frames.compute.serve)
+    look.counting_axis(axis, label="training FLOPs" if default else frames.compute.label)
+    look.log_value_axis(axis, frames.measure.label, points["gfid"])
+    axis.set_title(f"{frames.measure.name}, {', '.join(sizes)}")
 
 
 def _effects(axis: Axes, contrasts: tuple[Contrast, ...], metric: str, palette: Palette) -> None:
@@ -118,10 +119,11 @@ def compute_multiplier(frames: StudyFrames, answer: Answer, style: str = "report
             values += [float(v) for v in m.curve[np.isfinite(m.curve)]]
         axis.axhline(1, color=INK, lw=0.9)
         levels = np.concatenate([m.curve_gfid for m, _ in shown])
-        look.log_value_axis(axis, "gFID to be reached   (better →)", levels, "x")
+        name = frames.measure.name
+        look.log_value_axis(axis, f"{name} to be reached   (better →)", levels, "x")
         axis.invert_xaxis()
         look.log_value_axis(axis, "compute multiplier", values)
         axis.set_ylim(min(values) * 0.8, max(values) * 1.25)
         axis.legend(loc="best")
-        axis.set_title("above 1: the same gFID for less compute")
+        axis.set_title(f"above 1: the same {name} for less compute")
     return figure
