@@ -101,7 +101,8 @@ def test_shares_of_processes_add_up_to_one_process() -> None:
 
     def draw(ranks: Ranks) -> tuple[Tensor, Tensor]:
         sampler = Sampler(run, decoder, [_Identity()], torch.arange(10), ranks, lambda detail: None)
-        return sampler.draw(generator, 1.5, shown=40)
+        drawn = sampler.draw(generator, 1.5, shown=40)
+        return drawn.spaces[0], drawn.pixels
 
     whole = draw(ALONE)
     assert whole[0].shape[0] == 130 and whole[1].shape[0] == 40
