@@ -15,6 +15,7 @@ from torch import Tensor
 from results.errors import DataError
 from results.store import atomic
 
+SEAL = "sealed"
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +29,9 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 
 def seal(tensors: dict[str, Tensor], **facts: str) -> bytes:
     """The tensors and facts about them as one file's content."""
-    return save({k: v.contiguous() for k, v in tensors.items()}, metadata=facts | {"sha256": checksum(tensors)})
+    told = json.dumps(facts | {"sha256": checksum(tensors)}, sort_keys=True)
+    # One entry: safetensors writes several in any order, and equal content is to be equal bytes.
+    return save({k: v.contiguous() for k, v in tensors.items()}, metadata={SEAL: told})
 
 
 def unseal(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -36,6 +39,7 @@ def unseal(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = load(content)
         facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        facts = json.loads(facts[SEAL]) if SEAL in facts else facts  # files of earlier versions have an entry a fact
         if facts.pop("sha256") != checksum(tensors):
             raise DataError("its SHA-256 is not that of its tensors")
     except (SafetensorError, KeyError, ValueError) as error:

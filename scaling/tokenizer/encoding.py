@@ -22,7 +22,7 @@ from torch import Tensor
 from results.errors import DataError, RunError
 from results.store import atomic
 from scaling.data.images import LabelledImages
-from scaling.data.tokens import token_type
+from scaling.data.tokens import mapped, token_type
 from scaling.sealed_tensors import seal, unseal
 
 from .model import Tokenizer
@@ -66,11 +66,12 @@ def encode_split(
     size = shard_size(len(images))
     for first in range(process * size, len(images), processes * size):
         done, last = first, min(first + size, len(images))
+        parts: list[Path] = []
         while done < last:
             shard = shards.at(done)
             if shard is not None:
                 path, count = shard
-                paths.append(path)
+                parts.append(path)
                 done, finished = done + count, finished + count
                 step(finished, None)
                 continue
@@ -88,7 +89,9 @@ def encode_split(
             except RunError:
                 shards.write(start, torch.cat(fresh))
                 raise
-            paths.append(shards.write(start, torch.cat(fresh)))
+            parts.append(shards.write(start, torch.cat(fresh)))
+        # Cut where an encoding in one go cuts, so that an interruption leaves no trace.
+        paths.append(parts[0] if len(parts) == 1 else shards.write(first, mapped(parts)[:]))
     return paths
 
 

@@ -131,6 +131,21 @@ def test_a_stop_ends_within_a_batch_and_the_next_attempt_does_the_rest(
     assert sum(encoded) == IMAGES - done
 
 
+def test_after_stops_shards_are_cut_as_in_one_go(
+    tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
+) -> None:
+    whole = encode_split(model, images, "train", tmp_path / "whole" / "encoded", [], StopAt())
+    places = attempts(tmp_path)
+    for stop in (BATCH, 3 * BATCH, 7 * BATCH):
+        own, earlier = next(places)
+        with pytest.raises(RunError):
+            encode_split(model, images, "train", own, earlier, StopAt(stop))
+    own, earlier = next(places)
+    shards = encode_split(model, images, "train", own, earlier, StopAt())
+    assert [path.name for path in shards] == [path.name for path in whole]
+    assert [path.read_bytes() for path in shards] == [path.read_bytes() for path in whole]
+
+
 def test_processes_that_share_the_shards_make_the_same_tokens(
     tmp_path: Path, model: Tokenizer, images: Images, encoded: list[int]
 ) -> None:

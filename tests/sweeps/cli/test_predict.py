@@ -168,7 +168,7 @@ def test_optimum_of_a_study_names_the_pair_to_train() -> None:
         assert one["best"] == f"{likely['family']} + {likely['size']}"
     text = run("optimum", STUDY)
     assert "best with probability" in text and "generator" in text
-    assert text.count("FLOPs: ") == 3
+    assert text.count(" FLOPs: ") == 3
     with pytest.raises(UsageError, match="--cost belongs to --fit"):
         run("optimum", STUDY, "--flops", "1e15", "--cost", "6*N*D")
     with pytest.raises(TokenlawError):
