@@ -57,6 +57,9 @@ def fit(
         Path | None, typer.Option("--figure", help="Draw data, law, band and residuals: pdf, png, svg.")
     ] = None,
     style: Annotated[str, typer.Option("--style", help="Of the figure: report, neurips, slides.")] = "report",
+    width: Annotated[
+        float | None, typer.Option("--width", help="Of the figure, in inches, such as 3.25 for a column; the style's.")
+    ] = None,
     misses: Annotated[bool, typer.Option("--residuals/--no-residuals", help="Draw residuals below the curve.")] = True,
     beyond: Annotated[
         float, typer.Option("--beyond", metavar="TIMES", help="Draw curves up to TIMES the largest row, marked.")
@@ -70,6 +73,8 @@ def fit(
     _check_output(out, (".json",), "--out")
     _check_output(figure, (".pdf", ".png", ".svg"), "--figure")
     _check_output(report, (".md",), "--report")
+    if width is not None and not 1 <= width <= 50:
+        raise UsageError(f"--width {width:g} is not between 1 and 50 inches")
     if not 1 <= beyond <= 1e12:
         raise UsageError(f"--beyond {beyond:g} is not between 1 and 1e12")
 
@@ -115,9 +120,9 @@ def fit(
 
         for name, result in results.items():
             path = figure if not name else figure.with_name(f"{figure.stem}-{_slug(name)}{figure.suffix}")
-            drawings.append(save(fit_figure(result, style, misses=misses, beyond=beyond), path))
+            drawings.append(save(fit_figure(result, style, misses=misses, beyond=beyond, width=width), path))
         if len(results) > 1:
-            drawings.append(save(groups_figure(results, style, beyond=beyond), figure))
+            drawings.append(save(groups_figure(results, style, beyond=beyond, width=width), figure))
     if report is not None:
         from analysis.reporting.fit_report import fit_report
 

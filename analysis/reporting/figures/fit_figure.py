@@ -35,17 +35,26 @@ STEPS = 120
 OVERHANG = 1.05  # of a curve over the last row that is not yet an extrapolation
 
 
-def fit_figure(result: FitResult, style: str = "report", *, misses: bool = True, beyond: float = 1.0) -> Figure:
+def fit_figure(
+    result: FitResult,
+    style: str = "report",
+    *,
+    misses: bool = True,
+    beyond: float = 1.0,
+    width: float | None = None,
+) -> Figure:
     """Points, the fitted curve with its interval band, and the residuals below (without `misses`, not).
 
     A law of several columns is drawn against the one that varies most, with curves at CURVES values of the next (of a
     floor given by a column, where that is all that differs). beyond: up to how many times the largest value along the
-    axis the curves go on, dashed on a shaded ground. Raises UsageError for a fit without points (read from a file).
+    axis the curves go on, dashed on a shaded ground. width: in inches; None for the style's.
+
+    Raises UsageError for a fit without points (read from a file).
     """
     points = _points_of(result)
     along, by = _drawn_columns(result, points)
     rows: dict[str, Any] = {"nrows": 2, "sharex": True, "height_ratios": [3, 1]} if misses else {}
-    with look.new_figure(style, 0.75 if misses else 0.6, **rows) as (figure, axes):
+    with look.new_figure(style, 0.75 if misses else 0.6, width=width, **rows) as (figure, axes):
         top, bottom = axes if misses else (axes, None)
         metric = points.names.get("metric", "metric")
         used = points.weights > 0
@@ -101,11 +110,13 @@ def misses_of(result: FitResult) -> Array:
     return -r if result.residual == "log" else -r * result.scales.metric
 
 
-def groups_figure(results: Mapping[str, FitResult], style: str = "report", *, beyond: float = 1.0) -> Figure:
+def groups_figure(
+    results: Mapping[str, FitResult], style: str = "report", *, beyond: float = 1.0, width: float | None = None
+) -> Figure:
     """The fits of several groups in one pair of axes with one legend, each with its band; other columns at medians."""
     first = _points_of(next(iter(results.values())))
     along, _ = _drawn_columns(next(iter(results.values())), first)
-    with look.new_figure(style, 0.6) as (figure, axes):
+    with look.new_figure(style, 0.6, width=width) as (figure, axes):
         handles = []
         for number, (name, result) in enumerate(results.items()):
             points, colour = _points_of(result), look.COLOURS[number % len(look.COLOURS)]

@@ -101,11 +101,12 @@ def applied(name: str) -> Iterator[Style]:
 
 
 @contextmanager
-def new_figure(name: str, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of a style's width, `height` as a share of it, with the axes that `Figure.subplots` makes; the style's
-    settings hold within the block."""
+def new_figure(name: str, height: float, *, width: float | None = None, **grid: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure of a style's width (or of `width` inches), `height` as a share of it, with the axes that
+    `Figure.subplots` makes; the style's settings hold within the block."""
     with applied(name) as style:
-        figure = Figure(figsize=(style.width, style.width * height), layout="constrained")
+        inches = width or style.width
+        figure = Figure(figsize=(inches, inches * height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(**grid)
 

@@ -81,9 +81,15 @@ def test_figures_and_report_of_groups(tmp_path: Path) -> None:
         "--beyond",
         10,
     )
-    printed = run("fit", points, "--law", "E + A/n^alpha", *options, "--report", report, "--style", "neurips")
+    printed = run(
+        "fit", points, "--law", "E + A/n^alpha", *options, "--report", report, "--style", "neurips", "--width", 3.25
+    )
     assert {"g.svg", "g-VQ.svg", "g-CRT.svg"} <= {path.name for path in tmp_path.iterdir()}
     assert f"wrote {report}" in printed
+    for name in ("g.svg", "g-VQ.svg"):
+        assert f'width="{3.25 * 72:g}pt"' in (tmp_path / name).read_text()
+    with pytest.raises(UsageError, match=r"--width 0\.2 is not between 1 and 50 inches"):
+        run("fit", points, "--law", "power", "--x", "N", "--width", 0.2)
     text = report.read_text()
     assert "# Group CRT" in text
     assert "`L = E + A/n^alpha`" in text
