@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scaling.ranks import Place
 
-from ..training.test_distributed import _port
+from ..training.test_distributed import run_ranks
 from .sampled_process import judged
 
 PROGRAM = Path(__file__).with_name("sampled_process.py")
@@ -20,22 +18,7 @@ PROGRAM = Path(__file__).with_name("sampled_process.py")
 def together(size: int, folder: Path) -> list[dict[str, float]]:
     """The figures as each of `size` processes has them."""
     folder.mkdir()
-    port = str(_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(size), port, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * size, outputs
+    run_ranks(PROGRAM, size, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ def _port() -> int:
         return int(probe.getsockname()[1])
 
 
-def together(what: str, size: int, folder: Path, *rest: str) -> list[dict[str, Any]]:
-    """What each of `size` processes left."""
+def run_ranks(program: Path, size: int, folder: Path, before: Sequence[str] = (), after: Sequence[str] = ()) -> None:
+    """Run a program as `size` processes to their good end: [before ...] RANK SIZE PORT FOLDER [after ...]."""
     port = str(_port())
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), what, str(rank), str(size), port, str(folder), *rest],
+            [sys.executable, str(program), *before, str(rank), str(size), port, str(folder), *after],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -45,6 +46,11 @@ def together(what: str, size: int, folder: Path, *rest: str) -> list[dict[str, A
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * size, outputs
+
+
+def together(what: str, size: int, folder: Path, *rest: str) -> list[dict[str, Any]]:
+    """What each of `size` processes left."""
+    run_ranks(PROGRAM, size, folder, [what], rest)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
