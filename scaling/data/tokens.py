@@ -35,8 +35,8 @@ FACTS, LABELS, OLD = "tokens.json", "labels.safetensors", "tokens.safetensors"
 CHECKED = 4
 """Images of each split whose decoded means are kept, to be compared before a generator trains."""
 TOLERANCE = 1.0
-"""In grey levels: how far a decoded image's mean may lie from the one kept. Decoding on another device rounds otherwise,
-which moves single pixels by a level, hardly their mean."""
+"""In grey levels: how far a decoded image's mean may lie from the one kept. Decoding on another device rounds
+otherwise, which moves single pixels by a level, hardly their mean."""
 CHUNK = 2**22
 """Tokens that are counted or checked at a time."""
 
