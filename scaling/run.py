@@ -11,6 +11,7 @@ import torch
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
+from results.schema import TRUNK
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
 from scaling.data.sources import weights
@@ -75,6 +76,10 @@ def execute(
     report(Progress("done", 1.0))
 
 
+def _steps(spec: RunSpec, images: int) -> int:
+    return images // spec.batch_size
+
+
 def _draw(sampler: Sampler, measurement: GeneratorMeasurement | None, model: Generator) -> None:
     """Draw what an evaluation needs, together with the other processes; the first measures it."""
     samples = sampler.all(model, SHOWN)
@@ -115,6 +120,8 @@ class _Execution:
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, spec, shards, labels, weights_of(model), model.pixels_of)
             preview.pair_sheet(artifacts / PREVIEW, *shown)
+            if self.workspace.sheets is not None:
+                preview.pair_sheet(self.workspace.sheets / f"{TRUNK}-{_steps(spec, spec.executed_images)}.png", *shown)
 
         images, ranks = self._images(spec), self.ranks
         if spec.pretrained is not None:
@@ -180,7 +187,8 @@ class _Execution:
             measurement = GeneratorMeasurement(
                 spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating, sampler
             )
-        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
+        evaluation = None if measurement is None else partial(self._measured, spec, measurement)
+        training = GeneratorTraining(spec, tokens, evaluation, self.ranks, self.microbatch)
         if sampler is not None:
             training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
@@ -192,6 +200,16 @@ class _Execution:
         samples, labels, nearest = measurement.last
         preview.sample_sheet(artifacts / PREVIEW, samples, labels, spec.tokenizer.data.classes)
         preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
+
+    def _measured(
+        self, spec: GeneratorRun, measurement: GeneratorMeasurement, model: Generator, branch: str, images: int,
+        recorder: Recorder,
+    ) -> None:  # fmt: skip
+        """Measure a generator at a budget, and leave a picture where somebody looks at it."""
+        measurement(model, branch, images, recorder)
+        if self.workspace.sheets is not None and measurement.last is not None:
+            sheet = self.workspace.sheets / f"{branch}-{_steps(spec, images)}.png"
+            preview.sample_sheet(sheet, *measurement.last[:2], spec.tokenizer.data.classes)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         TrainingLoop(

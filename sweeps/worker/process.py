@@ -37,6 +37,8 @@ def start_worker(
     options = ["--root", str(root), "--submission", submission.id, *options]
     if microbatch is not None:
         options += ["--microbatch", str(microbatch)]
+    if submission.trackers:
+        options += ["--trackers", submission.trackers]
     return subprocess.Popen(
         [*step, *(submission.worker or WORKER), *options, str(submission.write_spec(root, run))],
         env=worker_environment(run.threads, snapshot.path),

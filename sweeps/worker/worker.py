@@ -1,6 +1,6 @@
 """What a job executes: one attempt at one run, from its specification to its rows in the store.
 
-    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] SPEC.json
+    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--trackers JSON] SPEC.json
 
 The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
 command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
@@ -44,13 +44,17 @@ from sweeps.record.memory import peak_memory
 from sweeps.record.outcome import EXIT_CODES, Outcome, Result
 from sweeps.record.process_identity import ProcessId
 from sweeps.study.external_run import AnyRun, ExternalRun, parse_any_run
+from sweeps.study.sections import Trackers
 
 from . import rendezvous
 from .heartbeat import STOPPING, Pulse, Stop
 from .log import SaidProgress, one_line, redirect, say
+from .trackers.tracking import Tracking
 
 Execute = Callable[[AnyRun, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
 
+SHEETS = "sheets"
+"""Folder of an attempt with pictures of its evaluations, where trackers show them."""
 OVERTAKEN = "a newer attempt has begun; this one was held for dead and writes nothing"
 
 
@@ -62,6 +66,7 @@ class Options:
     job, restarts          its SLURM job with its index, and how often that was requeued
     microbatch             images that a process holds at a time; None for its whole part of the batch
     place                  which of the job's processes this is
+    trackers               what is told of it while it runs
     """
 
     submission: str = ""
@@ -70,6 +75,7 @@ class Options:
     restarts: int = 0
     microbatch: int | None = None
     place: Place = field(default_factory=Place)
+    trackers: Trackers = field(default_factory=Trackers)
 
 
 def work(
@@ -162,6 +168,7 @@ def _train(
         cache=atomic.make_folder(root / "cache"),
         pictures=root / locations.FOLDER,
         pretrained=root / weights.FOLDER,
+        sheets=attempt.path / SHEETS if options.trackers.names else None,
     )
     said = SaidProgress(report)
     if execute is not None:
@@ -189,6 +196,7 @@ class _Worker:
         self.stop = Stop()
         self.pulse = Pulse(attempt.path / "heartbeat.json", self.elapsed_before, self._look)
         self.recorder = Recorder(spec.run_id, attempt.number)
+        self.tracking = Tracking(root, spec, options.trackers, self.recorder, attempt.path / SHEETS)
 
     def _look(self) -> None:
         if self.attempt.overtaken:
@@ -210,6 +218,7 @@ class _Worker:
                     result, cause, message = "taken", None, OVERTAKEN
                 else:
                     result, cause, message = "storage", "storage", one_line(error)
+            self.tracking.close(result)
             self._end(result, cause, message)
             say(f"{result}: {message}" if message else result)
         return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
@@ -218,8 +227,9 @@ class _Worker:
         """Execute the run; result, cause and message."""
         try:
             _train(
-                self.root, self.spec, self.attempt, self.options, execute, self.recorder, self.pulse.report, self.stop
-            )
+                self.root, self.spec, self.attempt, self.options, execute, self.recorder,
+                self.tracking.following(self.pulse.report), self.stop,
+            )  # fmt: skip
         except RunError as error:
             if error.cause == "interrupted":
                 if self.stop.overtaken:
@@ -336,6 +346,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
     parser.add_argument("--submitter", default="", help="JSON that names the process of the submitter")
     parser.add_argument("--job", help="id of the SLURM job with its index, such as 17_3")
     parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
+    parser.add_argument("--trackers", default="{}", help="JSON of a study's section of that name")
     parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
     given = parser.parse_args(arguments)
     try:
@@ -349,6 +360,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if given.job else 0,
             microbatch=given.microbatch,
             place=Place.from_environment(job=given.job),
+            trackers=Trackers.model_validate_json(given.trackers),
         )
     except (OSError, ValueError, TokenlawError) as error:
         print(f"error: {given.spec}: {one_line(error)}", file=sys.stderr)
