@@ -21,6 +21,7 @@ from scaling.evaluation.measure_tokenizer import measure_tokenizer
 from scaling.evaluation.networks.run_networks import check_networks, judges
 from scaling.evaluation.sampled import Sampler
 from scaling.generator.transformer import Generator
+from scaling.networks import recompute_activations
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -54,6 +55,7 @@ def execute(
     *,
     microbatch: int | None = None,
     place: Place | None = None,
+    recompute: bool = False,
 ) -> None:
     """Train and measure one run, or finish one that was interrupted.
 
@@ -61,6 +63,7 @@ def execute(
 
     microbatch  images that a process holds at a time; None for its whole part of the global batch
     place       which of several processes this is; None for the only one
+    recompute   hold fewer activations and compute them a second time in the backward pass: the same numbers
 
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
     cannot be read, StoreError for a full disk.
@@ -68,7 +71,7 @@ def execute(
     check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
-        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
+        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch, recompute)
         if isinstance(spec, TokenizerRun):
             execution.tokenizer(spec)
         else:
@@ -98,6 +101,7 @@ class _Execution:
     checkpoint_seconds: float
     ranks: Ranks
     microbatch: int | None
+    recompute: bool
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
@@ -133,6 +137,7 @@ class _Execution:
                 ranks.by_first(lambda: measure(model, self.recorder))
             return
         training = TokenizerTraining(spec, images.split("train"), measure, ranks, self.microbatch)
+        recompute_activations(training.model, self.recompute)
         if ranks.size > 1:  # Each encodes its part of the images; the first then finds all shards.
             training.prepare_measurement = lambda model: encode(model, (ranks.rank, ranks.size))
         self._train(spec, training, share)
@@ -189,6 +194,7 @@ class _Execution:
             )
         evaluation = None if measurement is None else partial(self._measured, spec, measurement)
         training = GeneratorTraining(spec, tokens, evaluation, self.ranks, self.microbatch)
+        training.model.trunk.checkpointing = self.recompute
         if sampler is not None:
             training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))

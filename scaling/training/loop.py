@@ -120,8 +120,9 @@ class TrainingLoop:
             flops=images * stage.flops_per_image,
             **means,
         )
-        if not math.isfinite(means["loss"]):
-            raise RunError(f"loss is {means['loss']} at {images} images of {segment.branch}", cause="diverged")
+        for name in ("loss", "discriminator"):
+            if not math.isfinite(means.get(name, 0.0)):
+                raise RunError(f"{name} is {means[name]} at {images} images of {segment.branch}", cause="diverged")
         return float(means["loss"])
 
     def _prepare_evaluation(self) -> None:

@@ -1,4 +1,4 @@
-"""Trackers, read back: each row once, also after resumes; the specification; pictures; errors before anything starts."""
+"""Trackers, read back: each row once, also after resumes; the specification; pictures; errors before all else."""
 
 from __future__ import annotations
 
