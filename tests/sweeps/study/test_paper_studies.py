@@ -70,7 +70,7 @@ def test_the_baseline_is_shared_and_costs_what_the_paper_spent() -> None:
 
 
 def test_the_tokenizers_alone_are_those_of_the_grids() -> None:
-    """Figure 3 and its causal regulariser: eight codebooks, six sizes of input, FSQ, weights and layers to 15 and 12."""
+    """Figure 3 and its causal regulariser: eight codebooks, six sizes of input, FSQ, weights to 15, layers to 12."""
     runs = load_study("imagenet-tokenizers").runs()
     specs = {run.run_id: run.tokenizer for run in runs if isinstance(run, TokenizerRun)}
     assert len(specs) == len(runs) == 39
