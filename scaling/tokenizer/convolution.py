@@ -50,6 +50,6 @@ class _Convolve(torch.autograd.Function):
             return result
 
         of_input = of(gradient, x, weight, [True, False, False])[0] if ctx.needs_input_grad[0] else None
-        usual = (tensor.contiguous() for tensor in (gradient, x, weight))
+        usual = gradient.contiguous(), x.contiguous(), weight.contiguous()
         _, of_weight, of_bias = of(*usual, [False, True, True])
         return of_input, of_weight, of_bias, None, None

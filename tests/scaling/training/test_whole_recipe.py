@@ -65,7 +65,8 @@ def narrow() -> TokenizerRun:
     return recipe(
         64, STEPS, 4,
         autoencoder=VqganSpec(width=16, latent_channels=32, norm_groups=8),
-        quantizer=VectorQuantizerSpec(codebook_size=256, revive_every=0, initialisation="unit-norm"),
+        # Without revival so few latents soon share one code.
+        quantizer=VectorQuantizerSpec(codebook_size=256, revive_every=5, initialisation="unit-norm"),
         adversarial=AdversarialSpec(start_images=120, ramp_images=40, width=16),
         optimiser=OptimiserSpec(learning_rate=1e-3, warmup_images=20),
     )  # fmt: skip
