@@ -122,9 +122,7 @@ class TrainingLoop:
         """Record the means over the `count` steps since the last row, and return them. Raises RunError where the loss
         is not finite."""
         stage, images = self.stage, self.images
-        means: dict[str, float] = {
-            name: float(value) / count for name, value in self.ranks.sum_terms(self.sums).items()
-        }
+        means: dict[str, Any] = {name: float(value) / count for name, value in self.ranks.sum_terms(self.sums).items()}
         self.sums = {}
         self.recorder.curve(
             branch=segment.branch,
