@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from results.errors import DataError, RunError
+from results.errors import DataError, RunError, UsageError
 from results.recorder import Recorder
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
@@ -20,6 +20,7 @@ from scaling.evaluation.measure_tokenizer import measure_tokenizer
 from scaling.evaluation.networks.run_networks import check_networks, judges
 from scaling.evaluation.sampled import Sampler
 from scaling.generator.transformer import Generator
+from scaling.networks import recompute_activations
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -35,7 +36,7 @@ from scaling.training.stage import StageTraining
 from scaling.training.tokenizer import TokenizerTraining
 
 from . import preview
-from .ranks import Place
+from .ranks import Place, Strategy
 
 MODEL, TOKENS, PREVIEW, NEIGHBOURS = STORED, "tokens", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""
@@ -53,6 +54,8 @@ def execute(
     *,
     microbatch: int | None = None,
     place: Place | None = None,
+    strategy: Strategy = "ddp",
+    recompute: bool = False,
 ) -> None:
     """Train and measure one run, or finish one that was interrupted.
 
@@ -60,14 +63,20 @@ def execute(
 
     microbatch  images that a process holds at a time; None for its whole part of the global batch
     place       which of several processes this is; None for the only one
+    strategy    how several processes train a generator: each with all of it, or with a part of every weight
+    recompute   keep fewer activations and compute them again in the backward pass: the same numbers
 
+    None of these four changes results by more than the order of additions.
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
-    cannot be read, StoreError for a full disk.
+    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not.
     """
+    if strategy != "ddp" and isinstance(spec, TokenizerRun):
+        raise UsageError(f"strategy = {strategy!r} is not allowed for tokenizers; allowed: ddp")
     check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
         execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
+        execution.strategy, execution.recompute = strategy, recompute
         if isinstance(spec, TokenizerRun):
             execution.tokenizer(spec)
         else:
@@ -93,6 +102,8 @@ class _Execution:
     checkpoint_seconds: float
     ranks: Ranks
     microbatch: int | None
+    strategy: Strategy = "ddp"
+    recompute: bool = False
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
@@ -180,7 +191,7 @@ class _Execution:
             measurement = GeneratorMeasurement(
                 spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating, sampler
             )
-        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
+        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch, self.strategy)
         if sampler is not None:
             training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
@@ -194,6 +205,8 @@ class _Execution:
         preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
+        for module in training.modules.values():
+            recompute_activations(module, self.recompute)
         TrainingLoop(
             training, segments(spec), self.workspace, self.recorder, self._follow, self.stop, share,
             self.checkpoint_seconds, self.ranks,

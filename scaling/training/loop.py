@@ -20,6 +20,7 @@ from scaling.specification.workspace import Progress, Workspace
 from . import checkpoint
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment
+from .sharding import whole_state
 from .stage import StageTraining, below
 
 LOG_STEPS = 16
@@ -71,6 +72,8 @@ class TrainingLoop:
             self._train(segment)
             if segment.evaluated:
                 self.report(Progress("evaluate", self._share(), segment.branch))
+                if self.stage.sharded:
+                    self._save()  # Whole tensors need all processes, which an evaluation that is stopped has not.
                 self._prepare_evaluation()
                 self.ranks.by_first(lambda segment=segment: self._evaluate(segment))  # type: ignore[misc]
             self.index += 1
@@ -146,7 +149,8 @@ class TrainingLoop:
         except RunError as error:
             if error.cause == "interrupted":
                 self.recorder.restore(before)
-                self._write(self.sums)
+                if not self.stage.sharded:
+                    self._write(self.stage.state(), self.sums)
             raise
         finally:
             before.unlink(missing_ok=True)
@@ -184,12 +188,19 @@ class TrainingLoop:
     def _save(self) -> None:
         """Save a checkpoint, by the first process for all."""
         sums = self.ranks.sum_terms(self.sums) if self.sums else {}
-        self.ranks.by_first(lambda: self._write(sums))
+        if not self.stage.sharded:
+            self.ranks.by_first(lambda: self._write(self.stage.state(), sums))
+            return
+        state = whole_state(self.stage.state(), self.ranks.first)
+        fork = whole_state(self.fork or {}, self.ranks.first)
+        self.ranks.by_first(lambda: self._write(state, sums, fork))
 
-    def _write(self, sums: dict[str, Tensor]) -> None:
+    def _write(
+        self, state: dict[str, Tensor], sums: dict[str, Tensor], fork: dict[str, Tensor] | None = None
+    ) -> None:
         begun = time.monotonic()
-        tensors = {f"active.{name}": value for name, value in self.stage.state().items()}
-        tensors |= {f"fork.{name}": value for name, value in (self.fork or {}).items()}
+        tensors = {f"active.{name}": value for name, value in state.items()}
+        tensors |= {f"fork.{name}": value for name, value in (fork or self.fork or {}).items()}
         tensors |= {f"sums.{name}": value for name, value in sums.items()}
         folder = self.workspace.checkpoints
         checkpoint.save(folder, checkpoint.Position(self.index, self.images), tensors, self.recorder)

@@ -1,6 +1,7 @@
 """What a job executes: one attempt at one run, from its specification to its rows in the store.
 
-    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] SPEC.json
+    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--strategy fsdp2]
+        [--recompute-activations] SPEC.json
 
 The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
 command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
@@ -28,12 +29,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
 from results.store import atomic
 from scaling.data.sources import locations, weights
-from scaling.ranks import Place
+from scaling.ranks import Place, Strategy
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
 from sweeps.record import artifacts, failure_causes
@@ -62,6 +64,8 @@ class Options:
     job, restarts          its SLURM job with its index, and how often that was requeued
     microbatch             images that a process holds at a time; None for its whole part of the batch
     place                  which of the job's processes this is
+    strategy               how several processes train a generator
+    recompute              keep fewer activations and compute them again
     """
 
     submission: str = ""
@@ -70,6 +74,8 @@ class Options:
     restarts: int = 0
     microbatch: int | None = None
     place: Place = field(default_factory=Place)
+    strategy: Strategy = "ddp"
+    recompute: bool = False
 
 
 def work(
@@ -174,7 +180,10 @@ def _train(
         from scaling.run import execute as train
 
         assert not isinstance(spec, ExternalRun)
-        train(spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place)
+        train(
+            spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place,
+            strategy=options.strategy, recompute=options.recompute,
+        )  # fmt: skip
 
 
 class _Worker:
@@ -322,9 +331,11 @@ def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
     microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
+    strategy = f", {options.strategy}" if options.strategy != "ddp" else ""
+    recompute = ", recomputing activations" if options.recompute else ""
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}{microbatch}, code {facts['code'][:12]}"
+        f"{job}{rank}{microbatch}{strategy}{recompute}, code {facts['code'][:12]}"
     )
 
 
@@ -336,6 +347,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
     parser.add_argument("--submitter", default="", help="JSON that names the process of the submitter")
     parser.add_argument("--job", help="id of the SLURM job with its index, such as 17_3")
     parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
+    parser.add_argument("--strategy", choices=get_args(Strategy), default="ddp", help="how processes share a generator")
+    parser.add_argument("--recompute-activations", action="store_true", help="keep fewer, and compute them again")
     parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
     given = parser.parse_args(arguments)
     try:
@@ -349,6 +362,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if given.job else 0,
             microbatch=given.microbatch,
             place=Place.from_environment(job=given.job),
+            strategy=given.strategy,
+            recompute=given.recompute_activations,
         )
     except (OSError, ValueError, TokenlawError) as error:
         print(f"error: {given.spec}: {one_line(error)}", file=sys.stderr)
