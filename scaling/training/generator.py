@@ -88,11 +88,13 @@ class GeneratorTraining(StageTraining):
     def prepare_evaluation(self) -> None:
         """See StageTraining."""
         if self.sharded:
-            weights = whole_state(self.model.state_dict(), kept=True)
-            state = torch.get_rng_state()
-            self.whole_model = build_generator(self.spec).to(self.ranks.device)
-            torch.set_rng_state(state)
-            self.whole_model.load_state_dict(weights)
+            # The mode of evaluations would stick to the parts, which go on training.
+            with torch.inference_mode(False), torch.no_grad():
+                weights = whole_state(dict(self.model.state_dict()), kept=True)
+                state = torch.get_rng_state()
+                self.whole_model = build_generator(self.spec).to(self.ranks.device)
+                torch.set_rng_state(state)
+                self.whole_model.load_state_dict(weights)
         if self.prepare_measurement is not None:
             self.prepare_measurement(self.whole_model.eval())
             self.model.train()

@@ -19,6 +19,7 @@ from scaling.specification.workspace import Progress, Workspace
 
 from . import checkpoint
 from .distributed import ALONE, Ranks
+from .peak import peak_flops
 from .schedule import ScheduleSegment
 from .sharding import whole_state
 from .stage import StageTraining, below
@@ -61,13 +62,16 @@ class TrainingLoop:
         self.fork: dict[str, Tensor] | None = None
         self.sums: dict[str, Tensor] = {}
         self.last_save, self.saving = time.monotonic(), 0.0
+        self.trained_images, self.trained_seconds = 0, 0.0
 
     def run(self) -> None:
         """Raises RunError: `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
         self._resume()
+        peak = peak_flops(self.ranks.device, self.stage.precision)
         while self.index < len(self.segments):
             segment = self.segments[self.index]
             if segment.decays and self.images == segment.start and self.fork is None:
+                self._save()  # Killed within this fork, a run trains nothing but the fork again.
                 self.fork = self.stage.state()
             self._train(segment)
             if segment.evaluated:
@@ -84,6 +88,19 @@ class TrainingLoop:
                 self.images = self.segments[self.index].start
                 if segment.evaluated:
                     self._save()  # An evaluation is never done twice.
+        self._tell_speed(peak)
+
+    def _tell_speed(self, peak: float | None) -> None:
+        """Record how fast this attempt trained, of which peak of each device, and what it took of a GPU's memory."""
+        device = self.ranks.device
+        if self.trained_images:
+            speed = self.trained_images / self.trained_seconds
+            self.recorder.facts(images_per_second=speed)
+            if peak is not None:
+                share = speed * self.stage.flops_per_image / (peak * self.ranks.size)
+                self.recorder.facts(model_flops_share=share)
+        if device.type == "cuda":
+            self.recorder.facts(device_memory_bytes=torch.cuda.max_memory_allocated(device))
 
     def _train(self, segment: ScheduleSegment) -> None:
         """The steps of one segment."""
@@ -100,6 +117,8 @@ class TrainingLoop:
                 loss = self._log(segment, steps % LOG_STEPS or LOG_STEPS)
                 now = time.monotonic()
                 speed = (self.images - begun) / max(now - clock, 1e-9)
+                self.trained_images += self.images - begun
+                self.trained_seconds += max(now - clock, 1e-9)
                 begun, clock = self.images, now
                 self.report(Progress("train", self._share(), f"{segment.branch} loss {loss:.4f}", speed))
             if self.ranks.any(self.stop()):
@@ -108,6 +127,7 @@ class TrainingLoop:
                 raise RunError(f"stopped at {place}; a checkpoint is kept", "interrupted")
             if not self.sums and self.ranks.told(self._due()):
                 self._save()
+                clock = time.monotonic()
 
     def _log(self, segment: ScheduleSegment, count: int) -> float:
         """Record the means over the `count` steps since the last row; the mean loss. Raises RunError if it is not
@@ -195,9 +215,7 @@ class TrainingLoop:
         fork = whole_state(self.fork or {}, self.ranks.first)
         self.ranks.by_first(lambda: self._write(state, sums, fork))
 
-    def _write(
-        self, state: dict[str, Tensor], sums: dict[str, Tensor], fork: dict[str, Tensor] | None = None
-    ) -> None:
+    def _write(self, state: dict[str, Tensor], sums: dict[str, Tensor], fork: dict[str, Tensor] | None = None) -> None:
         begun = time.monotonic()
         tensors = {f"active.{name}": value for name, value in state.items()}
         tensors |= {f"fork.{name}": value for name, value in (fork or self.fork or {}).items()}

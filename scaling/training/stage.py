@@ -46,6 +46,7 @@ class StageTraining(ABC):
         self.ranks, self.parts, self.batch_size = ranks, ranks.parts(spec.batch_size, microbatch), spec.batch_size
         self.tokens_per_image = spec.tokenizer.tokens_per_image
         self.flops_per_image = flops.flops_per_image(spec)
+        self.precision = spec.precision
         self.gradient_clip = spec.optimiser.gradient_clip
         self.optimiser = adamw(model.parameters(), spec.optimiser)
         self.modules: dict[str, nn.Module] = {"model": model}
@@ -80,8 +81,8 @@ class StageTraining(ABC):
         """The reverse of `state`, from parts or whole tensors; every name of a module must match."""
         for name, module in self.modules.items():
             values = module.state_dict()
-            given = below(f"{name}.", tensors).items()
-            module.load_state_dict({key: laid_out(value, values[key]) if key in values else value for key, value in given})
+            given = below(f"{name}.", tensors)
+            module.load_state_dict({key: laid_out(value, values.get(key)) for key, value in given.items()})
         for name, optimiser in self.optimisers.items():
             _load_moments(optimiser, below(f"{name}.", tensors))
 

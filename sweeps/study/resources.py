@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from results.errors import SpecError
+from scaling.ranks import Strategy
 
 from .conditions import parse_conditions, value_at
 from .external_run import STAGES, Stage

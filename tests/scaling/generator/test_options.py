@@ -10,6 +10,7 @@ from scaling.generator.dropout import Dropout, image_keys
 from scaling.generator.head import FactorisedHead
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator, KeyValueCache
+from scaling.networks import recompute_activations
 from scaling.specification.learning_rates import RULES
 from scaling.specification.spec import (
     GeneratorRun,
