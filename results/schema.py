@@ -19,12 +19,13 @@ from .errors import UsageError
 if TYPE_CHECKING:
     import pyarrow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column comes, changes its meaning or may newly be null; readers refuse what is newer than they are.
 
 1  runs of tokenizers and generators
 2  also runs of no stage and rows measured elsewhere: column `source`, and columns that mean nothing for them may be
    null. Tables of version 1 are read as they are, with `source` null.
+3  columns `images_per_second`, `model_flops_share`, `device_memory_bytes`; null in what earlier versions wrote.
 """
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
@@ -106,7 +107,25 @@ RUNS: tuple[Column, ...] = (
     Column("finished_at", "string", "ISO 8601 UTC", "end of the attempt, or when it was imported", True),
     Column("provenance", "string", "JSON", "git sha and diff hash, versions, hardware, host", True),
     Column("source", "string", "", "where a row measured elsewhere comes from; null for runs of ours"),
+    Column(
+        "images_per_second",
+        "float64",
+        "1/s",
+        "training images a second of the last attempt, all processes; no evaluations",
+    ),
+    Column(
+        "model_flops_share",
+        "float64",
+        "fraction",
+        "training FLOPs a second over the devices' peak: a GPU's published one, a CPU's matrix products then",
+    ),
+    Column(
+        "device_memory_bytes", "int64", "bytes", "peak memory that training held on a process's GPU; null without one"
+    ),
 )
+
+LATER_COLUMNS = {"source": 2, "images_per_second": 3, "model_flops_share": 3, "device_memory_bytes": 3}
+"""Columns of `runs` that came later, in order, with the version that brought them."""
 
 CURVES: tuple[Column, ...] = (
     *_KEY,

@@ -52,14 +52,18 @@ def channels_last(network: Network) -> Network:
     return network
 
 
-class RecomputedSequential(nn.Sequential):
+class Recomputing:
+    """A network that, while `recomputes` is true, keeps fewer activations and computes them again in backward."""
+
+    recomputes = False
+
+
+class RecomputedSequential(Recomputing, nn.Sequential):
     """A chain of layers that, while `recomputes` is true, keeps only what lies between them for the backward pass and
     computes the inside of each a second time there: less memory for one more forward pass, the same numbers.
 
     Layers must draw nothing at random.
     """
-
-    recomputes = False
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer after the other."""
@@ -72,7 +76,7 @@ class RecomputedSequential(nn.Sequential):
 
 
 def recompute_activations(network: nn.Module, recomputes: bool = True) -> None:
-    """Let every chain in a network that can do so hold fewer activations; see RecomputedSequential."""
+    """Let all in a network that can do so hold fewer activations, such as chains and blocks; the numbers stay."""
     for module in network.modules():
-        if isinstance(module, RecomputedSequential):
+        if isinstance(module, Recomputing):
             module.recomputes = recomputes

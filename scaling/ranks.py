@@ -9,11 +9,16 @@ import subprocess
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from results.errors import UsageError
 
 FIRST_PORT, PORTS = 20_000, 12_000
 """Ports for the rendezvous: below those that Linux gives to outgoing connections (32768)."""
+
+Strategy = Literal["ddp", "fsdp2"]
+"""How processes train one model: each holds all of it, or of a generator a part of every weight. Results are the same
+but for the order of additions."""
 
 
 @dataclass(frozen=True)

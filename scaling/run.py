@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from results.errors import DataError, RunError
+from results.errors import DataError, RunError, UsageError
 from results.recorder import Recorder
 from results.schema import TRUNK
 from scaling.data.images import LabelledImages, Split
@@ -37,7 +37,7 @@ from scaling.training.stage import StageTraining
 from scaling.training.tokenizer import TokenizerTraining
 
 from . import preview
-from .ranks import Place
+from .ranks import Place, Strategy
 
 MODEL, TOKENS, PREVIEW, NEIGHBOURS = STORED, "tokens", "preview.png", "neighbours.png"
 """Artifacts of a finished run."""
@@ -55,6 +55,7 @@ def execute(
     *,
     microbatch: int | None = None,
     place: Place | None = None,
+    strategy: Strategy = "ddp",
     recompute: bool = False,
 ) -> None:
     """Train and measure one run, or finish one that was interrupted.
@@ -63,15 +64,20 @@ def execute(
 
     microbatch  images that a process holds at a time; None for its whole part of the global batch
     place       which of several processes this is; None for the only one
-    recompute   hold fewer activations and compute them a second time in the backward pass: the same numbers
+    strategy    how several processes train a generator: each with all of it, or with a part of every weight
+    recompute   keep fewer activations and compute them again in the backward pass: the same numbers
 
+    None of these four changes results by more than the order of additions.
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
-    cannot be read, StoreError for a full disk.
+    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not.
     """
+    if strategy != "ddp" and isinstance(spec, TokenizerRun):
+        raise UsageError(f"strategy = {strategy!r} is not allowed for tokenizers; allowed: ddp")
     check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
-        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch, recompute)
+        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
+        execution.strategy, execution.recompute = strategy, recompute
         if isinstance(spec, TokenizerRun):
             execution.tokenizer(spec)
         else:
@@ -101,7 +107,8 @@ class _Execution:
     checkpoint_seconds: float
     ranks: Ranks
     microbatch: int | None
-    recompute: bool
+    strategy: Strategy = "ddp"
+    recompute: bool = False
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
@@ -137,7 +144,6 @@ class _Execution:
                 ranks.by_first(lambda: measure(model, self.recorder))
             return
         training = TokenizerTraining(spec, images.split("train"), measure, ranks, self.microbatch)
-        recompute_activations(training.model, self.recompute)
         if ranks.size > 1:  # Each encodes its part of the images; the first then finds all shards.
             training.prepare_measurement = lambda model: encode(model, (ranks.rank, ranks.size))
         self._train(spec, training, share)
@@ -193,8 +199,7 @@ class _Execution:
                 spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating, sampler
             )
         evaluation = None if measurement is None else partial(self._measured, spec, measurement)
-        training = GeneratorTraining(spec, tokens, evaluation, self.ranks, self.microbatch)
-        training.model.trunk.checkpointing = self.recompute
+        training = GeneratorTraining(spec, tokens, evaluation, self.ranks, self.microbatch, self.strategy)
         if sampler is not None:
             training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
@@ -218,6 +223,8 @@ class _Execution:
             preview.sample_sheet(sheet, *measurement.last[:2], spec.tokenizer.data.classes)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
+        for module in training.modules.values():
+            recompute_activations(module, self.recompute)
         TrainingLoop(
             training, segments(spec), self.workspace, self.recorder, self._follow, self.stop, share,
             self.checkpoint_seconds, self.ranks,

@@ -211,6 +211,8 @@ def run_table(frames: StudyFrames) -> Table | None:
         "run": "label", "id": "run_id", "status": "status", "parameters trained": known("_trained", "{:,.0f}".format),
         "FLOPs spent": known("executed_flops", wording.flops), "time": known("wall_seconds", "{:.0f} s".format),
         "peak memory": known("peak_memory_bytes", lambda size: f"{size / 2**20:.0f} MiB"),
+        "images/s": known("images_per_second", "{:,.0f}".format),
+        "share of peak": known("model_flops_share", "{:.0%}".format),
     }  # fmt: skip
     return Table.of("runs", "Runs", records(runs), columns)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.errors import StoreError
-from results.schema import SCHEMA_VERSION, arrow_schema
+from results.schema import LATER_COLUMNS, SCHEMA_VERSION, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow
@@ -116,8 +116,9 @@ def current_form(rows: pyarrow.Table, table: str, path: Path) -> pyarrow.Table:
 
     version = readable(int((rows.schema.metadata or {}).get(b"tokenlaw_schema", b"0")), path)
     wanted = arrow_schema(table)
-    if version == 1 and table == "runs" and "source" not in rows.schema.names:
-        rows = rows.append_column(wanted.field("source"), pa.nulls(len(rows), pa.string()))
+    for name, since in LATER_COLUMNS.items() if table == "runs" else ():
+        if version < since and name not in rows.schema.names:
+            rows = rows.append_column(wanted.field(name), pa.nulls(len(rows), wanted.field(name).type))
     present = {field.name: field.type for field in rows.schema}
     if list(present.items()) != [(field.name, field.type) for field in wanted]:
         raise damage(path, f"its columns are not those of table {table} in schema {version}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from results.errors import DataError
 from results.recorder import Recorder
+from results.schema import TRUNK
 from scaling import randomness
 from scaling.data.images import Split
 from scaling.data.run_images import RunImages
@@ -32,6 +33,8 @@ from .set_figures import compare, score
 from .sets.moments import Moments
 
 SAMPLE_BATCH = 500
+NOT_ANNEALED = "of the trunk, whose learning rate has not decayed"
+"""Flag of what is measured during training (`evaluate_images`)."""
 
 SHOWN, NEIGHBOURS_SHOWN = 500, 20
 """Samples of an evaluation that are kept for people, and those shown beside their nearest training image."""
@@ -122,9 +125,9 @@ class GeneratorMeasurement:
             self.step_done(f"sampling {min(start + SAMPLE_BATCH, n)}/{n}")
 
     def __call__(self, model: Generator, branch: str, images: int, recorder: Recorder) -> None:
-        """Record all evaluations of a branch that ends after `images` images."""
+        """Record all evaluations of a branch that ends after `images` images; of the trunk, flagged."""
         run = self.run
-        record = Measurements(run, recorder, branch, images)
+        record = Measurements(run, recorder, branch, images, NOT_ANNEALED if branch == TRUNK else None)
         self._rate(model, record)
         for guidance in run.evaluation.guidance:
             drawn = self._drawn(model, guidance)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from scaling.networks import Recomputing
 from scaling.specification.spec import GeneratorRun, TransformerSpec
 
 from .dropout import Dropout
@@ -139,14 +140,12 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x)), keys)
 
 
-class CausalBlocks(nn.Module):
+class CausalBlocks(Recomputing, nn.Module):
     """The stack of causal blocks with its final norm and rotary table: what stage 2 and the regulariser share.
 
-    With `checkpointing` set, backward computes each block's inside again in place of keeping it: memory of one block,
+    With `recomputes` set, backward computes each block's inside again in place of keeping it: memory of one block,
     a third more FLOPs, the same numbers.
     """
-
-    checkpointing = False
 
     def __init__(self, spec: TransformerSpec, grid: int, prefix: int) -> None:
         super().__init__()
@@ -162,7 +161,7 @@ class CausalBlocks(nn.Module):
         start = cache.filled if cache is not None else 0
         rotary = self.rotary[start : start + x.shape[1]]
         for layer, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled() and cache is None:
+            if self.recomputes and torch.is_grad_enabled() and cache is None:
                 x = checkpoint(block, x, rotary, None, layer, keys, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, rotary, cache, layer, keys)
@@ -222,6 +221,12 @@ class Generator(nn.Module):
         """Mean cross-entropy in nats, plus the z-loss, of states [n, T, width] against tokens [n, T]; in training it
         never holds all logits, and computes in the autocast's precision."""
         return self.head.cross_entropy(hidden.flatten(0, 1), tokens.flatten(), z_weight)
+
+    def training_loss(
+        self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None, z_weight: float = 0.0
+    ) -> Tensor:
+        """What training lowers: `loss` of the tokens' own states, in one call."""
+        return self.loss(self.hidden(tokens, labels, keys), tokens, z_weight)
 
     def forward(self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Logits [n, T, K] for tokens [n, T] and labels [n]."""

@@ -97,7 +97,7 @@ def evaluation_seconds(run: RunSpec) -> float:
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
     tuned = run.evaluation.tuned_guidance
     images = run.evaluation.samples * (len(run.evaluation.guidance) + len(tuned) + bool(tuned))
-    return len(run.train_images) * (2 + images * (decode + sample + general + 1e-4))
+    return (len(run.train_images) + len(run.evaluate_images)) * (2 + images * (decode + sample + general + 1e-4))
 
 
 def estimated_seconds(run: RunSpec) -> float:

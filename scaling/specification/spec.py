@@ -243,6 +243,8 @@ class GeneratorRun(RunFields):
     never falls (LlamaGen), and the trunk itself is evaluated at each budget.
     """
 
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "evaluate_images")
+
     stage: Literal["generator"] = "generator"
     tokenizer: TokenizerRun
     transformer: TransformerSpec
@@ -251,6 +253,9 @@ class GeneratorRun(RunFields):
     decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     train_images: tuple[PositiveInt, ...]
     """Training images, repeats counted, at which the run is evaluated."""
+    evaluate_images: tuple[PositiveInt, ...] = ()
+    """Images at which the trunk itself is evaluated besides, without a decay: to watch a training. Such values are
+    flagged, and no law uses them."""
     batch_size: PositiveInt = 64
     z_loss_weight: NonNegativeFloat = 0.0
     precision: Precision = "float32"
@@ -258,7 +263,7 @@ class GeneratorRun(RunFields):
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: NonNegativeInt = 0
 
-    @field_validator("train_images", mode="before")
+    @field_validator("train_images", "evaluate_images", mode="before")
     @classmethod
     def _sorted(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):  # one budget needs no brackets
@@ -272,6 +277,7 @@ class GeneratorRun(RunFields):
         uneven = [b for b in self.train_images if b % self.batch_size]
         if uneven:
             raise ValueError(f"train_images = {uneven} are not multiples of batch_size = {self.batch_size}")
+        self._check_places()
         guided = [scale for scale in (*self.evaluation.guidance, *self.evaluation.tuned_guidance) if scale != 1]
         if guided and not self.transformer.class_dropout:
             raise ValueError(
@@ -295,6 +301,16 @@ class GeneratorRun(RunFields):
                     f"the decay of the smallest budget, {self.train_images[0]}, forks"
                 )
         return self
+
+    def _check_places(self) -> None:
+        last = self.train_images[-1]
+        end = last - self.decay_images(last) if self.schedule == "warmup-stable-decay" else last
+        for images in self.evaluate_images:
+            if images % self.batch_size or images > end or (end == last and images in self.train_images):
+                raise ValueError(
+                    f"evaluate_images = {images} is not allowed; allowed: multiples of batch_size = {self.batch_size} "
+                    f"up to {end}, where the trunk ends, that are no budget"
+                )
 
     def decay_images(self, budget: int) -> int:
         """Images of the decay that is forked for `budget`: decay_fraction of it, in whole steps."""

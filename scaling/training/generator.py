@@ -16,10 +16,12 @@ from scaling import randomness
 from scaling.data.tokens import TokenSplit
 from scaling.generator.dropout import image_keys
 from scaling.generator.transformer import Generator, build_generator
+from scaling.ranks import Strategy
 from scaling.specification.spec import GeneratorRun
 
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment, generator_learning_rate
+from .sharding import shard, whole_state
 from .stage import StageTraining, scale_rates, set_learning_rate
 
 Evaluate = Callable[[Generator, str, int, Recorder], None]
@@ -36,9 +38,15 @@ class GeneratorTraining(StageTraining):
         evaluation: Evaluate | None,
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
+        strategy: Strategy = "ddp",
     ) -> None:
         randomness.seed_modules(spec.seed, "generator weights")
         self.model = build_generator(spec).to(ranks.device).train()
+        self.sharded = strategy == "fsdp2" and ranks.size > 1
+        if self.sharded:
+            shard(self.model, self.model.trunk.blocks, ranks.device, ranks.size, "training_loss")
+        self.whole_model = self.model
+        """The model in one piece, as it was last evaluated."""
         super().__init__(spec, self.model, ranks, microbatch)
         scale_rates(self.optimiser, self.model)
         shape = spec.transformer
@@ -72,26 +80,34 @@ class GeneratorTraining(StageTraining):
         tokens, labels = tokens.to(device).long(), labels.to(device)
         keys = image_keys(spec.seed, first, len(labels)).to(device) if self.drops else None
         with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-            loss = self.model.loss(self.model.hidden(tokens, labels, keys), tokens, spec.z_loss_weight)
+            loss = self.model.training_loss(tokens, labels, keys, spec.z_loss_weight)
         loss = loss * share
         loss.backward()
         return loss.detach()
 
     def prepare_evaluation(self) -> None:
         """See StageTraining."""
+        if self.sharded:
+            # The mode of evaluations would stick to the parts, which go on training.
+            with torch.inference_mode(False), torch.no_grad():
+                weights = whole_state(dict(self.model.state_dict()), kept=True)
+                state = torch.get_rng_state()
+                self.whole_model = build_generator(self.spec).to(self.ranks.device)
+                torch.set_rng_state(state)
+                self.whole_model.load_state_dict(weights)
         if self.prepare_measurement is not None:
-            self.prepare_measurement(self.model.eval())
+            self.prepare_measurement(self.whole_model.eval())
             self.model.train()
 
     def evaluate(self, segment: ScheduleSegment, images: int, recorder: Recorder) -> None:
         """See StageTraining."""
         # A cosine run ends on its trunk; its one budget is stored like a decay's, so that readers need not care.
-        branch = segment.branch if segment.decays else decay_branch(images)
+        branch = segment.branch if segment.decays or segment.interim else decay_branch(images)
         assert self.evaluation is not None
-        self.evaluation(self.model.eval(), branch, images, recorder)
+        self.evaluation(self.whole_model.eval(), branch, images, recorder)
         self.model.train()
 
     def save(self, path: Path) -> None:
-        """Write the model's weights as safetensors."""
+        """Write the weights of the model as it was last evaluated, as safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(path))
+        save_model(self.whole_model, str(path))

@@ -19,8 +19,9 @@ from scaling.specification.workspace import Progress, Workspace
 
 from . import checkpoint
 from .distributed import ALONE, Ranks
+from .peak import described_rate, peak_flops
 from .schedule import ScheduleSegment
-from .speed import described_rate, peak_flops
+from .sharding import whole_state
 from .stage import StageTraining, below
 
 LOG_STEPS = 16
@@ -64,8 +65,10 @@ class TrainingLoop:
         self.fork: dict[str, Tensor] | None = None
         self.sums: dict[str, Tensor] = {}
         self.last_save, self.saving = time.monotonic(), 0.0
-        peak = peak_flops(self.ranks.device)
+        self.trained_images, self.trained_seconds = 0, 0.0
+        peak = peak_flops(self.ranks.device, self.stage.precision)
         self.peak = None if peak is None else peak * self.ranks.size
+        """Of all processes; None where it is not known."""
 
     def run(self) -> None:
         """Raises RunError: `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
@@ -73,10 +76,13 @@ class TrainingLoop:
         while self.index < len(self.segments):
             segment = self.segments[self.index]
             if segment.decays and self.images == segment.start and self.fork is None:
+                self._save()  # Killed within this fork, a run trains nothing but the fork again.
                 self.fork = self.stage.state()
             self._train(segment)
             if segment.evaluated:
                 self.report(Progress("evaluate", self._share(), segment.branch))
+                if self.stage.sharded:
+                    self._save()  # Whole tensors need all processes, which an evaluation that is stopped has not.
                 self._prepare_evaluation()
                 self.ranks.by_first(lambda segment=segment: self._evaluate(segment))  # type: ignore[misc]
             self.index += 1
@@ -87,6 +93,19 @@ class TrainingLoop:
                 self.images = self.segments[self.index].start
                 if segment.evaluated:
                     self._save()  # An evaluation is never done twice.
+        self._tell_speed()
+
+    def _tell_speed(self) -> None:
+        """Record how fast this attempt trained, what share of the peak that is, and what it took of a GPU's memory."""
+        device = self.ranks.device
+        if self.trained_images:
+            speed = self.trained_images / self.trained_seconds
+            self.recorder.facts(images_per_second=speed)
+            if self.peak is not None:
+                share = speed * self.stage.flops_per_image / self.peak
+                self.recorder.facts(model_flops_share=share)
+        if device.type == "cuda":
+            self.recorder.facts(device_memory_bytes=torch.cuda.max_memory_allocated(device))
 
     def _train(self, segment: ScheduleSegment) -> None:
         """The steps of one segment."""
@@ -103,6 +122,8 @@ class TrainingLoop:
                 means = self._log(segment, steps % LOG_STEPS or LOG_STEPS)
                 now = time.monotonic()
                 speed = (self.images - begun) / max(now - clock, 1e-9)
+                self.trained_images += self.images - begun
+                self.trained_seconds += max(now - clock, 1e-9)
                 begun, clock = self.images, now
                 self.report(Progress("train", self._share(), self._said(segment, means, speed), speed))
             if self.ranks.any(self.stop()):
@@ -111,6 +132,7 @@ class TrainingLoop:
                 raise RunError(f"stopped at {place}; a checkpoint is kept", "interrupted")
             if not self.sums and self.ranks.told(self._due()):
                 self._save()
+                clock = time.monotonic()
 
     def _said(self, segment: ScheduleSegment, means: dict[str, float], speed: float) -> str:
         """Losses and speed for people."""
@@ -159,7 +181,8 @@ class TrainingLoop:
         except RunError as error:
             if error.cause == "interrupted":
                 self.recorder.restore(before)
-                self._write(self.sums)
+                if not self.stage.sharded:
+                    self._write(self.stage.state(), self.sums)
             raise
         finally:
             before.unlink(missing_ok=True)
@@ -197,12 +220,17 @@ class TrainingLoop:
     def _save(self) -> None:
         """Save a checkpoint, by the first process for all."""
         sums = self.ranks.sum_terms(self.sums) if self.sums else {}
-        self.ranks.by_first(lambda: self._write(sums))
+        if not self.stage.sharded:
+            self.ranks.by_first(lambda: self._write(self.stage.state(), sums))
+            return
+        state = whole_state(self.stage.state(), self.ranks.first)
+        fork = whole_state(self.fork or {}, self.ranks.first)
+        self.ranks.by_first(lambda: self._write(state, sums, fork))
 
-    def _write(self, sums: dict[str, Tensor]) -> None:
+    def _write(self, state: dict[str, Tensor], sums: dict[str, Tensor], fork: dict[str, Tensor] | None = None) -> None:
         begun = time.monotonic()
-        tensors = {f"active.{name}": value for name, value in self.stage.state().items()}
-        tensors |= {f"fork.{name}": value for name, value in (self.fork or {}).items()}
+        tensors = {f"active.{name}": value for name, value in state.items()}
+        tensors |= {f"fork.{name}": value for name, value in (fork or self.fork or {}).items()}
         tensors |= {f"sums.{name}": value for name, value in sums.items()}
         folder = self.workspace.checkpoints
         checkpoint.save(folder, checkpoint.Position(self.index, self.images), tensors, self.recorder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from results.schema import TRUNK, decay_branch
@@ -16,12 +16,14 @@ WARMUP_START = 0.1
 @dataclass(frozen=True)
 class ScheduleSegment:
     """Images start .. end of one branch. At the end of a segment with `evaluated`, the branch is measured; a decay
-    segment starts from the trunk's state, and the trunk goes on from where it was forked."""
+    segment starts from the trunk's state, and the trunk goes on from where it was forked. An `interim` measurement is
+    of the trunk as it is, at no budget."""
 
     branch: str
     start: int
     end: int
     evaluated: bool
+    interim: bool = False
 
     @property
     def decays(self) -> bool:
@@ -31,6 +33,24 @@ class ScheduleSegment:
 
 def segments(run: RunSpec) -> tuple[ScheduleSegment, ...]:
     """What a run executes, in order."""
+    places = () if isinstance(run, TokenizerRun) else run.evaluate_images
+    return tuple(piece for segment in _branches(run) for piece in _cut(segment, places))
+
+
+def _cut(segment: ScheduleSegment, places: tuple[int, ...]) -> list[ScheduleSegment]:
+    """A segment of the trunk in pieces, with an interim measurement at each place in it."""
+    if segment.decays:
+        return [segment]
+    within = [place for place in places if segment.start < place < segment.end]
+    edges = pairwise((segment.start, *within))
+    pieces = [ScheduleSegment(segment.branch, start, end, evaluated=True, interim=True) for start, end in edges]
+    last = replace(segment, start=within[-1]) if within else segment
+    if segment.end in places and not segment.evaluated:
+        last = replace(last, evaluated=True, interim=True)
+    return [*pieces, last]
+
+
+def _branches(run: RunSpec) -> tuple[ScheduleSegment, ...]:
     if isinstance(run, TokenizerRun) or run.schedule == "cosine":
         return (ScheduleSegment(TRUNK, 0, run.executed_images, evaluated=True),)
     if run.schedule == "constant":

@@ -15,6 +15,7 @@ from scaling.specification.spec import OptimiserSpec, RunSpec
 
 from .distributed import Ranks
 from .schedule import ScheduleSegment
+from .sharding import laid_out, whole
 
 
 def adamw(parameters: Iterable[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:
@@ -37,12 +38,15 @@ class Scaled(Protocol):
 
 class StageTraining(ABC):
     """The training of one run. `modules` and `optimisers` are its state, by the names under which it is saved; the
-    model and its optimiser come first."""
+    model and its optimiser come first. Of a `sharded` model each process holds and steps a part of every weight."""
+
+    sharded = False
 
     def __init__(self, spec: RunSpec, model: nn.Module, ranks: Ranks, microbatch: int | None) -> None:
         self.ranks, self.parts, self.batch_size = ranks, ranks.parts(spec.batch_size, microbatch), spec.batch_size
         self.tokens_per_image = spec.tokenizer.tokens_per_image
         self.flops_per_image = flops.flops_per_image(spec)
+        self.precision = spec.precision
         self.gradient_clip = spec.optimiser.gradient_clip
         self.optimiser = adamw(model.parameters(), spec.optimiser)
         self.modules: dict[str, nn.Module] = {"model": model}
@@ -63,7 +67,8 @@ class StageTraining(ABC):
         """Measure the model at the end of a segment and record evaluations."""
 
     def state(self) -> dict[str, Tensor]:
-        """Copies of all that a later step depends on: `<module>.<name>` and `<optimiser>.<parameter>.<moment>`."""
+        """Copies of all that a later step depends on: `<module>.<name>` and `<optimiser>.<parameter>.<moment>`; of what
+        is sharded this process's part."""
         tensors: dict[str, Tensor] = {}
         for name, module in self.modules.items():
             tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
@@ -73,20 +78,23 @@ class StageTraining(ABC):
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The reverse of `state`; every name of a module must match."""
+        """The reverse of `state`, from parts or whole tensors; every name of a module must match."""
         for name, module in self.modules.items():
-            module.load_state_dict(below(f"{name}.", tensors))
+            values = module.state_dict()
+            given = below(f"{name}.", tensors)
+            module.load_state_dict({key: laid_out(value, values.get(key)) for key, value in given.items()})
         for name, optimiser in self.optimisers.items():
             _load_moments(optimiser, below(f"{name}.", tensors))
 
     def apply_gradients(self, terms: dict[str, Tensor]) -> None:
         """Sum the gradients of all processes, clip those of `clipped`, adding their norms to the terms, and take the
         step of each optimiser."""
-        self.ranks.sum_gradients(p for module in self.modules.values() for p in module.parameters())
+        if not self.sharded:  # Else they were summed as they came.
+            self.ranks.sum_gradients(p for module in self.modules.values() for p in module.parameters())
         if self.gradient_clip:
             for term, name in self.clipped.items():
                 norm = nn.utils.clip_grad_norm_(self.modules[name].parameters(), self.gradient_clip)
-                terms[term] = self.ranks.equal(norm)
+                terms[term] = self.ranks.equal(whole(norm))
         for optimiser in self.optimisers.values():
             optimiser.step()
             optimiser.zero_grad()
@@ -122,12 +130,13 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _load_moments(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Moments take the memory layout of their parameter: the fused step walks both in storage order, so that a moment
-    in another layout would silently belong to other weights."""
+    in another layout would silently belong to other weights. Of a sharded parameter they are sharded alike."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, moment = name.split(".")
         parameter = parameters[int(index)]
-        laid_out = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
-        state.setdefault(int(index), {})[moment] = laid_out.detach()
+        placed = laid_out(value, parameter) if value.shape == parameter.shape else value
+        like = torch.empty_like(parameter).copy_(placed) if value.shape == parameter.shape else value.clone()
+        state.setdefault(int(index), {})[moment] = like.detach()
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

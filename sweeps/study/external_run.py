@@ -74,12 +74,12 @@ def facts_of(run: AnyRun) -> dict[str, Any]:
         from scaling.specification.run_columns import run_facts
 
         return run_facts(run)
-    from results.schema import RUNS
+    from results.schema import LATER_COLUMNS, RUNS
 
     known: dict[str, Any] = {"stage": run.stage, "label": run.label, "spec": canonical_json(run)}
     known |= {"seed": run.seed, "threads": run.threads}
     measured = {"run_id", "attempt", "status", "cause", "message", "wall_seconds", "peak_memory_bytes", "started_at",
-                "finished_at", "provenance", "source"}  # fmt: skip
+                "finished_at", "provenance", "source", *LATER_COLUMNS}  # fmt: skip
     return {column.name: known.get(column.name) for column in RUNS if column.name not in measured}
 
 

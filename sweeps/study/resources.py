@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from results.errors import SpecError
+from scaling.ranks import Strategy
 
 from .conditions import parse_conditions, value_at
 from .external_run import STAGES, Stage
@@ -49,6 +50,9 @@ class Resources(Section):
     One task runs for each GPU, or one a node without GPUs. `hours` is the job's time limit, which a job reaches only
     to be requeued and resumed. `memory_gb` is for each node; None leaves it to the partition. `microbatch` is the
     most images that a task passes through the model at once: the global batch of the specification stays as it is.
+    `strategy` is how the tasks of a run train a generator: `ddp`, each with all of it, or `fsdp2`, each with a part of
+    every weight. `recompute_activations` keeps fewer activations and computes them again. None of the three is part of
+    a run's id: numbers stay what they are, up to the order of additions.
     `pack` runs share a job, one after the other, or `pack_parallel` of them side by side; then the job asks for so many
     times the GPUs, CPUs and memory. `hours` stays the time limit of the job: a pack that reaches it goes on with what
     is left.
@@ -67,8 +71,8 @@ class Resources(Section):
     """Further sbatch options by their long name without dashes, sorted; the value "" stands for an option without
     a value (in a study file: true)."""
     microbatch: Annotated[int, Field(ge=1)] | None = None
+    strategy: Strategy = "ddp"
     recompute_activations: bool = False
-    """Hold fewer activations for the backward pass and compute them a second time there: the same numbers."""
     pack: Annotated[int, Field(ge=1, le=100_000)] = 1
     pack_parallel: Annotated[int, Field(ge=1, le=4096)] = 1
 
@@ -112,6 +116,12 @@ class Resources(Section):
     def tasks(self) -> int:
         """Processes in all: the ranks of a distributed run."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def worker_options(self) -> list[str]:
+        """What a worker is told of how to train, besides the microbatch."""
+        options = ["--strategy", self.strategy] if self.strategy != "ddp" else []
+        return options + (["--recompute-activations"] if self.recompute_activations else [])
 
     @property
     def gpus(self) -> int:

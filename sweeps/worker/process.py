@@ -26,7 +26,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def start_worker(
     root: Path, submission: Submission, run: AnyRun, options: Sequence[str], *, microbatch: int | None,
-    recompute: bool = False, step: Sequence[str] = (), own_session: bool = False,
+    step: Sequence[str] = (), own_session: bool = False,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """Start the worker of a run of a submission, with further options, under the command `step`. StoreError, OSError.
 
@@ -37,8 +37,6 @@ def start_worker(
     options = ["--root", str(root), "--submission", submission.id, *options]
     if microbatch is not None:
         options += ["--microbatch", str(microbatch)]
-    if recompute:
-        options.append("--recompute-activations")
     if submission.trackers:
         options += ["--trackers", submission.trackers]
     return subprocess.Popen(

@@ -1,7 +1,7 @@
 """What a job executes: one attempt at one run, from its specification to its rows in the store.
 
-    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--recompute-activations]
-                                   [--trackers JSON] SPEC.json
+    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--strategy fsdp2]
+                                   [--recompute-activations] [--trackers JSON] SPEC.json
 
 The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
 command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
@@ -29,12 +29,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from results import Recorder, RunError, Store, StoreError, TokenlawError, UsageError
 from results.provenance import provenance
 from results.store import atomic
 from scaling.data.sources import locations, weights
-from scaling.ranks import Place
+from scaling.ranks import Place, Strategy
 from scaling.specification.spec import GeneratorRun, canonical_json
 from scaling.specification.workspace import KEPT_TO_RESUME, Progress, Workspace
 from sweeps.record import artifacts, failure_causes
@@ -66,8 +67,9 @@ class Options:
     submission, submitter  whose work it is
     job, restarts          its SLURM job with its index, and how often that was requeued
     microbatch             images that a process holds at a time; None for its whole part of the batch
-    recompute_activations  hold fewer of them and compute them twice
     place                  which of the job's processes this is
+    strategy               how several processes train a generator
+    recompute              keep fewer activations and compute them again
     trackers               what is told of it while it runs
     """
 
@@ -76,8 +78,9 @@ class Options:
     job: str | None = None
     restarts: int = 0
     microbatch: int | None = None
-    recompute_activations: bool = False
     place: Place = field(default_factory=Place)
+    strategy: Strategy = "ddp"
+    recompute: bool = False
     trackers: Trackers = field(default_factory=Trackers)
 
 
@@ -186,7 +189,7 @@ def _train(
         assert not isinstance(spec, ExternalRun)
         train(
             spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place,
-            recompute=options.recompute_activations,
+            strategy=options.strategy, recompute=options.recompute,
         )  # fmt: skip
 
 
@@ -338,10 +341,11 @@ def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
     microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
-    recompute = ", activations recomputed" if options.recompute_activations else ""
+    strategy = f", {options.strategy}" if options.strategy != "ddp" else ""
+    recompute = ", recomputing activations" if options.recompute else ""
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}{microbatch}{recompute}, code {facts['code'][:12]}"
+        f"{job}{rank}{microbatch}{strategy}{recompute}, code {facts['code'][:12]}"
     )
 
 
@@ -353,7 +357,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
     parser.add_argument("--submitter", default="", help="JSON that names the process of the submitter")
     parser.add_argument("--job", help="id of the SLURM job with its index, such as 17_3")
     parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
-    parser.add_argument("--recompute-activations", action="store_true", help="hold fewer of them, compute them twice")
+    parser.add_argument("--strategy", choices=get_args(Strategy), default="ddp", help="how processes share a generator")
+    parser.add_argument("--recompute-activations", action="store_true", help="keep fewer, and compute them again")
     parser.add_argument("--trackers", default="{}", help="JSON of a study's section of that name")
     parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
     given = parser.parse_args(arguments)
@@ -367,8 +372,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             job=given.job,
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if given.job else 0,
             microbatch=given.microbatch,
-            recompute_activations=given.recompute_activations,
             place=Place.from_environment(job=given.job),
+            strategy=given.strategy,
+            recompute=given.recompute_activations,
             trackers=Trackers.model_validate_json(given.trackers),
         )
     except (OSError, ValueError, TokenlawError) as error:

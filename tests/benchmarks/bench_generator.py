@@ -1,13 +1,14 @@
-"""Training steps of the generator beside transformers' LlamaForCausalLM, alternating in one process.
+"""Training steps of the generator beside transformers' LlamaForCausalLM and LlamaGen's GPT, by turns in one process.
 
 Usage: python tests/benchmarks/bench_generator.py [small] [middle] [large] [--steps N] [--threads 1,2]
-       [--precisions float32,bfloat16] [--profile]
+       [--precisions float32,bfloat16] [--profile ours|transformers|llamagen]
 
-Needs `transformers` (any throwaway environment: pip install transformers). Both sides take a whole training step on the
-same batch: forward, cross-entropy over all positions, backward, clipping to norm 1, fused AdamW. The peer has SDPA
-attention, no QK-norm and 1-D positions. Steps alternate and a time is the least of them: other load then slows both
-alike, and the least is what the code needs. `share` is the share of the machine's matrix products (measured at 1,024^3
-in the same precision just before) that our step's model FLOPs reach.
+Needs `transformers` (any throwaway environment: pip install transformers); LlamaGen's is llamagen_peer.py. All sides
+take a whole training step on batches of one size: forward, cross-entropy over all positions, backward, clipping to
+norm 1, fused AdamW. The peers have SDPA attention and no QK-norm, transformers' 1-D positions. Sides take turns and a
+time is the least of its steps: other load then slows all alike, and the least is what the code needs. With one thread
+it is processor time, which other load hardly touches; with more, wall time. `share` is the share of the machine's
+matrix products (measured at 1,024^3 in the same precision just before) that our step's model FLOPs reach.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import Callable
 
 import torch
+from llamagen_peer import LlamaGen  # Beside this script.
+from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.data.tokens import TokenSplit
@@ -67,7 +70,7 @@ def ours(run: GeneratorRun) -> Callable[[], float]:
     return step
 
 
-def peer(run: GeneratorRun) -> Callable[[], float]:
+def transformers_peer(run: GeneratorRun) -> Callable[[], float]:
     """A step of LlamaForCausalLM of the same shape; its loss."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -77,15 +80,40 @@ def peer(run: GeneratorRun) -> Callable[[], float]:
         num_attention_heads=shape.heads, num_key_value_heads=shape.heads, head_dim=shape.head_dim,
         max_position_embeddings=length, tie_word_embeddings=False, attn_implementation="sdpa", use_cache=False,
     )).train()  # fmt: skip
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    source = torch.Generator().manual_seed(0)
 
-    def step() -> float:
-        tokens = torch.randint(codes, (run.batch_size, length), generator=source)
+    def loss(tokens: Tensor) -> Tensor:
         inputs = torch.cat([torch.zeros(run.batch_size, 1, dtype=torch.int64), tokens[:, :-1]], 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
             logits = model(input_ids=inputs).logits
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
+        return functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
+
+    return trained(model, loss, run)
+
+
+def llamagen_peer(run: GeneratorRun) -> Callable[[], float]:
+    """A step of LlamaGen's GPT of the same shape; its loss."""
+    shape, tokenizer = run.transformer, run.tokenizer
+    model = LlamaGen(
+        width=shape.width, layers=shape.layers, heads=shape.heads, hidden=shape.hidden,
+        codes=tokenizer.codebook_size, grid=tokenizer.grid_size, classes=10,
+    )  # fmt: skip
+    labels = torch.arange(run.batch_size) % 10
+
+    def loss(tokens: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
+            return model(tokens, labels)  # type: ignore[no-any-return]
+
+    return trained(model, loss, run)
+
+
+def trained(model: nn.Module, loss_of: Callable[[Tensor], Tensor], run: GeneratorRun) -> Callable[[], float]:
+    """A peer's training step on random tokens; its loss."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    source = torch.Generator().manual_seed(0)
+    codes, length = run.tokenizer.codebook_size, run.tokenizer.tokens_per_image
+
+    def step() -> float:
+        loss = loss_of(torch.randint(codes, (run.batch_size, length), generator=source))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -95,11 +123,15 @@ def peer(run: GeneratorRun) -> Callable[[], float]:
     return step
 
 
+CONTENDERS = {"ours": ours, "transformers": transformers_peer, "llamagen": llamagen_peer}
+
+
 def timed(step: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
+    """Seconds of one call: of the processor with one thread, else of the clock."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    begun = clock()
     step()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def matmul_speed(precision: str) -> float:
@@ -113,28 +145,36 @@ def compare(shape: str, precision: str, threads: int, steps: int | None) -> str:
     torch.set_num_threads(threads)
     run = run_of(shape, precision, threads)
     speed = matmul_speed(precision)
-    contenders = {"ours": ours(run), "peer": peer(run)}
+    contenders = {name: build(run) for name, build in CONTENDERS.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for step in contenders.values():
         step()
     for _ in range(steps or SHAPES[shape][-1]):
         for name, step in contenders.items():
             times[name].append(timed(step))
-    least, median = ({name: f(taken) for name, taken in times.items()} for f in (min, statistics.median))
+    least = {name: min(taken) for name, taken in times.items()}
+    median = {name: statistics.median(taken) for name, taken in times.items()}
     share = flops.generator_training_flops(run, run.batch_size) / least["ours"] / speed
-    return (
-        f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f} {1e3 * least['peer']:9.1f} "
-        f"{least['peer'] / least['ours']:6.2f} {median['peer'] / median['ours']:6.2f} {100 * share:6.0f}%"
+    ratios = "".join(
+        f" {least[name] / least['ours']:7.2f} {median[name] / median['ours']:6.2f}" for name in list(CONTENDERS)[1:]
     )
+    return f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f}{ratios} {100 * share:6.0f}%"
 
 
-def profile(shape: str, precision: str) -> str:
-    """Where a step's time goes, by operation."""
-    step = ours(run_of(shape, precision, torch.get_num_threads()))
+def profile(shape: str, precision: str, contender: str) -> str:
+    """Where a step's time goes, by operation: milliseconds of its own, share, calls."""
+    step = CONTENDERS[contender](run_of(shape, precision, torch.get_num_threads()))
     step()
-    with torch.profiler.profile() as profiler:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         step()
-    return str(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    lines = [
+        f"{event.self_cpu_time_total / 1e3:9.1f} ms {100 * event.self_cpu_time_total / total:5.1f}% {event.count:5} "
+        f"{event.key}"
+        for event in events[:20]
+    ]
+    return "\n".join([f"{contender}, {shape}, {precision}: {total / 1e3:.1f} ms", *lines])
 
 
 def main() -> None:
@@ -144,17 +184,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--precisions", default="float32,bfloat16")
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--profile", choices=CONTENDERS)
     given = parser.parse_args()
     if unknown := set(given.shapes) - set(SHAPES):
         parser.error(f"SHAPE = {min(unknown)!r} is unknown; allowed: {', '.join(SHAPES)}")
     shapes, precisions = given.shapes or list(SHAPES), given.precisions.split(",")
     if given.profile:
         torch.set_num_threads(int(given.threads.split(",")[0]))
-        print(*(profile(shape, precision) for shape in shapes for precision in precisions), sep="\n")
+        print(*(profile(shape, precision, given.profile) for shape in shapes for precision in precisions), sep="\n")
         return
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print("shape   precision threads   ours ms   peer ms  least median  share")
+    print(f"times as fast as: {'transformers':>31} {'llamagen':>14}")
+    print("shape   precision threads   ours ms   least median   least median   share")
     for shape in shapes:
         for precision in precisions:
             for threads in map(int, given.threads.split(",")):

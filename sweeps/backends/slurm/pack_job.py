@@ -211,8 +211,8 @@ class PackedRun:
         """Start the workers and wait for them; `last`: that they could not begin is recorded."""
         job = self.job
         process = start_worker(
-            job.root, job.submission, self.spec, ["--job", job.id],
-            microbatch=job.resources.microbatch, recompute=job.resources.recompute_activations, step=self._step(),
+            job.root, job.submission, self.spec, ["--job", job.id, *job.resources.worker_options],
+            microbatch=job.resources.microbatch, step=self._step(),
         )  # fmt: skip
         printed = self._listen(process)
         return Outcome.parse(printed) or self._post_mortem(process.returncode, printed, last)

@@ -10,6 +10,7 @@ from scaling.generator.dropout import Dropout, image_keys
 from scaling.generator.head import FactorisedHead
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator, KeyValueCache
+from scaling.networks import recompute_activations
 from scaling.specification.learning_rates import RULES
 from scaling.specification.spec import (
     GeneratorRun,
@@ -104,7 +105,7 @@ def test_checkpointing_computes_the_same_numbers() -> None:
     gradients = []
     for checkpointing in (False, True):
         generator = model(**DROPOUTS).train()
-        generator.trunk.checkpointing = checkpointing
+        recompute_activations(generator, checkpointing)
         generator.loss(generator.hidden(tokens, labels, image_keys(0, 0, 4)), tokens).backward()
         gradients.append([p.grad for p in generator.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -143,6 +143,38 @@ def test_a_stop_that_reaches_one_process_stops_both_with_one_checkpoint(tmp_path
     assert_alike(again[0]["rows"], alone.rows["curves"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_twenty_steps_of_two_processes_are_those_of_one(strategy: str, tmp_path: Path) -> None:
+    """Without dropout losses agree to 1e-5 at every row, and so do the norms of gradients, forks included."""
+    alone, _, _ = run("generator-alike", Place(), tmp_path / "alone")
+    pair = together("generator-alike", 2, tmp_path / "two", "4", "-", strategy)
+    assert [process["ending"] for process in pair] == ["done", "done"]
+    rows, expected = pair[0]["rows"], alone.rows["curves"]
+    assert max(row["step"] for row in expected) == 20
+    assert [{**row, "value": 0} for row in rows] == [{**row, "value": 0} for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row["value"] == pytest.approx(other["value"], rel=1e-5), row
+
+
+@pytest.mark.slow
+def test_what_two_sharded_processes_saved_one_process_goes_on_with(tmp_path: Path) -> None:
+    found = together("generator-alike", 2, tmp_path, "-", "1", "fsdp2")
+    assert [process["ending"].partition(":")[0] for process in found] == ["interrupted"] * 2
+    again, state, ending = run("generator-alike", Place(), tmp_path)
+    alone, expected, _ = run("generator-alike", Place(), tmp_path / "alone")
+    assert ending == "done" and state.keys() == expected.keys()
+    for row, other in zip(again.rows["curves"], alone.rows["curves"], strict=True):
+        assert row["value"] == pytest.approx(other["value"], rel=1e-5), row
+    # And the other way round: two go on with what one has saved.
+    _, _, ending = run("generator-alike", Place(0, 1), tmp_path / "back", stop_rank=0)
+    assert ending.startswith("interrupted")
+    pair = together("generator-alike", 2, tmp_path / "back", "-", "-", "fsdp2")
+    assert [process["ending"] for process in pair] == ["done", "done"]
+    for row, other in zip(pair[0]["rows"], alone.rows["curves"], strict=True):
+        assert row["value"] == pytest.approx(other["value"], rel=1e-5), row
+
+
 def test_place_from_torchrun_and_slurm() -> None:
     torchrun = {
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500",

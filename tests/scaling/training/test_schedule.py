@@ -73,3 +73,39 @@ def test_tokenizers_warm_up_hold_and_decay() -> None:
     assert tokenizer_learning_rate(spec, 700) == pytest.approx(0.5e-3)
     constant = spec.model_copy(update={"decay_fraction": 0.0})
     assert tokenizer_learning_rate(constant, 999) == 1e-3
+
+
+def watched(schedule: str, places: tuple[int, ...]) -> GeneratorRun:
+    """A run of 100 and 200 steps (cosine: 200) whose trunk is looked at after so many steps."""
+    budgets = [200] if schedule == "cosine" else [100, 200]
+    fields = run(budgets, schedule).model_dump() | {"evaluate_images": tuple(place * BATCH for place in places)}
+    return GeneratorRun.model_validate(fields)
+
+
+@pytest.mark.parametrize("schedule", ["warmup-stable-decay", "constant", "cosine"])
+def test_looking_at_the_trunk_cuts_it_and_changes_nothing_else(schedule: str) -> None:
+    plain, looked = watched(schedule, ()), watched(schedule, (30, 80, 120))
+    assert plain.run_id == run([200] if schedule == "cosine" else [100, 200], schedule).run_id != looked.run_id
+    interim = [segment for segment in segments(looked) if segment.interim]
+    assert [segment.end for segment in interim] == [30 * BATCH, 80 * BATCH, 120 * BATCH]
+    assert all(segment.evaluated and not segment.decays for segment in interim)
+
+    def steps(spec: GeneratorRun) -> list[tuple[str, int, float]]:
+        return [
+            (segment.branch, images, generator_learning_rate(spec, segment, images))
+            for segment in segments(spec) for images in range(segment.start, segment.end, BATCH)
+        ]  # fmt: skip
+
+    assert steps(looked) == steps(plain) and looked.executed_images == plain.executed_images
+    budgets = [segment.end for segment in segments(looked) if segment.evaluated and not segment.interim]
+    assert budgets == list(looked.train_images)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "place", "end"), [("warmup-stable-decay", 161, 160), ("constant", 100, 200), ("cosine", 200, 200)]
+)
+def test_a_place_that_is_not_on_the_trunk_is_refused(schedule: str, place: int, end: int) -> None:
+    with pytest.raises(ValueError, match=f"evaluate_images = {place * BATCH} is not allowed; .* up to {end * BATCH}"):
+        watched(schedule, (place,))
+    with pytest.raises(ValueError, match="evaluate_images = 5 is not allowed"):
+        GeneratorRun.model_validate(run([200], schedule).model_dump() | {"evaluate_images": 5})
