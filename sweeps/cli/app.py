@@ -18,6 +18,7 @@ COMMANDS = {
     **dict.fromkeys(("figures", "report"), "store"),
     **dict.fromkeys(("fit", "predict"), "fit"),
     "optimum": "optimum",
+    "joint": "joint",
     **dict.fromkeys(("validate", "compare"), "compare"),
     "isoflop": "optimum",
     **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),

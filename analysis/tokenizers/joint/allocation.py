@@ -217,15 +217,16 @@ def untrained_draws(
     prices: Prices,
     tokenizers: Sequence[Tokenizer],
     flops: float,
-    misfit: float,
+    misfit: tuple[float, int],
     count: int,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, Array]:
     """Every tokenizer with every size of the study that a compute can train: a table of family, size, codes, tokens,
     weight, rate, params and images, and draws (count, rows) of ln gFID.
 
-    misfit: the standard deviation of ln gFID by which the law is off for a tokenizer that it has not seen, one draw a
-    tokenizer. Only rows whose images reach the shortest run of the study are kept.
+    misfit: by how much ln gFID is off for a tokenizer that the law has not seen, as a scale and the degrees of freedom of
+    a Student t. Half of its variance is one draw for all of them: between the rates that were trained errors of form
+    go the same way. Only rows whose images reach the shortest run of the study are kept.
     """
     rows = pd.DataFrame(
         [
@@ -242,5 +243,7 @@ def untrained_draws(
     if rows.empty:
         return rows, np.empty((count, 0))
     kind, _ = pd.factorize(rows["family"])
-    off = misfit * np.random.default_rng((seed, 72)).standard_normal((count, int(kind.max()) + 1))
+    random, (scale, df) = np.random.default_rng((seed, 72)), misfit
+    spread = scale * np.sqrt(df / random.chisquare(df, size=(count, 1)) / 2)
+    off = spread * (random.standard_normal((count, int(kind.max()) + 1)) + random.standard_normal((count, 1)))
     return rows, np.log(fitted.draws(rows, count, seed)) + off[:, kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,19 @@ class FloorLaw:
         coefficients[used] = solved
         covariance[np.ix_(used, used)] = np.linalg.pinv(x[:, used].T @ x[:, used])
         return cls(coefficients, covariance, sd, df, middle, tuple(notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: f0 at the mean rate, phi, psi, and the deviation of one tokenizer; None for what is not known."""
+        names = ("f0", "phi", "psi")
+        known = [
+            value if self.unit_covariance[i, i] > 0 else None for i, value in enumerate(self.coefficients.tolist())
+        ]
+        errors = (self.sd * np.sqrt(np.diag(self.unit_covariance))).tolist() if self.df else [None] * 3
+        return {
+            **dict(zip(names, known, strict=True)),
+            **{f"{n}_se": e if k is not None else None for n, e, k in zip(names, errors, known, strict=True)},
+            "sd": self.sd if self.df else None, "df": self.df, "notes": list(self.notes),
+        }  # fmt: skip
 
     def predict(self, table: pd.DataFrame, centre: Centre) -> Array:
         """F (n,) of tokenizers by their rate and weight."""

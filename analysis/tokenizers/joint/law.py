@@ -1,4 +1,4 @@
-"""The joint law of cross-entropy and gFID over tokenizers, for the fitting engine, and two rivals of the same columns."""
+"""The joint law of cross-entropy and gFID over tokenizers, for the fitting engine, and two rivals of it."""
 
 from __future__ import annotations
 

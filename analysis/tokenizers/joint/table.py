@@ -1,4 +1,4 @@
-"""What the joint law is fitted to: a row a generator and budget, with rate and floor of its tokenizer; what varies in it."""
+"""What the joint law is fitted to, a row a generator and budget with rate and floor of its tokenizer; what varies."""
 
 from __future__ import annotations
 
