@@ -89,8 +89,8 @@ class Prices:
         rows = known.assign(rest=(known["flops_per_image"] - head) / known["tokens"] ** 2)
         each = rows.groupby("size")[["params", "width", "rest"]].median().sort_values("params")
         stage1 = known.groupby("rate")["tokenizer_flops"].median()
-        sizes = tuple(map(str, each.index))
-        return cls(sizes, *(each[name].to_numpy(dtype=float) for name in ("params", "width", "rest")), stage1, compute)
+        params, width, rest = (each[name].to_numpy(dtype=float) for name in ("params", "width", "rest"))
+        return cls(tuple(map(str, each.index)), params, width, rest, stage1, compute)
 
     def per_image(self, params: Array, codes: Array, tokens: Array) -> Array:
         """FLOPs of a training image; width and rest between sizes by interpolation in ln N."""
@@ -224,8 +224,8 @@ def untrained_draws(
     """Every tokenizer with every size of the study that a compute can train: a table of family, size, codes, tokens,
     weight, rate, params and images, and draws (count, rows) of ln gFID.
 
-    misfit: by how much ln gFID is off for a tokenizer that the law has not seen, as a scale and the degrees of freedom of
-    a Student t. Half of its variance is one draw for all of them: between the rates that were trained errors of form
+    misfit: by how much ln gFID is off for a tokenizer that the law has not seen, as a scale and the degrees of freedom
+    of a Student t. Half of its variance is one draw for all of them: between the rates that were trained errors of form
     go the same way. Only rows whose images reach the shortest run of the study are kept.
     """
     rows = pd.DataFrame(

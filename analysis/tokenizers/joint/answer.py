@@ -11,12 +11,12 @@ import numpy as np
 from results.errors import FitError
 
 from ..frames import StudyFrames
-from ..rows import Record
+from ..rows import Record, records
 from ..standing import Standing
 from .allocation import JointOptimum, Prices, Tokenizer, candidates, joint_optimum, untrained_draws
 from .comparison import LAW_FLOOR, OWN_FLOOR, Comparison, compare_joint
 from .fitting import REPLICATES, JointFit, fit_joint
-from .law import FORMS
+from .law import EXCESS, FORMS
 from .table import joint_table
 
 MOST_ROWS, MOST_TOKENIZERS = 2000, 120
@@ -88,6 +88,8 @@ class JointAnswer:
         notes = list(fitted.identified.notes)
         if not fitted.trusted:
             raise FitError("no start of the joint law reached a minimum: it says nothing of this study")
+        if lost := [name for name in fitted.result.not_identified if name in EXCESS]:
+            notes.append(f"these runs do not determine {', '.join(lost)}")
         error = comparison.error(fitted.form, LAW_FLOOR) or comparison.error(fitted.form, OWN_FLOOR)
         tested = error.tokenizers if error else 0
         squares = MISFIT_DF * MISFIT_SD**2 + (tested * error.rmse**2 if error else 0.0)
@@ -110,6 +112,8 @@ class JointAnswer:
         if self.prices is None or self.fitted.floors is None:
             return JointPrediction(flops, None, (), None, ("no rfid_floor or no cost of tokenizers not trained",))
         try:
+            if lost := [name for name in self.fitted.result.not_identified if name in EXCESS]:
+                raise FitError(f"no optimum: these runs do not determine {', '.join(lost)}")
             best = joint_optimum(self.fitted, self.prices, flops, seed)
         except FitError as problem:
             best = None
@@ -142,10 +146,10 @@ class JointAnswer:
         low, high = np.exp(np.quantile(drawn, [0.025, 0.975], axis=0))
         pairs = [
             PredictedPair(
-                row.family, row.size, float(np.exp(drawn[:, i].mean())), float(low[i]), float(high[i]),
-                float(probability[i]), float(regret[i]), float(row.images), float(row.rate),
+                str(row["family"]), str(row["size"]), float(np.exp(drawn[:, i].mean())), float(low[i]), float(high[i]),
+                float(probability[i]), float(regret[i]), float(row["images"]), float(row["rate"]),
             )
-            for i, row in enumerate(rows.itertuples())
+            for i, row in enumerate(records(rows))
         ]  # fmt: skip
         pairs.sort(key=lambda p: (-np.nan_to_num(p.probability), p.gfid))
         return JointPrediction(flops, best, tuple(pairs), better, tuple(notes))

@@ -42,18 +42,29 @@ class GaussianProcess:
         left = y - design @ slopes
         spread = max(float(left.std()), 1e-4)
 
-        def loss(hyper: Array) -> float:
-            factor = _factor(z, hyper)
+        apart = (z.T[:, :, None] - z.T[:, None, :]) ** 2
+
+        def loss(hyper: Array) -> tuple[float, Array]:
+            """Minus the log likelihood and a weak pull to lengths of two deviations, which keeps those without any
+            effect finite; with its slopes (Eq. 5.9)."""
+            squares = apart * np.exp(-2 * hyper[2:])[:, None, None]
+            kernel = np.exp(2 * hyper[0] - 0.5 * squares.sum(axis=0))
+            factor = _factor(kernel, hyper)
             solved = cho_solve((factor, True), left)
-            # A weak pull to lengths of about two deviations keeps those without any effect finite.
-            prior = 0.5 * float(np.sum(((hyper[2:] - np.log(2.0)) / 1.5) ** 2))
-            return float(0.5 * left @ solved + np.log(np.diag(factor)).sum()) + prior
+            pull = (hyper[2:] - np.log(2.0)) / 1.5
+            weights = cho_solve((factor, True), np.eye(len(left))) - np.outer(solved, solved)
+            slopes = [np.sum(weights * kernel), np.exp(2 * hyper[1]) * np.trace(weights)]
+            slopes += [
+                0.5 * np.sum(weights * kernel * square) + p / 1.5 for square, p in zip(squares, pull, strict=True)
+            ]
+            value = 0.5 * left @ solved + np.log(np.diag(factor)).sum() + 0.5 * pull @ pull
+            return float(value), np.array(slopes)
 
         bounds = [(np.log(spread) - 4, np.log(spread) + 3), (np.log(spread) - 6, np.log(spread) + 1)]
         bounds += [(-2.0, 5.0)] * z.shape[1]
         starts = [np.r_[np.log(spread), np.log(spread) - 1, np.full(z.shape[1], np.log(s))] for s in START_LENGTHS]
-        best = min((minimize(loss, s, bounds=bounds, method="L-BFGS-B") for s in starts), key=lambda r: r.fun)
-        factor = _factor(z, best.x)
+        best = min((minimize(loss, s, jac=True, bounds=bounds, method="L-BFGS-B") for s in starts), key=lambda r: r.fun)
+        factor = _factor(_kernel(z, z, best.x), best.x)
         return cls(centre, scale, slopes, z, cho_solve((factor, True), left), factor, best.x)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
@@ -72,6 +83,5 @@ def _kernel(a: Array, b: Array, hyper: Array) -> Array:
     return np.exp(2 * hyper[0] - 0.5 * apart)
 
 
-def _factor(z: Array, hyper: Array) -> Array:
-    noise = np.exp(2 * hyper[1]) + JITTER
-    return cholesky(_kernel(z, z, hyper) + noise * np.eye(len(z)), lower=True)
+def _factor(kernel: Array, hyper: Array) -> Array:
+    return cholesky(kernel + (np.exp(2 * hyper[1]) + JITTER) * np.eye(len(kernel)), lower=True)

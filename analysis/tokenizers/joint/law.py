@@ -42,11 +42,11 @@ class JointLaw(Law):
         exponents = [
             Parameter("A", 1e-9, 1e9, log=True, grid=(0.03, 0.2)),
             Parameter("B", 1e-9, 1e9, log=True, grid=(0.05, 0.3)),
-            Parameter("alpha", 0.01, 3.0, grid=(0.1, 0.3, 0.6)),
-            Parameter("beta", 0.01, 3.0, grid=(0.2, 0.5, 0.9)),
-            Parameter("p", -4.0, 4.0, grid=(0.0, 0.5, 1.0)),
-            Parameter("q", -4.0, 4.0, grid=(0.0, 0.5, 1.0)),
-            Parameter("s", -6.0, 6.0, grid=(0.0, 0.3)),
+            Parameter("alpha", 0.01, 3.0, grid=(0.15, 0.5)),
+            Parameter("beta", 0.01, 3.0, grid=(0.3, 0.7)),
+            Parameter("p", -4.0, 4.0, grid=(0.2, 0.8)),
+            Parameter("q", -4.0, 4.0, grid=(0.2, 0.8)),
+            Parameter("s", -6.0, 6.0, grid=(0.2,)),
         ]
         if tied:
             exponents = [q for q in exponents if q.name != "q"]
@@ -62,7 +62,14 @@ class JointLaw(Law):
         )
 
     def predict(self, p: Values, x: Columns) -> Array:
-        return self.evaluate(p, x)[0]
+        total, floor = np.add(*self.excess(p, x)), self._floor(p, x)
+        if self.form == "direct":
+            return floor + total
+        if self.form == "root":
+            return (np.sqrt(np.maximum(floor, 1e-12)) + total) ** 2
+        height = self._of(p, self.heights, x.value("tokenizer"))
+        powered = p["kappa"] * total ** p["gamma"]
+        return np.where(x.value("of_loss") > 0.5, x.value("tokens") * height + total, floor + powered)
 
     def excess(self, p: Values, x: Columns) -> tuple[Array, Array]:
         """The two terms of X, of size and of length, each (S, n)."""
@@ -129,7 +136,7 @@ class JointLaw(Law):
         for name in ("A", "B"):
             values[name] = p[name] * typical
         if self.form == "joint":
-            total = sum(self.excess(values, x))
+            total = np.add(*self.excess(values, x))
             tokenizer = np.broadcast_to(x.value("tokenizer"), metric.shape)
             tokens = np.broadcast_to(x.value("tokens"), metric.shape)
             for i, name in enumerate(self.heights):
