@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -128,6 +128,7 @@ class JointOptimum(Record):
     gfid: ParameterEstimate
     stage1_share: ParameterEstimate | None
     warnings: tuple[str, ...]
+    rate_draws: Array = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready fields."""
@@ -193,6 +194,7 @@ def joint_optimum(fitted: JointFit, prices: Prices, flops: float, seed: int = 0)
         gfid=estimate(float(middle[at]), values[rows, best]),
         stage1_share=None if np.isnan(share).any() else estimate(float(share[at]), share[best]),
         warnings=tuple(warnings),
+        rate_draws=facts["rate"][best],
     )
 
 

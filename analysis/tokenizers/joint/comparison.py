@@ -155,7 +155,7 @@ FEATURES = {
 
 
 def _floor(fitted: JointFit, hidden: pd.DataFrame, case: str) -> Array | None:
-    """F of the hidden rows: as measured, or by the law of the others; of families without one, as fitted; None: unknown."""
+    """F of the hidden rows: as measured, or by the law of the others; of families without one, as fitted."""
     measured = hidden["floor"].to_numpy(dtype=float)
     if case == LAW_FLOOR:
         try:
