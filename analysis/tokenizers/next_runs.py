@@ -1,8 +1,8 @@
 """Which runs a study should add before it decides at a compute: longer ones, further seeds, tokenizers not trained.
 
 A pair's gFID at the compute is H + E: what its tokenizers have shown (hierarchy.py) and how far its law may be off
-there (pair_laws.py). A longer run on a tokenizer that the study has measures E, up to the noise of a run; a run on a new
-tokenizer seed measures H + E with the luck of that tokenizer; a tokenizer not trained stands by the joint law.
+there (pair_laws.py). A longer run on a tokenizer that the study has measures E, up to the noise of a run; a run on a
+new tokenizer seed measures H + E with the luck of that tokenizer; a tokenizer not trained stands by the joint law.
 """
 
 from __future__ import annotations

@@ -50,10 +50,16 @@ def study_text(name: str, description: str, wanted: Sequence[Wanted]) -> str:
     for w in wanted:
         row = _row(w)
         blocks.setdefault(json.dumps(row, sort_keys=True), {"row": row, "seeds": []})["seeds"].append(w.seed)
-    lines += ["", "[tokenizer]", "", "[generator]"]
+    rows = [block["row"] for block in blocks.values()]
+    shared = {path: value for path, value in rows[0].items() if all(row.get(path) == value for row in rows)}
+    for section in ("tokenizer", "generator"):
+        inside = {p.removeprefix(f"{section}."): v for p, v in shared.items() if p.startswith(f"{section}.")}
+        lines += _table(section, inside)
     for block in blocks.values():
-        seeds = sorted(set(block["seeds"]))
-        lines += ["", "[[grid]]", f"list = [{_value(block['row'])}]", f"seeds = {{ tokenizer = {seeds} }}"]
+        lines += ["", "[[grid]]", f"seeds = {{ tokenizer = {sorted(set(block['seeds']))} }}"]
+        own = {path: value for path, value in block["row"].items() if path not in shared}
+        if own:
+            lines += ["[grid.product]", *(f"{_key(path)} = {_value([value])}" for path, value in own.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -84,7 +84,9 @@ class JointAnswer:
                 f"({MOST_ROWS} of {MOST_TOKENIZERS})"
             )
         comparison = compare_joint(table)
-        fitted = fit_joint(table, comparison.best_form, replicates=replicates, seed=seed)
+        with_loss = bool((table["nats"] > 0).all())
+        form = comparison.best_form or ("joint" if with_loss else "direct")
+        fitted = fit_joint(table, form, replicates=replicates, seed=seed)
         notes = list(fitted.identified.notes)
         if not fitted.trusted:
             raise FitError("no start of the joint law reached a minimum: it says nothing of this study")

@@ -54,10 +54,10 @@ class Comparison(Record):
         return next((e for e in self.errors if e.law == law and e.case == case), None)
 
     @property
-    def best_form(self) -> Form:
-        """The best of the laws that have a formula; the joint law where nothing could be tested."""
+    def best_form(self) -> Form | None:
+        """The best of the laws that have a formula; None where nothing could be tested."""
         means = {law: mean for law, mean in _means(self.errors).items() if law in FORMS}
-        return min(means, key=lambda law: means[law]) if means else "joint"  # type: ignore[return-value, arg-type]
+        return min(means, key=lambda law: means[law]) if means else None  # type: ignore[return-value, arg-type]
 
 
 def compare_joint(table: pd.DataFrame) -> Comparison:

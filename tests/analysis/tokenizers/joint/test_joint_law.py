@@ -133,8 +133,11 @@ def test_without_floors_or_losses_the_direct_law_is_fitted_and_floors_with_it() 
         fit_joint(table)
     answer = JointAnswer.of(frames, replicates=40)  # type: ignore[arg-type]
     assert answer.fitted.form in ("direct", "root")
-    floors = [answer.fitted.result.values[name] for name in ("F0", "F1")]
-    assert 0 <= floors[0] < drawn.points["gfid"].max() and floors[0] < floors[1]
+    floors = [answer.fitted.result.parameters[name].value for name in ("F0", "F1")]
+    lowest = drawn.points.groupby("family")["gfid"].min()
+    assert all(f is None or 0 <= f < low for f, low in zip(floors, lowest, strict=True))
+    predicted = fit_joint(table, "direct").result.predict(answer.fitted.columns(table.assign(floor=0.0)))
+    assert np.isfinite(predicted).all()
     prediction = answer.at(1e12, None)
     assert prediction.optimum is None and "no rfid_floor" in prediction.notes[0]
 
