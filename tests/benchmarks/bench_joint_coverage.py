@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_joint_coverage.py [STUDIES=400] [REPLICATES=100]
 
 Studies as of synthetic_studies.py: four tokenizers, one of them regularised, two sizes, three tokenizer seeds, effects
-of tokenizer, trunk and fork, pairs that end at unequal budgets. Judged: exponents of the joint law, R*(C) and N*(C), the
-compute multiplier of CRT, the crossover of 16 and 1024 codes, and the probability given to the best pair.
+of tokenizer, trunk and fork, pairs that end at unequal budgets. Judged: exponents of the joint law, R*(C) and N*(C),
+the compute multiplier of CRT, the crossover of 16 and 1024 codes, and the probability given to the best pair.
 """
 
 from __future__ import annotations

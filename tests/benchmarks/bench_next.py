@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_next.py scalebench [TASK ...]
 
 `synthetic`: five tokenizers with two sizes, truths drawn from the joint law; the grid runs every pair on three seeds up
-to the compute of the decision. All begin with a short run of every pair on one seed, which counts. `scalebench`: rows of
-tasks of arXiv 2604.22753 chosen for 1, 5 and 10 % of the cost of all, beside as many at random; R2 on the test rows,
+to the compute of the decision. All begin with a short run of every pair on one seed, which counts. `scalebench`: rows
+of tasks of arXiv 2604.22753 chosen for 1, 5 and 10 % of the cost of all, beside as many at random; R2 on the test rows,
 clipped to [-1, 1], mean over the task's laws. The cost of a row is N D, or N where D is not varied.
 """
 
