@@ -30,6 +30,7 @@ from synthetic_studies import SIZES, SyntheticStudy, draw_study, name_of, per_im
 
 KINDS = ((16, 16, 0.0), (1024, 16, 0.0), (64, 64, 0.0), (1024, 16, 0.25))
 FLOPS = 3e11
+REPORT = 4
 NAMES = ("alpha", "beta", "p", "q", "s", "gamma")
 
 
@@ -80,7 +81,7 @@ def judge(number: int, replicates: int, held: dict[str, list[bool]], calls: list
     gain, true_gain = multiplier(points, plain, treated), multiplier(known, plain, treated)
     if gain.estimate is not None and true_gain.estimate is not None and gain.estimate.low is not None:
         held["multiplier"].append(gain.estimate.low <= true_gain.estimate.value <= gain.estimate.high)  # type: ignore[operator]
-    crossing = expected_crossover(points, "K16-T16", plain)
+    crossing = expected_crossover(points, "K16-T16", plain, count=33, draws=1000)
     without = expected_crossover(
         known.assign(gfid=known["gfid"] * (1 + 1e-6 * np.arange(len(known)))), "K16-T16", plain
     )
@@ -107,6 +108,9 @@ def main(studies: int = 400, replicates: int = 100) -> dict[str, list[bool]]:
     calls: list[tuple[float, bool]] = []
     for number in range(studies):
         judge(number, replicates, held, calls)
+        if (number + 1) % REPORT == 0 and number + 1 < studies:
+            counts = ", ".join(f"{name} {sum(hits)}/{len(hits)}" for name, hits in held.items())
+            print(f"after {number + 1}: {counts}", file=sys.stderr, flush=True)
     for name, hits in held.items():
         print(f"{name:12} {np.mean(hits):6.1%} of {len(hits)}")
     given, right = (np.array(values, dtype=float) for values in zip(*calls, strict=True))
