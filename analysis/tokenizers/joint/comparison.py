@@ -56,8 +56,9 @@ class Comparison(Record):
     @property
     def best_form(self) -> Form | None:
         """The best of the laws that have a formula; None where nothing could be tested."""
-        means = {law: mean for law, mean in _means(self.errors).items() if law in FORMS}
-        return min(means, key=lambda law: means[law]) if means else None  # type: ignore[return-value, arg-type]
+        means = _means(self.errors)
+        forms = [form for form in FORMS if form in means]
+        return min(forms, key=lambda form: means[form]) if forms else None
 
 
 def compare_joint(table: pd.DataFrame) -> Comparison:
