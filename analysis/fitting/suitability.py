@@ -41,6 +41,8 @@ def refuse_rising(law: Law, points: Points, scales: Scales, coordinates: Array) 
     coordinates (p,): where the fit ended. A metric rises where its ranks do with those of the column, those of the
     law's other columns held (a linear regression of ranks).
     """
+    if not law.falls_with:
+        return
     used = points.weights > 0
     metric = points.metric[used]
     columns = {name: points.columns[name][used] for name in law.columns if name not in law.metric_columns}

@@ -24,11 +24,12 @@ from analysis.tokenizers.contrasts import (
     tokenizer_scores,
 )
 from analysis.tokenizers.crossover import Crossover, crossover
+from analysis.tokenizers.expected_crossover import expected_crossover
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
 from analysis.tokenizers.loss_ranking import loss_rankings, refuse_loss
 from analysis.tokenizers.measure import selection_note
-from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets, expected_crossover
+from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets
 from analysis.tokenizers.rate_optimum import rate_optima
 from analysis.tokenizers.rows import Record
 from results.errors import FitError

@@ -19,18 +19,11 @@ import pandas as pd
 
 from results.errors import FitError
 
-from .crossover import Crossover
-from .fronts import Design, in_order
-from .hierarchy import posterior
-from .pair_laws import LAW_DRAWS, Floor, PairCurves, PairLaw, pair_curves
+from .pair_laws import Floor, PairCurves, PairLaw, pair_curves
 from .rows import Record
-from .seed_intervals import CONFIDENCE, SeedEstimate
-
-Array = np.ndarray
+from .standing import NotJudged, Standing
 
 DRAWS = 20_000
-SLACK = 1e-9
-"""In ln FLOPs: closed forms repeat up to a last digit."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +32,9 @@ class Pair(Record):
 
     `gfid` is its expected gFID (geometric mean over seeds, by the model), `low` and `high` its 95 % interval (None
     where no variance can be estimated), `probability` that of being the best pair at this budget. `train_images` is how
-    many images the budget buys, None where images are not known. `extrapolated`: the budget exceeds the pair's longest
-    run, by the factor `reach`, so that its gFID is a prediction of its law.
+    many images the budget buys, None where images are not known. `regret` is by how much its gFID is expected to exceed
+    that of the best, as a share (0.02: 2 %), should it be trained. `extrapolated`: the budget exceeds the pair's
+    longest run, by the factor `reach`, so that its gFID is a prediction of its law.
     """
 
     family: str
@@ -54,6 +48,7 @@ class Pair(Record):
     train_images: float | None
     extrapolated: bool
     reach: float
+    regret: float | None = None
 
     @property
     def name(self) -> str:
@@ -66,13 +61,6 @@ class FamilyChance(NamedTuple):
 
     family: str
     probability: float | None
-
-
-class NotJudged(NamedTuple):
-    """A pair that says nothing at a compute, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -156,14 +144,15 @@ def best_pairs(
 def _best(
     curves: Sequence[PairCurves], laws: dict[str, PairLaw], flops: float, draws: int, seed: int, within_range: bool
 ) -> BestPairs:
-    at = _Standing.at(curves, flops, draws, seed, laws, within_range)
+    at = Standing.at(curves, flops, draws, seed, laws, within_range)
     k = len(at.judged)
     low: list[float | None] = [None] * k
-    high, probability = list(low), list(low)
+    high, probability, regret = list(low), list(low), list(low)
     mean, sd, df = at.mean, None, 0
     if at.drawn is not None:
         probability = (np.bincount(at.drawn.argmin(axis=1), minlength=k) / len(at.drawn)).tolist()
         low, high = np.exp(np.quantile(at.drawn, [0.025, 0.975], axis=0)).tolist()
+        regret = np.expm1(at.drawn - at.drawn.min(axis=1, keepdims=True)).mean(axis=0).tolist()
         sd, df = at.sd, at.df
     pairs = [
         Pair(
@@ -178,6 +167,7 @@ def _best(
             train_images=None if math.isnan(at.images[i]) else math.exp(at.images[i]),
             extrapolated=at.extrapolated[i],
             reach=flops / curve.high,
+            regret=regret[i],
         )
         for i, curve in enumerate(at.judged)
     ]
@@ -195,93 +185,6 @@ def _best(
         seed=seed,
         not_judged=at.not_judged,
     )
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """The pairs judged at one compute (k of them): expected ln gFID (k,), joint draws (draws, k) or None, and facts."""
-
-    judged: tuple[PairCurves, ...]
-    mean: Array
-    drawn: Array | None
-    sd: float | None
-    df: int
-    runs: tuple[int, ...]
-    seeds: tuple[tuple[int, ...], ...]
-    images: tuple[float, ...]
-    extrapolated: tuple[bool, ...]
-    not_judged: tuple[NotJudged, ...]
-
-    @classmethod
-    def at(
-        cls,
-        curves: Sequence[PairCurves],
-        flops: float,
-        draws: int,
-        seed: int,
-        laws: dict[str, PairLaw] | None = None,
-        within_range: bool = False,
-    ) -> _Standing:
-        if not (math.isfinite(flops) and flops > 0):
-            raise FitError(f"flops = {flops} is no compute budget; allowed: a positive number")
-        judged: list[PairCurves] = []
-        not_judged, extrapolated, images, seeds = [], [], [], []
-        y: list[float] = []
-        pair: list[int] = []
-        cluster: list[tuple[str, int]] = []
-        errors: dict[int, Array] = {}
-        for number, candidate in enumerate(curves):
-            left = [c.training(flops) for c in candidate.curves]
-            begun = [(c, x) for c, x in zip(candidate.curves, left, strict=True) if x >= c.x[0] - SLACK]
-            reaching = [(c, x) for c, x in begun if x <= c.x[-1] + SLACK]
-            if not begun:
-                not_judged.append(NotJudged(candidate.name, f"its runs begin at {candidate.low:.2g}"))
-                continue
-            if not reaching and within_range:
-                not_judged.append(NotJudged(candidate.name, f"its runs end at {candidate.high:.2g}"))
-                continue
-            if reaching:
-                # A run that ends below the budget adds nothing where the same pair has runs that reach it.
-                chosen, values = reaching, [float(np.interp(x, c.x, c.y)) for c, x in reaching]
-            else:
-                chosen = begun
-                law = (laws or {}).get(candidate.name) or (
-                    candidate.law if len(begun) == len(candidate.curves) else PairLaw.of([c for c, _ in begun], "free")
-                )
-                predicted = law.draws([x for _, x in begun], LAW_DRAWS, seed + number)
-                values = predicted.mean(axis=0).tolist()
-                errors[len(judged)] = (predicted - predicted.mean(axis=0)).mean(axis=1)
-            y += values
-            pair += [len(judged)] * len(chosen)
-            cluster += [(candidate.family, c.tokenizer_seed) for c, _ in chosen]
-            images.append(float(np.mean([c.images_at(x) for c, x in chosen])))
-            seeds.append(tuple(sorted({c.tokenizer_seed for c, _ in chosen})))
-            extrapolated.append(not reaching)
-            judged.append(candidate)
-        if not judged:
-            raise FitError(f"no run was measured at {flops:.3g} FLOPs")
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(cluster))}
-        of_pair = np.array(pair)
-        found = posterior(np.array(y), of_pair, np.array([numbers[name] for name in cluster]), draws, seed)
-        mean = np.bincount(of_pair, y) / np.bincount(of_pair)
-        drawn = None
-        if found is not None:
-            mean, drawn = found.mean, found.drawn
-            for i, error in errors.items():
-                # The law is one for all seeds of a pair: its error does not average out over them.
-                drawn[:, i] += np.resize(error, draws)
-        return cls(
-            judged=tuple(judged),
-            mean=mean,
-            drawn=drawn,
-            sd=found.sd if found else None,
-            df=found.df if found else 0,
-            runs=tuple(np.bincount(of_pair).tolist()),
-            seeds=tuple(seeds),
-            images=tuple(images),
-            extrapolated=tuple(extrapolated),
-            not_judged=tuple(not_judged),
-        )
 
 
 def probability_curve(
@@ -303,69 +206,3 @@ def probability_curve(
     if any(r.df == 0 for r in results):
         return None
     return pd.DataFrame([dict(r.families) for r in results], index=grid).fillna(0.0)
-
-
-def expected_crossover(
-    points: pd.DataFrame,
-    first: str,
-    second: str,
-    *,
-    count: int = 65,
-    draws: int = 4000,
-    seed: int = 0,
-    floor_known: bool = True,
-    curves: Sequence[PairCurves] | None = None,
-) -> Crossover | None:
-    """Crossover of two families' expected fronts by the model: where sizes were not run on every seed, or where pairs
-    end at different compute.
-
-    The expected front is the lowest mu over a family's sizes at each compute; sizes with one seed borrow the variance
-    of those with several and are corrected for their tokenizer's luck as seen at other sizes, and a pair beyond its
-    longest run stands by its law. The interval is the set of compute values whose central 95 % interval of the log
-    ratio of the fronts contains 0. `curves` as of `best_pairs`. None if no pair has repeats or the measured ranges do
-    not overlap.
-    """
-    rows = points[points["family"].isin([first, second]) & points["gfid"].notna()]
-    spans = rows.groupby("family")["path_flops"].agg(["min", "max"])
-    if len(spans) < 2:
-        return None
-    low, high = float(spans["min"].max()), float(spans["max"].min())
-    if not low < high:
-        return None
-    curves = [c for c in curves or pair_curves(rows, floor_known) if c.family in (first, second)]
-    grid = np.linspace(math.log(low), math.log(high), count)
-    mean, bounds = np.empty(count), np.empty((2, count))
-    tail = (1 - CONFIDENCE) / 2
-    by_law: set[str] = set()
-    for i, x in enumerate(grid):
-        # The range's own ends are measured.
-        standing = _Standing.at(curves, min(max(math.exp(x), low), high), draws, seed)
-        if standing.drawn is None:
-            return None
-        of_first = np.array([curve.family == first for curve in standing.judged])
-        lowest = standing.drawn.argmin(axis=1)
-        share = np.bincount(lowest, minlength=len(of_first)) / draws
-        ratio = standing.drawn[:, of_first].min(axis=1) - standing.drawn[:, ~of_first].min(axis=1)
-        by_law |= {c.name for j, c in enumerate(standing.judged) if standing.extrapolated[j] and share[j] > 0.01}
-        mean[i] = np.median(ratio)
-        bounds[:, i] = np.quantile(ratio, [tail, 1 - tail])
-    seeds = tuple(sorted({int(s) for s in rows["tokenizer_seed"]}))
-    sizes = tuple(in_order(rows))
-    method = f"hierarchical model over {len(seeds)} tokenizer seeds"
-    if alone := [f for f in (first, second) if rows.loc[rows["family"] == f, "tokenizer_seed"].nunique() == 1]:
-        method += f", {' and '.join(alone)} with one seed borrowing their variance"
-    elif _ragged(curves, seeds):
-        method += ", sizes with one seed borrowing their variance"
-    if by_law:
-        method += f", {', '.join(sorted(by_law))} by the law beyond the longest run"
-    ends = (np.exp([mean[i], bounds[0, i], bounds[1, i]]).tolist() for i in (0, count - 1))
-    at_low, at_high = (SeedEstimate(value, under, over, method, "ratio", seeds, ()) for value, under, over in ends)
-    design, band = Design(seeds, sizes), (bounds[0], bounds[1])
-    return Crossover(
-        first, second, design, low, high, grid, mean, band, at_low, at_high, method, by_law=tuple(sorted(by_law))
-    )
-
-
-def _ragged(curves: Sequence[PairCurves], seeds: Sequence[int]) -> bool:
-    """Whether some pair was not run on every tokenizer seed."""
-    return any({c.tokenizer_seed for c in pair.curves} != set(seeds) for pair in curves)

@@ -18,6 +18,8 @@ COMMANDS = {
     **dict.fromkeys(("figures", "report"), "store"),
     **dict.fromkeys(("fit", "predict"), "fit"),
     "optimum": "optimum",
+    "joint": "joint",
+    "next": "next",
     **dict.fromkeys(("validate", "compare"), "compare"),
     "isoflop": "optimum",
     **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),
@@ -38,7 +40,9 @@ class _Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            command = getattr(import_module(f"sweeps.cli.{COMMANDS[cmd_name]}"), cmd_name)
+            module = import_module(f"sweeps.cli.{COMMANDS[cmd_name]}")
+            # A command may not shadow a name of Python's: `next_` is that of next.
+            command = getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_")
             if not isinstance(command, typer.Typer):
                 function, command = command, typer.Typer(add_completion=False)
                 command.command(cmd_name)(function)

@@ -140,17 +140,16 @@ def _requests(data: Path, options: dict[str, Any], law_flag: str) -> dict[str, F
             raise UsageError(f"{law_flag} is missing: a table needs one; allowed: {LAW_HELP}")
         return {"": FitRequest(data, **options)}
     from analysis.tokenizers.fit_table import fit_table
-    from analysis.tokenizers.frames import load
 
-    from .store import open_source
+    from .sources import read_source
 
     root = Path(os.environ.get("TOKENLAW_ROOT", "runs"))
-    opened, run_ids, _ = open_source(str(data), root, None)
+    frames = read_source(str(data), root, None).frames
     blocks = {} if data.is_dir() else _blocks(str(data), root)
     chosen = [options["law"]] if options["law"] in blocks else [] if options["law"] else list(blocks)
     if not chosen and options["law"] is None:
         raise UsageError(f"{law_flag} is missing, and {data} has no [[fit]] blocks; allowed: {LAW_HELP}")
-    table = fit_table(load(opened, run_ids))
+    table = fit_table(frames)
     if not chosen:
         return {"": FitRequest(table, **options)}
     usual = {name: default for name, (_, default, _) in REQUEST_OPTIONS.items()} | {"columns": {}}

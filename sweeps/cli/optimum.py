@@ -23,17 +23,14 @@ from .options import (
     SetOption,
     TotalOption,
 )
+from .sources import Judged
 
 if TYPE_CHECKING:
     from analysis.allocation.optimum import Allocation
     from analysis.fitting.costs import Cost
     from analysis.fitting.request import FitRequest
     from analysis.fitting.result import FitResult
-    from analysis.tokenizers.compute import Compute
-    from analysis.tokenizers.measure import Measure
-    from analysis.tokenizers.pairs import BestPairs
 
-SHOWN = 5  # pairs of a budget in the table; --json has all
 FITTED_COST = "column"
 COST_SOURCES = {
     "given": "as asked for",
@@ -73,6 +70,10 @@ def optimum(
     within_range: Annotated[
         bool, typer.Option("--within-range", help="Judge no pair of a study beyond its longest run.")
     ] = False,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option("--candidate", metavar="codes=K,tokens=T", help="A tokenizer not trained, to be predicted."),
+    ] = None,
     total: TotalOption = False,
     generators: GeneratorsOption = 1,
     serve: ServeOption = 0.0,
@@ -89,17 +90,15 @@ def optimum(
         for option, given in (("--cost", cost), ("--column", column), ("--group", group), ("--law", law)):
             if given:
                 raise UsageError(f"{option} belongs to --fit; a study's budgets are its measured FLOPs")
-        from analysis.tokenizers.compute import Compute
-        from analysis.tokenizers.measure import Measure
+        from .study_optimum import from_study
 
-        measure = Measure.of(metric, guidance, extractor)
-        compute = Compute(total, generators, serve, measure.guided)
+        judged = Judged(metric, guidance, extractor, total, generators, serve)
         budgets = None if flops is None else values("flops", flops)
-        _from_study(source, root, sets, budgets, seed, as_json, (measure, compute, floor, within_range))
+        from_study(source, root, sets, judged, budgets, seed, floor, within_range, candidate, as_json)
         return
     of_studies: tuple[tuple[str, Any], ...] = (
         ("--metric", metric), ("--guidance", guidance), ("--extractor", extractor), ("--total", total),
-        ("--within-range", within_range), ("--serve", serve),
+        ("--within-range", within_range), ("--serve", serve), ("--candidate", candidate),
     )  # fmt: skip
     for option, given in of_studies:
         if given:
@@ -164,83 +163,6 @@ def _allocation(a: Allocation) -> dict[str, Any]:
         "closed_form": a.closed_form, "cost": a.cost, "cost_source": a.cost_source, "warnings": list(a.warnings),
         **({} if a.vocabulary is None else {"params_vocabulary": a.vocabulary.to_json()}),
     }  # fmt: skip
-
-
-def _from_study(
-    source: str,
-    root: Path,
-    sets: list[str] | None,
-    budgets: Any,
-    seed: int,
-    as_json: bool,
-    asked: tuple[Measure, Compute, str, bool],
-) -> None:
-    from analysis.tokenizers.compute import head_shares
-    from analysis.tokenizers.frames import load
-    from analysis.tokenizers.loss_ranking import refuse_loss
-    from analysis.tokenizers.measure import selection_note
-    from analysis.tokenizers.pair_laws import floor_named
-    from analysis.tokenizers.pairs import best_pairs, default_budgets
-
-    from .store import open_source
-
-    measure, compute, floor, within_range = asked
-    opened, run_ids, _ = open_source(source, root, sets)
-    kind = floor_named(floor)
-    frames = load(opened, run_ids, measure=measure, compute=compute)
-    refuse_loss(frames)
-    points = frames.ranked
-    if budgets is None:
-        budgets = default_budgets(points)
-    curves = frames.curves_of_pairs
-    optima = [
-        best_pairs(points, float(c), seed=seed, floor=kind, within_range=within_range, curves=curves) for c in budgets
-    ]
-    shares = head_shares(points)
-    note = selection_note(frames.measure, points)
-    if as_json:
-        print_json({
-            "source": source, "metric": frames.measure.to_dict(), "compute": compute.to_dict(), "notes": note,
-            "head_shares": {f"{family} + {size}": share for (family, size), share in shares.items()},
-            "optima": [budget.to_dict() for budget in optima],
-        })  # fmt: skip
-        return
-    _show_pairs(optima, frames.measure.name, shares)
-    print(f"FLOPs: those {compute.words}; head: the output head's share of the generator's training FLOPs")
-    if note:
-        print(f"warning: {note[0].lower()}{note[1:]}")
-
-
-def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, str], float]) -> None:
-    rows = []
-    for budget in optima:
-        for p in budget.pairs[:SHOWN]:
-            chance = "-" if p.probability is None else f"{p.probability:.0%}"
-            images = "-" if p.train_images is None else f"{p.train_images:.3g}"
-            images += f" (law, {p.reach:.2g}x)" if p.extrapolated else ""
-            numbers = [cell(None if v is None else float(f"{v:.4g}")) for v in (p.gfid, p.low, p.high)]
-            head = f"{shares[p.family, p.size]:.0%}" if (p.family, p.size) in shares else "-"
-            rows.append([f"{budget.flops:.3g}", p.family, p.size, images, head, str(len(p.seeds)), *numbers, chance])
-    header = ["FLOPs", "tokenizer", "generator", "training images", "head", "seeds", metric, "95% low", "95% high",
-              "best with"]  # fmt: skip
-    print(table(header, rows))
-    for budget in optima:
-        chance = "" if budget.best.probability is None else f", best with probability {budget.best.probability:.0%}"
-        print(f"at {budget.flops:.3g} FLOPs: {budget.best.name}{chance} (of {len(budget.pairs)} pairs)")
-        for name, reason in budget.not_judged:
-            print(f"  not judged there: {name}, {reason} FLOPs")
-        if budget.extrapolated:
-            beyond = ", ".join(f"{p.name} ({p.reach:.2g} times)" for p in budget.extrapolated)
-            print(
-                f"  warning: rests on extrapolation by law beyond the longest run of {beyond}; --within-range "
-                f"leaves it out"
-            )
-    if any(p.extrapolated for budget in optima for p in budget.pairs[:SHOWN]):
-        print("law, Nx: the budget is N times the pair's longest run; its law predicts, with that uncertainty")
-    if any(budget.df == 0 for budget in optima):
-        print("no interval: one seed; no pair was run twice, so there are no intervals and no probabilities")
-    elif any(len(p.seeds) == 1 for budget in optima for p in budget.pairs[:SHOWN]):
-        print("warning: pairs with one seed borrow the variance of those with several")
 
 
 @takes_request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,11 +24,7 @@ from .options import (
     SourceArgument,
     TotalOption,
 )
-
-if TYPE_CHECKING:
-    from analysis.tokenizers.compute import Compute
-    from analysis.tokenizers.measure import Measure
-    from results import Store
+from .sources import Judged, open_source, read_source
 
 store = typer.Typer(
     name="store",
@@ -36,29 +32,6 @@ store = typer.Typer(
     add_completion=False,
     help="Check, compact, export, import, prune what was measured.",
 )
-
-
-SOURCES = "allowed: a study, a folder that holds runs, curves and evaluations.parquet, or a data root"
-
-
-def open_source(source: str, root: Path, sets: list[str] | None) -> tuple[Store, set[str] | None, Path | None]:
-    """Store, run ids and folder of artifacts of a source: a study, a folder with the three tables, or a data root.
-
-    Run ids are None for a folder: all of it. Raises UsageError for what is neither.
-    """
-    from results import Store
-
-    folder = Path(source)
-    if folder.is_dir():
-        artifacts = folder / "artifacts"
-        opened = Store(folder) if (folder / "store").is_dir() else Store.open_folder(folder)
-        return opened, None, artifacts if artifacts.is_dir() else None
-    if "/" in source and not source.endswith(".toml"):
-        raise UsageError(f"source = {source!r} is no folder and no TOML file; {SOURCES}")
-    from sweeps.study.study import load_study
-
-    runs = load_study(source, list(sets or ()), root).runs()
-    return Store(root), {run.run_id for run in runs}, root / "artifacts"
 
 
 SourceOption = Annotated[
@@ -226,17 +199,11 @@ def figures(
 ) -> None:
     """Draw the figures of a study."""
     from analysis.reporting.figures.gallery import write_figures
-    from analysis.tokenizers.compute import Compute
-    from analysis.tokenizers.frames import load
-    from analysis.tokenizers.measure import Measure
 
-    measure = Measure.of(metric, guidance, extractor)
-    compute = Compute(total, generators, serve, measure.guided)
-    opened, run_ids, _ = open_source(source, root, sets)
+    judged = Judged(metric, guidance, extractor, total, generators, serve)
+    frames = read_source(source, root, sets, judged).frames
     formats = [name.strip() for name in form.split(",")]
-    for path in write_figures(
-        load(opened, run_ids, measure=measure, compute=compute), out, style=style, formats=formats
-    ):
+    for path in write_figures(frames, out, style=style, formats=formats):
         print(path)
 
 
@@ -253,28 +220,17 @@ def report(
     root: RootOption = Path("runs"),
 ) -> None:
     """Write the report of a study, one HTML page with its figures, and print its answer."""
-    from analysis.tokenizers.compute import Compute
-    from analysis.tokenizers.measure import Measure
-
-    measure = Measure.of(metric, guidance, extractor)
-    write_report(source, root, out, sets, measure, Compute(total, generators, serve, measure.guided))
+    write_report(source, root, out, sets, Judged(metric, guidance, extractor, total, generators, serve))
 
 
 def write_report(
-    source: str,
-    root: Path,
-    out: Path | None,
-    sets: list[str] | None,
-    measure: Measure | None = None,
-    compute: Compute | None = None,
+    source: str, root: Path, out: Path | None, sets: list[str] | None, judged: Judged | None = None
 ) -> None:
     """Write the report of a source, and print its answer and where everything lies."""
     from analysis.reporting.report import write_report as write
-    from analysis.tokenizers.frames import load
 
-    opened, run_ids, artifacts = open_source(source, root, sets)
+    frames, artifacts = read_source(source, root, sets, judged)
     name = Path(source).stem
-    frames = load(opened, run_ids, measure=measure, compute=compute)
     pictures = _previews(artifacts, sorted(frames.runs["run_id"])) if artifacts else {}
     command = {"Command": f"tokenlaw report {source}{''.join(f' --set {text}' for text in sets or ())}"}
     folder = out or root / "reports" / name

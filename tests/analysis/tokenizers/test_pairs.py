@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.tokenizers.pairs import best_pairs, default_budgets, expected_crossover, probability_curve
+from analysis.tokenizers.expected_crossover import expected_crossover
+from analysis.tokenizers.pairs import best_pairs, default_budgets, probability_curve
 from results.errors import FitError
 
 FLOPS = np.geomspace(1e11, 1e13, 3)
