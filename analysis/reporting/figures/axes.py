@@ -48,7 +48,7 @@ def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: s
     ticks = axis.yaxis if direction == "y" else axis.xaxis
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (1.0, 10.0)
     if high / low < 1.8:
-        ticks.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ticks.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}"))
         ticks.set_minor_locator(NullLocator())
         ticks.set_minor_formatter(NullFormatter())

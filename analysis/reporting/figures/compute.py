@@ -21,7 +21,7 @@ from .style import INK
 
 PANELS = 6
 """Tokenizers shown at most: those with most runs."""
-LOSS = "held-out loss (nats per token)"
+LOSS = "held-out loss (nats / token)"
 
 
 def _chosen(evidence: Evidence, points: pd.DataFrame) -> tuple[list[str], tuple[str, ...]]:
@@ -48,30 +48,33 @@ def cell_means(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 
 def _of(evidence: Evidence, x: str, y: str) -> tuple[pd.DataFrame, list[str], tuple[str, ...]]:
+    """Means and runs of the shown families, with the front of y where x is compute."""
     points = evidence.points
     points = points[points[[x, y]].notna().all(axis=1)]
     families, notes = _chosen(evidence, points)
     points = points[points["family"].isin(families)]
-    return pd.concat([cell_means(points, x, y), run_rows(points, x, y)], ignore_index=True), families, notes
+    parts = [cell_means(points, x, y), run_rows(points, x, y)]
+    if x == "path_flops":
+        front = front_rows(points.assign(gfid=points[y]), families)
+        parts.append(front.rename(columns={"gfid": y}))
+    return pd.concat(parts, ignore_index=True), families, notes
 
 
 def _compute_loss(evidence: Evidence) -> Shown:
-    rows, families, notes = _of(evidence, "path_flops", "nats_per_token")
-    as_metric = rows[rows["kind"] == "run"].drop(columns="gfid").rename(columns={"nats_per_token": "gfid"})
-    fronts = front_rows(as_metric, families).rename(columns={"gfid": "nats_per_token"})
+    rows, _, notes = _of(evidence, "path_flops", "nats_per_token")
     caption = (
         "Held-out cross-entropy against training compute by generator size, a panel a tokenizer; marks are geometric "
         f"means over {seeds_of(rows[rows['kind'] == 'run'])}, the dark line is the Pareto front. Losses of different "
         "tokenizers share their unit, not their meaning."
     )
-    return Shown(pd.concat([rows, fronts], ignore_index=True), caption, notes=notes)
+    return Shown(rows, caption, notes=notes)
 
 
 def _compute_gfid(evidence: Evidence) -> Shown:
     rows, families, notes = _of(evidence, "path_flops", "gfid")
     runs = rows[rows["kind"] == "run"]
     laws = [law for law in evidence.answer.compute_laws if law.floor == "free" and law.family in families and law.laws]
-    parts = [rows, front_rows(runs, families)]
+    parts = [rows]
     for law in laws:
         span = runs.loc[runs["family"] == law.family, "path_flops"]
         flops = np.geomspace(span.min(), span.max(), 60)
@@ -100,7 +103,9 @@ def _by_size(rows: pd.DataFrame, page: Page, x: str, y: str) -> list[Axes]:
     """A panel a tokenizer: a line a size over its runs, the front above them."""
     palette = page.palette
     families = palette.present(rows)
-    axes = page.panels(len(families), 0.86, sharey=len(families) > 1)
+    # Losses of different tokenizers are not to be read off one axis.
+    shared = {"sharex": x == "path_flops", "sharey": y == "gfid"} if len(families) > 1 else {}
+    axes = page.panels(len(families), 1.05 if len(families) > 2 else 0.86, **shared)
     for axis, family in zip(axes, families, strict=True):
         own = rows[rows["family"] == family]
         for size in palette.sizes(own):
@@ -130,12 +135,17 @@ def outer_label(axes: list[Axes], label: str) -> None:
         axis.set_ylabel(label if axis.get_position().x0 <= left + 1e-6 else "")
 
 
+def _values(axis: Axes, direction: str) -> list[float]:
+    """All that the lines of a panel reach along one axis."""
+    return [v for line in axis.lines for v in np.asarray(getattr(line, f"get_{direction}data")(), dtype=float)]
+
+
 def compute_loss(rows: pd.DataFrame, page: Page) -> list[Axes]:
     """Held-out loss against compute by size."""
     axes = _by_size(rows, page, "path_flops", "nats_per_token")
     for axis in axes:
         scales.compute_axis(axis, label=page.compute_label)
-        scales.log_value_axis(axis, LOSS, rows["nats_per_token"].dropna())
+        scales.log_value_axis(axis, LOSS, _values(axis, "y"))
     outer_label(axes, LOSS)
     return axes
 
@@ -154,8 +164,7 @@ def loss_gfid(rows: pd.DataFrame, page: Page) -> list[Axes]:
     """gFID against held-out loss by size."""
     axes = _by_size(rows, page, "nats_per_token", "gfid")
     for axis in axes:
-        values = [v for line in axis.lines for v in np.asarray(line.get_xdata(), dtype=float)]
-        scales.log_value_axis(axis, LOSS, values, "x")
+        scales.log_value_axis(axis, LOSS, _values(axis, "x"), "x")
         scales.log_value_axis(axis, page.measure_label, rows["gfid"])
     outer_label(axes, page.measure_label)
     return axes

@@ -71,7 +71,7 @@ def _overlay(evidence: Evidence, families: Sequence[str], what: str) -> Shown:
     name = evidence.frames.measure.name
     caption = (
         f"{name} against training compute {what}. Marks are runs, by generator size; lines are Pareto fronts, the lowest "
-        f"{name} reached up to each compute, as geometric means over {seeds_of(points)}."
+        f"{name} reached up to each compute (thin where no dearer run is better), as geometric means over {seeds_of(points)}."
     )
     return Shown(rows, caption, notes=not_run(points, families))
 
@@ -87,13 +87,25 @@ def draw_fronts(axis: Axes, rows: pd.DataFrame, page: Page, *, marks: bool = Tru
         line = rows[(rows["family"] == family) & (rows["kind"] == "front")]
         if line.empty:
             continue
-        width = 0.24 * page.style.font_size
-        axis.plot(line["path_flops"], line["gfid"], color=colour, lw=width, ls=palette.dashes[family])
+        _draw_front(axis, line["path_flops"].to_numpy(float), line["gfid"].to_numpy(float), family, page)
+        expected = rows[(rows["family"] == family) & (rows["kind"] == "expected")]
+        axis.plot(expected["path_flops"], expected["gfid"], color=colour, lw=0.9, zorder=2.5)
         handle = palette.handles([family])[0]
         page.label(axis, family, line["path_flops"], line["gfid"], colour, handle=handle, weight="bold", prefer=0.9)
     scales.log_value_axis(axis, page.measure_label, rows.loc[rows["kind"].isin(["run", "front"]), "gfid"])
     if marks:
         page.legend(palette.size_handles(palette.sizes(runs)))
+
+
+def _draw_front(axis: Axes, flops: Any, gfid: Any, family: str, page: Page) -> None:
+    """Thick where more compute lowers it, thin where it only holds."""
+    colour, dash, thick = page.palette.colours[family], page.palette.dashes[family], 0.24 * page.style.font_size
+    falls = np.concatenate([np.diff(gfid) < -1e-12 * gfid[:-1], [False]])
+    ends = falls | np.concatenate([[False], falls[:-1]])
+    axis.plot(flops, np.where(ends, gfid, np.nan), color=colour, lw=thick, ls=dash)
+    held = np.concatenate([~falls[:-1], [False]])
+    ends = held | np.concatenate([[False], held[:-1]])
+    axis.plot(flops, np.where(ends, gfid, np.nan), color=colour, lw=0.8)
 
 
 def overlay(rows: pd.DataFrame, page: Page) -> Axes:
@@ -124,12 +136,17 @@ def _gfid_compute(evidence: Evidence) -> Shown:
         caption += f" They cross at {wording.flops(cross.flops)} FLOPs"
         caption += f", 95 % set {' to '.join(wording.crossover_ends(cross, '< {}', '> {}'))}." if interval else "."
     notes = shown.notes
-    if cross.by_law:
-        notes += (f"By its law beyond the longest run: {wording.listing(cross.by_law)}.",)
+    parts = [shown.rows, ratio]
+    if cross.by_law and evidence.chances is not None:
+        chances = evidence.chances[evidence.chances["family"].isin([cross.first, cross.second])]
+        lowest = chances.loc[chances.groupby(["family", "path_flops"])["gfid"].idxmin()]
+        parts.append(lowest[["family", "size", "path_flops", "gfid", "extrapolated"]].assign(kind="expected"))
+        many = wording.listing(cross.by_law)
+        notes += (f"Thin curves: expected fronts, which the ratio compares; {many} beyond the longest run by the law.",)
     if cross.flops is not None and not cross.established:
         notes += ("The crossing is not established: one side of it lies within the noise.",)
     fit = {"crossover": cross.to_dict()}
-    return Shown(pd.concat([shown.rows, ratio], ignore_index=True), caption, fit, notes)
+    return Shown(pd.concat(parts, ignore_index=True), caption, fit, notes)
 
 
 def gfid_compute(rows: pd.DataFrame, page: Page) -> Any:
@@ -153,7 +170,8 @@ def gfid_compute(rows: pd.DataFrame, page: Page) -> Any:
         _mark_crossing(axis, cross)
     scales.compute_axis(bottom, label=page.compute_label)
     if cross["flops"] is not None:
-        text = f"fronts cross at {scales.power_of_ten(cross['flops'])}"
+        which = "expected fronts" if (rows["kind"] == "expected").any() else "fronts"
+        text = f"{which} cross at {scales.power_of_ten(cross['flops'])}"
         low_y, high_y = top.get_ylim()
         y = np.geomspace(low_y, high_y, 60)[2:-2]
         page.label(top, text, np.full(len(y), cross["flops"]), y, INK, prefer=0.95)
@@ -226,8 +244,6 @@ def total_compute(rows: pd.DataFrame, page: Page) -> list[Axes]:
     labels = {"generator": "training compute of generator (FLOPs)", "total": "training compute of both (FLOPs)"}
     for axis, kind in ((left, "generator"), (right, "total")):
         draw_fronts(axis, rows[rows["axis"] == kind], page)
-        low, high = rows["path_flops"].min(), rows["path_flops"].max()
-        axis.set_xlim(low / 1.3, high * 1.3)
         scales.compute_axis(axis, label=labels[kind])
         page.title(axis, titles[kind])
     scales.log_value_axis(left, page.measure_label, rows["gfid"])

@@ -85,10 +85,10 @@ def extrapolation_check(rows: pd.DataFrame, page: Page) -> Axes:
         for row in records(own):
             axis.plot([row["gfid"]] * 2, [row["low"], row["high"]], color=colour, lw=0.9, alpha=0.7)
         axis.plot(own["gfid"], own["predicted"], marker, color=colour, ms=4.5)
-        centre = np.exp(np.log(own[["gfid", "predicted"]].astype(float)).mean())
+        own = own.sort_values("gfid")
         line = page.palette.handles([family])[0]
         line.set(marker=marker, ls="", label=f"{family} + {size}", markersize=4.5)
-        page.label(axis, f"{family} + {size}", [centre["gfid"]], [centre["predicted"]], colour, handle=line)
+        page.label(axis, f"{family} + {size}", own["gfid"], own["predicted"], colour, handle=line)
     scales.log_value_axis(axis, f"measured {page.measure}", values, "x")
     scales.log_value_axis(axis, f"predicted {page.measure}", values)
     axis.set_xlim(low, high)

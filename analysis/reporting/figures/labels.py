@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -22,6 +23,8 @@ GAPS = (3.0, 7.0, 13.0, 20.0)
 """Points between curve and label, the nearest first."""
 STEP = 2.5
 """Pixels between the points by which a drawn curve is known."""
+SPACING = 0.95
+"""Of the lines of a label."""
 SLACK = 1.0
 """Pixels by which boxes of text may touch."""
 
@@ -61,6 +64,7 @@ def place(figure: Figure, labels: Sequence[Label]) -> list[Label]:
             continue
         x, y = axis.transAxes.inverted().transform(spot)
         options: Any = {"color": label.colour, "fontsize": label.size, "weight": label.weight, "zorder": 6}
+        options["linespacing"] = SPACING
         axis.text(x, y, label.text, transform=axis.transAxes, ha="left", va="bottom", **options)
     return left_over
 
@@ -68,7 +72,7 @@ def place(figure: Figure, labels: Sequence[Label]) -> list[Label]:
 def _best_place(label: Label, axis: Axes, renderer: Any, points: Array, texts: Sequence[Bbox]) -> Array | None:
     """Lower left corner (2,) in pixels of the place that costs least; None where each covers a text or much of the
     curves."""
-    probe = axis.text(0, 0, label.text, fontsize=label.size, weight=label.weight, transform=axis.transAxes)
+    probe = axis.text(0, 0, label.text, fontsize=label.size, weight=label.weight, linespacing=SPACING)
     extent = probe.get_window_extent(renderer)
     probe.remove()
     width, height = extent.width, extent.height
@@ -126,7 +130,12 @@ def drawn_points(axis: Axes) -> Array:
         parts.append(xy if line.get_linestyle() in ("None", "", " ") else _dense(xy))
     for collection in axis.collections:
         offsets = collection.get_offsets()
-        if len(offsets) and collection.get_offset_transform() == axis.transData:
+        if isinstance(collection, PolyCollection):
+            # The edges of a band.
+            for path in collection.get_paths():
+                xy = collection.get_transform().transform(path.vertices)
+                parts.append(_dense(xy[np.isfinite(xy).all(axis=1)]))
+        elif len(offsets) and collection.get_offset_transform() == axis.transData:
             parts.append(axis.transData.transform(np.asarray(offsets, dtype=float)))
     points = np.concatenate(parts)
     frame = axis.get_window_extent()

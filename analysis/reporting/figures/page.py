@@ -6,6 +6,7 @@ panels keep theirs; labels go where they cover nothing, or else into the legend;
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
+from analysis.reporting.latex import caption_text
+
 from . import labels
 from .labels import Label
-from .style import INK, MUTED, NOTE, Palette, Style
+from .style import INK, NOTE, Palette, Style
 
 LEAST_PANEL = 1.55
 """Inches per 8 points of text that a panel is wide at least; more panels go below each other."""
 LETTERS = "abcdefghijklmnop"
+SHORT = 24
+"""Characters of a panel's name that stand beside its letter, as in (a) K1024-T16; longer ones are in the caption."""
+_MATHS = re.compile(r"\\[a-z!]+|[${}^]")
 
 
 @dataclass
@@ -52,7 +59,8 @@ class Page:
     _notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.figure = Figure(figsize=(self.width, self.width), layout="constrained")
+        # Without a layout engine of its own: with one, every save draws twice.
+        self.figure = Figure(figsize=(self.width, self.width))
         FigureCanvasAgg(self.figure)
 
     @property
@@ -123,7 +131,7 @@ class Page:
         """What the lettered panels show, for the caption; nothing where there is one, or where they have titles."""
         if not self.style.paper or len(self.titles) < 2:
             return ""
-        return " ".join(f"({LETTERS[i]}) {text}." for i, text in enumerate(self.titles.values()))
+        return " ".join(f"({LETTERS[i]}) {_plain(text)}." for i, text in enumerate(self.titles.values()))
 
     def finish(self) -> Figure:
         """The figure, laid out for good."""
@@ -131,7 +139,8 @@ class Page:
             if not self.style.paper:
                 axis.set_title(textwrap.fill(text, self._letters(axis.get_position().width)))
             elif len(self.titles) > 1:
-                axis.set_title(f"({LETTERS[i]})")
+                name = f" {text}" if len(_MATHS.sub("", text)) <= SHORT else ""
+                axis.set_title(f"({LETTERS[i]}){name}", weight="normal")
         base = self.figure.get_figheight()
         self._lay_out(base)
         for axis in self.figure.axes:
@@ -161,12 +170,8 @@ class Page:
                 break
             for old in (*figure.legends, *figure.texts):
                 old.remove()
-        figure.set_layout_engine("constrained")
-        engine: Any = figure.get_layout_engine()
         below = (note + legend) / figure.get_figheight()
-        engine.set(rect=(0, below, 1, 1 - below))
-        engine.execute(figure)
-        figure.set_layout_engine("none")
+        ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below)).execute(figure)
 
     def _inches(self, artist: Any) -> float:
         renderer: Any = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -176,7 +181,7 @@ class Page:
         if not self._notes:
             return 0.0
         per_line = int(self.width * 72 / (0.5 * self.small))
-        text = "\n".join(textwrap.fill(note, per_line, subsequent_indent="  ") for note in self._notes)
+        text = "\n".join(textwrap.fill(caption_text(note), per_line, subsequent_indent="  ") for note in self._notes)
         look: Any = {"fontsize": self.small, "color": NOTE, "style": "italic", "linespacing": 1.15}
         drawn = self.figure.text(0.012, 0.03 / self.figure.get_figheight(), text, va="bottom", ha="left", **look)
         return self._inches(drawn) + 0.07
@@ -185,10 +190,17 @@ class Page:
         if not self._handles:
             return 0.0
         figure = self.figure
-        columns = legend_columns(self._handles, self.width * 72 / self.small)
+        # Lines first, then marks alone.
+        handles = sorted(self._handles, key=lambda handle: getattr(handle, "get_linestyle", str)() in ("None", ""))
+        columns = legend_columns(handles, self.width * 72 / self.small)
         place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, note / figure.get_figheight())}
-        legend: Legend = figure.legend(handles=self._handles, ncols=columns, **place)
+        legend: Legend = figure.legend(handles=handles, ncols=columns, **place)
         return self._inches(legend) + 0.02
+
+
+def _plain(text: str) -> str:
+    """A panel's name for a caption in plain text: mathematics such as 5.3 x 10^10 as 5.3e10."""
+    return re.sub(r"\$(?:([\d.]+)\\!\\times\\!)?10\^\{(-?\d+)\}\$", lambda m: f"{m[1] or '1'}e{m[2]}", text)
 
 
 def legend_columns(handles: Sequence[Line2D], room: float) -> int:
@@ -226,8 +238,3 @@ def _fixed(places: Sequence[float]) -> Any:
     from matplotlib.ticker import FixedLocator
 
     return FixedLocator(list(places))
-
-
-def size_entry(text: str, marker: str) -> Line2D:
-    """A legend entry of a marker alone."""
-    return Line2D([], [], color=MUTED, marker=marker, ls="", label=text, ms=4.5)

@@ -60,7 +60,7 @@ def _rate_distortion(evidence: Evidence) -> Shown:
 def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
     """A panel a measure of reconstruction, a mark a run, ladders of codebooks and of tokens joined."""
     metrics = [metric for metric in QUALITY if metric in rows]
-    axes = page.panels(len(metrics), 0.92)
+    axes = page.panels(len(metrics), 1.0)
     for axis, metric in zip(axes, metrics, strict=True):
         means = rows.groupby("family", sort=False).agg(
             {"bits_per_pixel": "mean", metric: "mean", "codebook_size": "first", "tokens_per_image": "first",
@@ -75,7 +75,7 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
         for family in page.palette.present(rows):
             own, colour = rows[rows["family"] == family], page.palette.colours[family]
             hollow = own["regulariser"].notna().any()
-            look: Any = {"color": colour, "mfc": "white" if hollow else colour, "ms": 4.5, "mew": 1.1}
+            look = _mark(colour, hollow)
             axis.plot(own["bits_per_pixel"], own[metric], "o", **look)
             place: Any = {"handle": Line2D([], [], ls="", marker="o", label=family, **look), "prefer": 0.5}
             page.label(axis, family, own["bits_per_pixel"], own[metric], colour, **place)
@@ -86,6 +86,20 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
         axis.set_ylabel(QUALITY[metric])
         page.title(axis, QUALITY[metric].split(" ")[0])
     return axes
+
+
+def _mark(colour: str, hollow: bool) -> dict[str, Any]:
+    """A disc; of a regularised tokenizer a ring, wide enough to show the disc of its base inside."""
+    return {"color": colour, "mfc": "none" if hollow else colour, "ms": 6.0 if hollow else 3.4, "mew": 1.1}
+
+
+def _mark_handles(rows: pd.DataFrame, page: Page) -> list[Line2D]:
+    """Legend entries of families as their marks."""
+    regularised, colours = page.palette.regularised, page.palette.colours
+    return [
+        Line2D([], [], ls="", marker="o", label=family, **_mark(colours[family], family in regularised))
+        for family in page.palette.present(rows)
+    ]
 
 
 def _utilisation(evidence: Evidence) -> Shown:
@@ -109,14 +123,14 @@ def utilisation(rows: pd.DataFrame, page: Page) -> list[Axes]:
         titles["effective"] = "perplexity / codes (%)"
     if "rfid" in rows:
         titles["rfid"] = "rFID"
-    axes = page.panels(len(titles), 0.92)
+    axes = page.panels(len(titles), 1.0)
     for axis, (metric, title) in zip(axes, titles.items(), strict=True):
         _by_codes(axis, rows, metric, page)
         axis.set_ylabel(title)
         if metric != "rfid":
             axis.set_ylim(0, 108)
         page.title(axis, title.split(" (")[0])
-    page.legend(page.palette.handles(page.palette.present(rows)))
+    page.legend(_mark_handles(rows, page))
     return axes
 
 
@@ -128,8 +142,7 @@ def _by_codes(axis: Axes, rows: pd.DataFrame, metric: str, page: Page, dash: Any
     for family in page.palette.present(rows):
         own, colour = rows[rows["family"] == family], page.palette.colours[family]
         hollow = own["regulariser"].notna().any()
-        look: Any = {"color": colour, "mfc": "white" if hollow else colour, "ms": 4.5, "mew": 1.1}
-        axis.plot(own["codebook_size"].astype(float), own[metric], "o", **look)
+        axis.plot(own["codebook_size"].astype(float), own[metric], "o", **_mark(colour, hollow))
     scales.code_axis(axis, rows["codebook_size"].astype(float))
 
 
@@ -164,7 +177,7 @@ def entropy_by_position(rows: pd.DataFrame, page: Page) -> list[Axes]:
     _by_codes(right, rows, "skewness", page)
     right.set_ylabel(r"skewness $1 - 2^{H_\mathrm{pos}} / 2^{H}$")
     page.title(right, "skewness")
-    page.legend(page.palette.handles(page.palette.present(rows)))
+    page.legend(_mark_handles(rows, page))
     return [left, right]
 
 

@@ -77,10 +77,10 @@ def regulariser(rows: pd.DataFrame, page: Page) -> list[Axes]:
     """The metric with and without, then the paired effects per budget and pooled."""
     effects = rows[rows["kind"] == "effect"]
     metrics = [metric for metric in ("gfid", "nats_per_image") if (effects["metric"] == metric).any()]
-    axes = page.panels(1 + len(metrics), 0.95)
+    axes = page.panels(1 + len(metrics), 1.08)
     _curves(axes[0], rows, page)
     short = page.measure.split(" at ")[0]
-    titles = {"gfid": f"effect on {short} and rFID", "nats_per_image": "effect on cross-entropy"}
+    titles = {"gfid": f"ratio of {short} and rFID", "nats_per_image": "cross-entropy"}
     page.title(axes[0], page.measure)
     for axis, metric in zip(axes[1:], metrics, strict=True):
         _draw_effects(axis, effects, metric, page)
@@ -141,7 +141,7 @@ def _draw_effects(axis: Axes, effects: pd.DataFrame, metric: str, page: Page) ->
     if metric == "gfid":
         scales.log_value_axis(axis, "with / without", values)
     else:
-        axis.set_ylabel("with − without (nats per image)")
+        axis.set_ylabel("with − without (nats)")
 
 
 def _multiplier_rows(evidence: Evidence) -> pd.DataFrame:
@@ -237,7 +237,7 @@ def _crt_gain(evidence: Evidence) -> Shown:
 def crt_gain(rows: pd.DataFrame, page: Page) -> list[Axes]:
     """Fronts of the loss and of the metric with and without, and the efficiency ratio."""
     loss, ratio = rows[rows["kind"] == "loss front"], rows[rows["kind"].isin(["seed", "multiplier"])]
-    axes = page.panels(1 + bool(len(loss)) + bool(len(ratio)), 0.95)
+    axes = page.panels(1 + bool(len(loss)) + bool(len(ratio)), 1.08)
     rest, palette = list(axes), page.palette
     if len(loss):
         axis = rest.pop(0)
@@ -247,7 +247,9 @@ def crt_gain(rows: pd.DataFrame, page: Page) -> list[Axes]:
             axis.scatter(group["path_flops"], group["nats_per_token"], **look)
         for family in palette.present(loss):
             line = loss[loss["family"] == family]
-            axis.plot(line["path_flops"], line["nats_per_token"], color=palette.colours[family], ls=palette.dashes[family])
+            colour, handle = palette.colours[family], palette.handles([family])[0]
+            axis.plot(line["path_flops"], line["nats_per_token"], color=colour, ls=palette.dashes[family])
+            page.label(axis, family, line["path_flops"], line["nats_per_token"], colour, handle=handle, weight="bold")
         scales.compute_axis(axis, label=page.compute_label)
         scales.log_value_axis(axis, LOSS, runs["nats_per_token"])
         page.title(axis, "held-out loss")
@@ -258,7 +260,6 @@ def crt_gain(rows: pd.DataFrame, page: Page) -> list[Axes]:
     if len(ratio):
         draw_multiplier(rest[0], ratio, page)
         page.title(rest[0], "compute multiplier")
-    page.legend(palette.handles(palette.present(rows[rows["kind"] == "front"])))
     return axes
 
 

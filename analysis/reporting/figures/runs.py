@@ -113,9 +113,11 @@ def memorisation(rows: pd.DataFrame, page: Page) -> list[Axes]:
             values = own[metric].to_numpy(dtype=float) * factor
             look: Any = {"color": page.palette.colours[family], "ms": 4.5, "alpha": 0.75}
             axis.plot(values, np.full(len(values), y), page.palette.markers[size], **look)
-        axis.axvline(100 * EXPECTED_COPIES if factor == 100 else 1.0, color=INK, lw=0.9)
+        held_out = 100 * EXPECTED_COPIES if factor == 100 else 1.0
+        axis.axvline(held_out, color=INK, lw=0.9)
+        page.label(axis, "held-out", np.full(9, held_out), np.linspace(-0.5, len(pairs) - 0.5, 9), INK, prefer=0.5)
         axis.margins(x=0.12)
-        axis.set_xlabel(labels[metric])
+        axis.set_xlabel(labels[metric], linespacing=0.95)
     axes[0].set_yticks(range(len(pairs)), [f"{family} + {size}" for family, size in pairs])
     axes[0].set_ylim(len(pairs) - 0.4, -0.6)
     return axes
