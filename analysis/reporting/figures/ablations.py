@@ -75,7 +75,8 @@ def _weights(evidence: Evidence) -> Shown:
     rows = _scores(evidence, families)
     name = evidence.frames.measure.name
     caption = (
-        f"Weight λ of the causal regulariser on {base}: rFID of the tokenizer and {name} of its generators after the same "
+        f"Weight λ of the causal regulariser on {base}: rFID of the tokenizer and {name} of its generators after the "
+        f"same "
         f"training, the largest budget that all have. Marks are tokenizer seeds, lines their means."
     )
     few = int(counts.max())
@@ -155,7 +156,8 @@ def _losses(evidence: Evidence) -> Shown:
     keys = ["family", "regulariser_weight", "tokenizer_seed", "term"]
     rows = end.groupby(keys)["value"].mean().reset_index()
     caption = (
-        f"Loss terms of the tokenizer {base} at the end of training (mean of the last tenth) against the weight λ of the causal "
+        f"Loss terms of the tokenizer {base} at the end of training (mean of the last tenth) against the weight λ of "
+        f"the causal "
         "regulariser; marks are tokenizer seeds, lines their means."
     )
     return Shown(rows, caption, {"base": base})
@@ -199,7 +201,8 @@ def _data_size(evidence: Evidence) -> Shown:
     rows = points[points["images"] == longest][columns].reset_index(drop=True)
     rows[UNIQUE] = rows[UNIQUE].astype(float)
     caption = (
-        "Held-out cross-entropy against the number of different training images, by generator size, each run at its longest "
+        "Held-out cross-entropy against the number of different training images, by generator size, each run at its "
+        "longest "
         "budget; a curve that is flat to the right has all the data it can use."
     )
     return Shown(rows, caption)

@@ -16,7 +16,13 @@ from .style import MUTED
 
 NAMES = {"path_flops": "training compute (FLOPs)", "images": "training images", "step": "steps"}
 LEAST_TICKS = 3
-MANTISSAS: tuple[tuple[float, ...], ...] = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+MANTISSAS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+)
 """Of the labelled ticks of a logarithmic axis: the first of these with enough of them in range."""
 
 
@@ -53,7 +59,7 @@ def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: s
         ticks.set_minor_locator(NullLocator())
         ticks.set_minor_formatter(NullFormatter())
         return
-    write: Callable[[float], str] = (lambda v: f"{v:.3g}") if 1e-3 <= low and high < 1e5 else power_of_ten
+    write: Callable[[float], str] = (lambda v: f"{v:.3g}") if low >= 1e-3 and high < 1e5 else power_of_ten
     _log_ticks(ticks, low, high, write)
 
 

@@ -188,7 +188,8 @@ def _worse_is_better(evidence: Evidence) -> Shown:
     name = frames.measure.name
     caption = (
         f"rFID of each tokenizer against the {name} of its Pareto front at {table['path_flops'].nunique()} compute "
-        f"budgets. A line that falls to the right says that the tokenizer that reconstructs worse gives the better images "
+        f"budgets. A line that falls to the right says that the tokenizer that reconstructs worse gives the better "
+        f"images "
         f"there. Bars are 95 % intervals over tokenizer seeds; the ring is the lowest {name} of its budget."
     )
     absent = [

@@ -6,6 +6,7 @@ front keeps the lowest value reached up to each compute, so that it never rises.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 
 from analysis.reporting import wording
 from analysis.tokenizers.compute import Compute
-from analysis.tokenizers.fronts import family_fronts, in_order, mean_front
+from analysis.tokenizers.fronts import family_fronts, in_order
 from analysis.tokenizers.rows import groups, plain
 from results.errors import DataError
 
@@ -26,6 +27,8 @@ from .registry import Evidence, NotDrawn, Plot, Shown
 from .style import INK, MUTED
 
 RUN = ["family", "size", "tokenizer_seed", "seed", "images", "path_flops", "gfid"]
+BETWEEN = 41
+"""Places of a front beside its corners."""
 
 
 def run_rows(points: pd.DataFrame, *more: str) -> pd.DataFrame:
@@ -38,9 +41,16 @@ def front_rows(points: pd.DataFrame, families: Sequence[str]) -> pd.DataFrame:
     """The mean front over seeds of each family, kind `front`: columns family, path_flops, gfid, never rising."""
     parts = [pd.DataFrame(columns=["family", "path_flops", "gfid", "kind"])]
     for family in families:
-        flops, gfid = mean_front(family_fronts(points, family))
-        lowest = np.minimum.accumulate(gfid) if len(gfid) else gfid
-        parts.append(pd.DataFrame({"family": family, "path_flops": flops, "gfid": lowest, "kind": "front"}))
+        by_seed = family_fronts(points, family).values()
+        low, high = max(front.low for front in by_seed), min(front.high for front in by_seed)
+        if not low < high:
+            continue
+        knots = np.concatenate([np.log(front.flops) for front in by_seed])
+        grid = np.unique(np.concatenate([knots, np.linspace(math.log(low), math.log(high), BETWEEN)]))
+        grid = grid[(grid >= math.log(low)) & (grid <= math.log(high))]
+        mean = np.mean([front.log_gfid(grid) for front in by_seed], axis=0)
+        lowest = np.exp(np.minimum.accumulate(mean))
+        parts.append(pd.DataFrame({"family": family, "path_flops": np.exp(grid), "gfid": lowest, "kind": "front"}))
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
@@ -70,8 +80,10 @@ def _overlay(evidence: Evidence, families: Sequence[str], what: str) -> Shown:
     rows = pd.concat([front_rows(points, families), run_rows(points)], ignore_index=True)
     name = evidence.frames.measure.name
     caption = (
-        f"{name} against training compute {what}. Marks are runs, by generator size; lines are Pareto fronts, the lowest "
-        f"{name} reached up to each compute (thin where no dearer run is better), as geometric means over {seeds_of(points)}."
+        f"{name} against training compute {what}. Marks are runs, by generator size; lines are Pareto fronts, the "
+        f"lowest "
+        f"{name} reached up to each compute (thin where no dearer run is better), as geometric means over "
+        f"{seeds_of(points)}."
     )
     return Shown(rows, caption, notes=not_run(points, families))
 
@@ -188,25 +200,26 @@ def _mark_crossing(axis: Axes, cross: Any) -> None:
     axis.axvline(cross["flops"], color=INK, lw=0.8, ls=":")
 
 
-def _ladder(evidence: Evidence, varies: str, fixed: str, words: str, unit: str) -> Shown:
+def _ladder(evidence: Evidence, varies: str, fixed: str, words: str, fixed_words: str, unit: str) -> Shown:
     """Plain families that differ in `varies` at one value of `fixed`, the longest such ladder."""
     table = evidence.frames.families
     table = table[table["family"].isin(set(evidence.points["family"])) & table[[varies, fixed]].notna().all(axis=1)]
     plain_ones = table[table["regulariser"].isna()]
     ladders = [(value, rows) for value, rows in groups(plain_ones, fixed) if rows[varies].nunique() > 1]
     if not ladders:
-        counts = f"{plain_ones[varies].nunique()} {words}s of its tokenizers without regulariser"
-        raise NotDrawn(f"needs two {words}s at one {unit}; the study has {counts}, none two at one {unit}")
+        raise NotDrawn(f"needs tokenizers without regulariser of two {words}; at one {fixed_words} the study has one")
     value, rows = max(ladders, key=lambda item: item[1][varies].nunique())
-    return _overlay(evidence, list(rows["family"]), f"by {words}, at {value:.0f} {unit}")
+    return _overlay(evidence, list(rows["family"]), f"of tokenizers of several {words}, at {value:.0f} {unit}")
 
 
 def _tokens(evidence: Evidence) -> Shown:
-    return _ladder(evidence, "tokens_per_image", "codebook_size", "number of token", "codes")
+    return _ladder(evidence, "tokens_per_image", "codebook_size", "numbers of tokens", "codebook size", "codes")
 
 
 def _codebooks(evidence: Evidence) -> Shown:
-    return _ladder(evidence, "codebook_size", "tokens_per_image", "codebook size", "tokens per image")
+    return _ladder(
+        evidence, "codebook_size", "tokens_per_image", "codebook sizes", "number of tokens", "tokens per image"
+    )
 
 
 def _total(evidence: Evidence) -> Shown:
@@ -231,7 +244,8 @@ def _total(evidence: Evidence) -> Shown:
     name, share = frames.measure.name, (paid["offset"] / paid["path_flops"]).groupby(paid["size"]).median()
     caption = (
         f"{name} against training compute, of the generator alone and with that of its tokenizer, which one generator "
-        f"pays in full. Tokenizers take {wording.listing([f'{wording.flops(v)} FLOPs ({f})' for f, v in spent.items()])}."
+        f"pays in full. Tokenizers take "
+        f"{wording.listing([f'{wording.flops(v)} FLOPs ({f})' for f, v in spent.items()])}."
     )
     fit = {"tokenizer_flops": plain(spent.to_dict()), "median_share_by_size": plain(share.to_dict())}
     return Shown(pd.concat(parts, ignore_index=True), caption, fit, not_run(points, families))

@@ -129,8 +129,10 @@ def _regret(evidence: Evidence) -> Shown:
         raise NotDrawn("no pair that could be chosen early is judged at the largest compute")
     name = evidence.frames.measure.name
     caption = (
-        f"Regret of choosing what to train for {wording.flops(target)} FLOPs from the runs up to a smaller compute: how much "
-        f"higher the {name} of the chosen pair is there than that of the best, {lowest.name}. Solid: the pair most probably "
+        f"Regret of choosing what to train for {wording.flops(target)} FLOPs from the runs up to a smaller compute: "
+        f"how much "
+        f"higher the {name} of the chosen pair is there than that of the best, {lowest.name}. Solid: the pair most "
+        f"probably "
         f"the best by the laws; dashed: the lowest {name} measured so far."
     )
     notes = ()
@@ -170,7 +172,9 @@ def _joint_law(evidence: Evidence) -> Shown:
     if rows.empty:
         raise NotDrawn("the table of the joint law names no tokenizer and generator of this study")
     fit, words = _errors(rows)
-    caption = f"The joint law over tokenizers against the {evidence.frames.measure.name} of points held out of it. {words}"
+    caption = (
+        f"The joint law over tokenizers against the {evidence.frames.measure.name} of points held out of it. {words}"
+    )
     return Shown(rows.reset_index(drop=True), caption, fit)
 
 

@@ -52,6 +52,7 @@ class Page:
     measure_label: str = "gFID"
     compute_label: str = "training compute (FLOPs)"
     pictures: Mapping[str, Path] = field(default_factory=dict)
+    inches: float | None = None
     figure: Figure = field(init=False)
     titles: dict[Axes, str] = field(default_factory=dict)
     _labels: list[Label] = field(default_factory=list)
@@ -65,8 +66,8 @@ class Page:
 
     @property
     def width(self) -> float:
-        """Inches of the figure."""
-        return self.style.widths[self.columns - 1]
+        """Inches of the figure: those asked for, else the style's."""
+        return self.inches or self.style.widths[self.columns - 1]
 
     @property
     def small(self) -> float:

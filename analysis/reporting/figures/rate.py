@@ -48,8 +48,10 @@ def _rate_distortion(evidence: Evidence) -> Shown:
         rows = rows.drop(columns=[c for c in ("ssim",) if c in rows])
     shown = [QUALITY[m] for m in QUALITY if m in rows]
     caption = (
-        f"Rate and distortion: {wording.listing(shown)} of held-out reconstructions against tokens × log2 codes / pixels; "
-        "a mark is a tokenizer run. Lines join tokenizers without regulariser that differ in the codebook alone (solid) or in "
+        f"Rate and distortion: {wording.listing(shown)} of held-out reconstructions against tokens × log2 codes / "
+        f"pixels; "
+        "a mark is a tokenizer run. Lines join tokenizers without regulariser that differ in the codebook alone "
+        "(solid) or in "
         "the number of tokens alone (dotted)."
     )
     absent = [name for m, name in QUALITY.items() if m not in rows and m in ("rfid", "psnr", "ms_ssim")]
@@ -109,7 +111,8 @@ def _utilisation(evidence: Evidence) -> Shown:
         raise NotDrawn("needs two codebook sizes; the study has one")
     caption = (
         "Use of the codebook by its size: the share of codes that occur in held-out images, the effective number "
-        "of codes (perplexity) over their number, and rFID; a mark is a tokenizer run, lines are means without regulariser."
+        "of codes (perplexity) over their number, and rFID; a mark is a tokenizer run, lines are means without "
+        "regulariser."
     )
     return Shown(rows, caption)
 
@@ -148,15 +151,19 @@ def _by_codes(axis: Axes, rows: pd.DataFrame, metric: str, page: Page, dash: Any
 
 def _entropy(evidence: Evidence) -> Shown:
     rows = tokenizer_rows(evidence, ("codebook_perplexity", "position_perplexity", "position_utilisation"))
-    rows = rows[rows["position_perplexity"].notna() & rows["codebook_perplexity"].notna() & rows["codebook_size"].notna()]
+    rows = rows[
+        rows["position_perplexity"].notna() & rows["codebook_perplexity"].notna() & rows["codebook_size"].notna()
+    ]
     if rows.empty:
         raise NotDrawn("no tokenizer has both perplexities")
     rows["total_bits"] = np.log2(rows["codebook_perplexity"])
     rows["position_bits"] = np.log2(rows["position_perplexity"])
     rows["skewness"] = 1 - rows["position_perplexity"] / rows["codebook_perplexity"]
     caption = (
-        "Entropy of the codes by codebook size: over all positions together (solid), and at one position, averaged over "
-        "positions (dotted), against log2 of the codes (thin); and the skewness 1 - 2^(entropy at a position) / 2^(entropy in "
+        "Entropy of the codes by codebook size: over all positions together (solid), and at one position, averaged "
+        "over "
+        "positions (dotted), against log2 of the codes (thin); and the skewness 1 - 2^(entropy at a position) / "
+        "2^(entropy in "
         "total), how much a position alone says of its token."
     )
     return Shown(rows.reset_index(drop=True), caption)
@@ -193,7 +200,8 @@ def _loss_by_position(evidence: Evidence) -> Shown:
     last = rows.groupby(["run_id", "branch", "position"])["step"].transform("max")
     rows = rows[(rows["step"] == last) | rows["step"].isna()][columns]
     caption = (
-        "Held-out cross-entropy at each position of the token sequence, in raster order, by tokenizer; means over runs of the "
+        "Held-out cross-entropy at each position of the token sequence, in raster order, by tokenizer; means over "
+        "runs of the "
         "largest generator that has it."
     )
     return Shown(rows.reset_index(drop=True), caption)
@@ -252,7 +260,9 @@ def _optimal_rate(evidence: Evidence) -> Shown:
         "regulariser. Line: geometric mean of the rates, weighted by their probability to be in the best pair"
     )
     vertices = (table["kind"] == "vertex").any()
-    caption += "; diamonds: vertex of a parabola through a ladder of codebooks, with Fieller's interval." if vertices else "."
+    caption += (
+        "; diamonds: vertex of a parabola through a ladder of codebooks, with Fieller's interval." if vertices else "."
+    )
     notes = not_run(points, list(families.index))
     if "extrapolated_share" in table and (table["extrapolated_share"] > 0.05).any():
         notes += ("Dashed: more than 5 % of it rests on laws beyond the longest runs.",)

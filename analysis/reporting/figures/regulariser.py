@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from analysis.reporting import wording
 from analysis.tokenizers.contrasts import Contrast
 from analysis.tokenizers.rows import groups, plain
-from analysis.tokenizers.seed_intervals import half_width
 
 from . import axes as scales
 from .compute import LOSS, cell_means, outer_label
@@ -64,7 +63,8 @@ def _regulariser(evidence: Evidence) -> Shown:
     rows = [cell_means(points, "path_flops", "gfid"), run_rows(points), _effects(contrasts)]
     name = evidence.frames.measure.name
     caption = (
-        f"The causal regulariser at equal training compute: {name} with and without it, and its paired effect on {name} "
+        f"The causal regulariser at equal training compute: {name} with and without it, and its paired effect on "
+        f"{name} "
         f"and rFID (ratios) and on cross-entropy (nats per image), by training images and over all of them; "
         f"{seeds_of(points)}, 95 % t intervals, small dots are seeds."
     )
@@ -145,7 +145,8 @@ def _draw_effects(axis: Axes, effects: pd.DataFrame, metric: str, page: Page) ->
 
 
 def _multiplier_rows(evidence: Evidence) -> pd.DataFrame:
-    """The multiplier by level of the metric: each seed (kind `seed`) and the mean with its interval (kind `multiplier`)."""
+    """The multiplier by level of the metric: each seed (kind `seed`) and the mean with its interval (kind "
+    "`multiplier`)."""
     parts = []
     for m in evidence.answer.compute_multiplier:
         if m.estimate is None or not m.curve.size:
@@ -164,7 +165,8 @@ def _multiplier_facts(evidence: Evidence) -> tuple[dict[str, Any], str, tuple[st
     shown = [(m, m.estimate) for m in evidence.answer.compute_multiplier if m.estimate is not None]
     words = [f"{m.treatment} over {m.base}: {wording.number(e.value)}{wording.span(e)}" for m, e in shown]
     notes = tuple(
-        f"{m.treatment}: seed {wording.listing([str(w.seed) for w in m.without_overlap])} left out, its fronts share no level."
+        f"{m.treatment}: seed {wording.listing([str(w.seed) for w in m.without_overlap])} left out, its fronts share "
+        f"no level."
         for m, _ in shown
         if m.without_overlap
     )
@@ -180,7 +182,8 @@ def _compute_multiplier(evidence: Evidence) -> Shown:
     name = evidence.frames.measure.name
     caption = (
         f"Compute multiplier of the causal regulariser: how many times less training compute reaches the same {name}; "
-        f"thin lines are tokenizer seeds, the band is the 95 % t interval over them. On average over the range that both "
+        f"thin lines are tokenizer seeds, the band is the 95 % t interval over them. On average over the range that "
+        f"both "
         f"reach: {words}. The tokenizer's own training is not counted."
     )
     return Shown(rows, caption, fit, notes)
@@ -219,7 +222,9 @@ def _crt_gain(evidence: Evidence) -> Shown:
     families = [f for f in evidence.palette.present(points) if f in _families(contrasts)]
     parts = [front_rows(points, families), run_rows(points, "nats_per_token")]
     if "nats_per_token" in points and points["nats_per_token"].notna().any():
-        losses = points[points["nats_per_token"].notna()].drop(columns="gfid").rename(columns={"nats_per_token": "gfid"})
+        losses = (
+            points[points["nats_per_token"].notna()].drop(columns="gfid").rename(columns={"nats_per_token": "gfid"})
+        )
         front = front_rows(losses, families).rename(columns={"gfid": "nats_per_token"})
         parts.append(front.assign(kind="loss front"))
     multiplier = _multiplier_rows(evidence)
@@ -243,7 +248,13 @@ def crt_gain(rows: pd.DataFrame, page: Page) -> list[Axes]:
         axis = rest.pop(0)
         runs = rows[(rows["kind"] == "run") & rows["nats_per_token"].notna()]
         for (family, size), group in groups(runs, ["family", "size"]):
-            look: Any = {"color": palette.colours[family], "marker": palette.markers[size], "s": 9, "alpha": 0.4, "lw": 0}
+            look: Any = {
+                "color": palette.colours[family],
+                "marker": palette.markers[size],
+                "s": 9,
+                "alpha": 0.4,
+                "lw": 0,
+            }
             axis.scatter(group["path_flops"], group["nats_per_token"], **look)
         for family in palette.present(loss):
             line = loss[loss["family"] == family]

@@ -45,7 +45,19 @@ def _training(evidence: Evidence) -> Shown:
         words.append(f"{term.replace('_', ' ')} of {TITLES[stage]} ({rows['split'].iloc[0]} split)")
     if not parts:
         raise NotDrawn("its training curves have no positive value")
-    columns = ["stage", "run_id", "family", "size", "tokenizer_seed", "branch", "step", "images", "split", "term", "value"]
+    columns = [
+        "stage",
+        "run_id",
+        "family",
+        "size",
+        "tokenizer_seed",
+        "branch",
+        "step",
+        "images",
+        "split",
+        "term",
+        "value",
+    ]
     caption = f"Training curves of every run: {' and '.join(words)}; a line a run, dotted where a decay was forked."
     return Shown(pd.concat(parts, ignore_index=True)[columns], caption)
 
@@ -89,8 +101,10 @@ def _memorisation(evidence: Evidence) -> Shown:
         raise NotDrawn("neither the distance to training images nor near copies were measured")
     rows = points[points[metrics].notna().all(axis=1)].sort_values("images").drop_duplicates("run_id", keep="last")
     caption = (
-        "Do generators copy training images? The distance of samples to their nearest training image over that of held-out "
-        "images, and the share of samples closer than 99 % of held-out images are; each run at its longest budget. Lines: "
+        "Do generators copy training images? The distance of samples to their nearest training image over that of "
+        "held-out "
+        "images, and the share of samples closer than 99 % of held-out images are; each run at its longest budget. "
+        "Lines: "
         "held-out images themselves."
     )
     return Shown(rows[["family", "size", "tokenizer_seed", "images", *metrics]].reset_index(drop=True), caption)
@@ -134,7 +148,18 @@ def _own(evidence: Evidence) -> Shown:
     metrics = list(dict.fromkeys(rows["metric"]))
     kept = rows[rows["metric"].isin(metrics[:PANELS])]
     kept = kept.assign(series=_series(evidence, kept))
-    columns = ["series", "metric", "family", "size", "run_id", "tokenizer_seed", "step", "images", "path_flops", "value"]
+    columns = [
+        "series",
+        "metric",
+        "family",
+        "size",
+        "run_id",
+        "tokenizer_seed",
+        "step",
+        "images",
+        "path_flops",
+        "value",
+    ]
     caption = "Metrics of one's own: a mark is a measurement, a line the mean of a series."
     left = len(metrics) - PANELS
     notes = (f"{left} more metrics are not shown: {', '.join(metrics[PANELS:])}.",) if left > 0 else ()

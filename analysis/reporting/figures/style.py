@@ -157,6 +157,10 @@ class Palette:
         return [Line2D([], [], color=MUTED, marker=self.markers[s], ls="", label=s, ms=4.5) for s in sizes]
 
 
+NO_PALETTE = Palette({}, {}, {}, {})
+"""Of a figure of no study."""
+
+
 def svg(figure: Figure, style: str = "report") -> str:
     """The figure as SVG text without XML declaration; the same figure gives the same text."""
     text = image_bytes(figure, "svg", style).decode()
