@@ -5,9 +5,9 @@ As Figs. 8, 10 and 12 of the paper (arXiv 2412.16326).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -37,7 +37,7 @@ def _alike(evidence: Evidence) -> pd.DataFrame:
     bare = table[table["regulariser"].isna()]["family"]
     rows = []
     for base in bare:
-        treated = [f for f in table[table["regulariser"].notna()]["family"]]
+        treated = table[table["regulariser"].notna()]["family"]
         treated = [f for f in treated if facets(evidence.frames, base, f) == ("regulariser",)]
         if treated:
             weights = table.set_index("family")["regulariser_weight"]
@@ -109,7 +109,7 @@ def _ablation(rows: pd.DataFrame, page: Page, along: str, label: str) -> list[Ax
         for size, of in series:
             shade, marker = (page.palette.shades[size], page.palette.markers[size]) if kind == "gfid" else (INK, "o")
             axis.plot(of[along], of["value"], marker, color=shade, ms=3.5, alpha=0.55, mew=0)
-            mean = np.exp(np.log(of["value"].astype(float)).groupby(of[along]).mean())
+            mean = of["value"].astype(float).map(math.log).groupby(of[along]).mean().map(math.exp)
             axis.plot(mean.index, mean, marker=marker, color=shade)
             if kind == "gfid":
                 text = f"generator {size}"

@@ -53,7 +53,7 @@ def _best_pair(evidence: Evidence) -> Shown:
         if several
         else "; one tokenizer seed each, so no intervals."
     )
-    notes = ("Hollow: beyond the pair's longest run, by its law.",) if any(r["extrapolated"] for r in rows) else ()
+    notes: tuple[str, ...] = ("Hollow: beyond the pair's longest run, by its law.",) if any(r["extrapolated"] for r in rows) else ()
     more = max(len(best.pairs) for best in evidence.answer.best_pairs) - SHOWN
     notes += (f"The {more} pairs behind these are not shown.",) if more > 0 else ()
     fit = {"best": [best.to_dict() for best in evidence.answer.best_pairs]}
@@ -97,7 +97,7 @@ def _best_tokenizer(evidence: Evidence) -> Shown:
     chances = evidence.chances
     if chances is None:
         raise NotDrawn("needs a pair with several tokenizer seeds, from which the probabilities come")
-    notes = ()
+    notes: tuple[str, ...] = ()
     far = chances[chances["extrapolated"] & (chances["probability"] > VISIBLE)]
     if len(far):
         pairs = sorted(set(far["family"] + " + " + far["size"]))
@@ -121,8 +121,8 @@ def best_tokenizer(rows: pd.DataFrame, page: Page) -> Axes:
     for family in families:
         own = rows[rows["family"] == family]
         total = own.groupby("path_flops")["probability"].sum().reindex(flops, fill_value=0.0).to_numpy()
-        far = own[own["extrapolated"]].groupby("path_flops")["probability"].sum()
-        far = far.reindex(flops, fill_value=0.0).to_numpy()
+        by_law = own[own["extrapolated"]].groupby("path_flops")["probability"].sum()
+        far = by_law.reindex(flops, fill_value=0.0).to_numpy()
         colour = page.palette.colours[family]
         axis.fill_between(flops, base, base + total, color=colour, alpha=0.8, lw=0)
         if far.max() > VISIBLE:
@@ -144,7 +144,7 @@ def _name_band(axis: Axes, family: str, flops: np.ndarray, base: np.ndarray, hei
     """The name inside its band where that is thick for the whole text, else an entry of the legend."""
     high = page.width * (0.42 if page.columns == 2 else 0.75) * 0.7
     needed = 1.4 * page.small / 72 / high
-    wide = int(math.ceil(len(flops) * 0.6 * len(family) * page.small / 72 / (0.8 * page.width)))
+    wide = math.ceil(len(flops) * 0.6 * len(family) * page.small / 72 / (0.8 * page.width))
     if wide < len(flops):
         lower = np.array([base[i : i + wide].max() for i in range(len(flops) - wide)])
         upper = np.array([(base + height)[i : i + wide].min() for i in range(len(flops) - wide)])
@@ -169,7 +169,7 @@ def _worse_is_better(evidence: Evidence) -> Shown:
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
     rows: list[dict[str, Any]] = []
     for best in evidence.answer.best_pairs:
-        line = []
+        line: list[dict[str, Any]] = []
         for family in rfid:
             by_seed = family_fronts(points, family).items()
             logs = {seed: float(front.log_gfid(np.log(best.flops))) for seed, front in by_seed}
@@ -198,7 +198,7 @@ def _worse_is_better(evidence: Evidence) -> Shown:
         for family in rfid
         if not ((table["family"] == family) & (table["path_flops"] == flops)).any()
     ]
-    notes = (f"Outside its measured range: {wording.listing(absent)}.",) if absent else ()
+    notes: tuple[str, ...] = (f"Outside its measured range: {wording.listing(absent)}.",) if absent else ()
     alone = sorted(set(table.loc[table["seeds"] == 1, "family"]))
     notes += (f"One seed, no interval: {wording.listing(alone)}.",) if alone else ()
     return Shown(table, caption, notes=notes)

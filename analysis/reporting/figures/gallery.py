@@ -1,4 +1,4 @@
-"""The gallery: every figure of a study by name; drawing them, and writing each with its rows, its fit and its caption."""
+"""The gallery: every figure of a study by name; drawn, and written each with its rows, its fit and its caption."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def write_figures(
     pictures: Mapping[str, Path] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> Written:
-    """Write figures into a folder: each in every format, its rows as NAME.csv, what was fitted as NAME.json, its caption
-    as NAME.txt and, in a figure environment, NAME.tex.
+    """Write figures into a folder: each in every format, its rows as NAME.csv, what was fitted as NAME.json, its
+    caption as NAME.txt and, in a figure environment, NAME.tex.
 
     `names`: of the gallery, or FILE.py:FUNCTION; by default the whole gallery. Raises UsageError for an unknown style,
     format or name, StoreError on a full disk.

@@ -135,7 +135,7 @@ def _regret(evidence: Evidence) -> Shown:
         f"probably "
         f"the best by the laws; dashed: the lowest {name} measured so far."
     )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if final.extrapolated:
         notes = (f"At the right end by its law: {wording.listing([p.name for p in final.extrapolated])}.",)
     return Shown(pd.DataFrame(rows), caption, {"target_flops": target, "best": lowest.name}, notes)

@@ -1,4 +1,4 @@
-"""Direct labels: each beside its curve, where it covers neither text nor curves; and which texts of a figure overlap."""
+"""Direct labels: each beside its curve, where it covers neither text nor curves; and which texts overlap."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _best_place(label: Label, axis: Axes, renderer: Any, points: Array, texts: S
             corners.append(anchors + move)
             costs.append(2.2 * order + 4.0 * np.abs(share - label.prefer))
     corner, cost = np.concatenate(corners), np.concatenate(costs)
-    boxes = np.column_stack([corner, corner + (width, height)])
+    boxes = np.column_stack([corner, corner + np.array([width, height])])
     outside = (boxes[:, 0] < frame.x0) | (boxes[:, 1] < frame.y0) | (boxes[:, 2] > frame.x1 + 0.5)
     outside |= boxes[:, 3] > frame.y1 + 0.5
     covered = np.zeros(len(boxes), dtype=bool)
@@ -129,14 +129,14 @@ def drawn_points(axis: Axes) -> Array:
         xy = xy[np.isfinite(xy).all(axis=1)]
         parts.append(xy if line.get_linestyle() in ("None", "", " ") else _dense(xy))
     for collection in axis.collections:
-        offsets = collection.get_offsets()
+        offsets = np.asarray(collection.get_offsets(), dtype=float)
         if isinstance(collection, PolyCollection):
             # The edges of a band.
             for path in collection.get_paths():
                 xy = collection.get_transform().transform(path.vertices)
                 parts.append(_dense(xy[np.isfinite(xy).all(axis=1)]))
         elif len(offsets) and collection.get_offset_transform() == axis.transData:
-            parts.append(axis.transData.transform(np.asarray(offsets, dtype=float)))
+            parts.append(axis.transData.transform(offsets))
     points = np.concatenate(parts)
     frame = axis.get_window_extent()
     keep = (points >= (frame.x0, frame.y0)).all(axis=1) & (points <= (frame.x1, frame.y1)).all(axis=1)

@@ -1,4 +1,4 @@
-"""The sheet that a figure is drawn on: panels of a style's width, direct labels, a legend, and what the figure must say.
+"""The sheet that a figure is drawn on: panels, direct labels, a legend, and what the figure itself must say.
 
 Everything is laid out once, in `finish`: what stands below the panels (legend, notes) adds to the height, so that the
 panels keep theirs; labels go where they cover nothing, or else into the legend; ticks that would overlap are thinned.
@@ -93,7 +93,7 @@ class Page:
     def stacked(self, ratios: Sequence[float], height: float) -> list[Axes]:
         """Panels of one x axis below each other, together `height` times as high as wide."""
         self._size(self.width * height)
-        grid = {"height_ratios": list(ratios), "squeeze": False, "sharex": True}
+        grid: Any = {"height_ratios": list(ratios), "squeeze": False, "sharex": True}
         axes: list[Axes] = self.figure.subplots(len(ratios), 1, **grid).ravel().tolist()
         return axes
 
@@ -144,6 +144,8 @@ class Page:
                 axis.set_title(f"({LETTERS[i]}){name}", weight="normal")
         base = self.figure.get_figheight()
         self._lay_out(base)
+        if self._wrap_names():
+            self._lay_out(base)
         for axis in self.figure.axes:
             _thin(axis)
         missing = labels.place(self.figure, self._labels)
@@ -152,6 +154,28 @@ class Page:
             self.legend([label.handle or Line2D([], [], color=label.colour, label=label.text) for label in missing])
             self._lay_out(base)
         return self.figure
+
+    def _wrap_names(self) -> bool:
+        """Break names of axes that are longer than their axis, and leave a panel only its letter where its name does
+        not fit above it; whether that changed anything."""
+        renderer: Any = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        changed = False
+        for axis in self.figure.axes:
+            frame = axis.get_window_extent(renderer)
+            for name, length in ((axis.xaxis.label, frame.width), (axis.yaxis.label, frame.height)):
+                box, text = name.get_window_extent(renderer), name.get_text()
+                long = box.width if name is axis.xaxis.label else box.height
+                if long > 1.04 * length and "$" not in text and " " in text:
+                    name.set_text(textwrap.fill(" ".join(text.split()), max(8, int(len(text) * length / long))))
+                    name.set_linespacing(labels.SPACING)
+                    changed = True
+            title = axis._left_title  # type: ignore[attr-defined]
+            if title.get_text() and title.get_window_extent(renderer).width > 1.02 * frame.width:
+                words = title.get_text().replace("\n", " ")
+                shorter = textwrap.fill(words, max(8, int(0.8 * len(words))))
+                title.set_text(words.split(" ")[0] if self.style.paper else shorter)
+                changed = True
+        return changed
 
     def _letters(self, share: float) -> int:
         """Characters of text in a share of the width."""
@@ -181,10 +205,14 @@ class Page:
     def _draw_notes(self) -> float:
         if not self._notes:
             return 0.0
-        per_line = int(self.width * 72 / (0.5 * self.small))
-        text = "\n".join(textwrap.fill(caption_text(note), per_line, subsequent_indent="  ") for note in self._notes)
-        look: Any = {"fontsize": self.small, "color": NOTE, "style": "italic", "linespacing": 1.15}
-        drawn = self.figure.text(0.012, 0.03 / self.figure.get_figheight(), text, va="bottom", ha="left", **look)
+        look: Any = {"fontsize": self.small, "color": NOTE, "style": "italic", "linespacing": 1.1}
+        drawn = self.figure.text(0.012, 0.03 / self.figure.get_figheight(), "", va="bottom", ha="left", **look)
+        renderer: Any = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        for per_line in range(int(self.width * 72 / (0.4 * self.small)), 10, -4):
+            lines = [textwrap.fill(caption_text(note), per_line, subsequent_indent="  ") for note in self._notes]
+            drawn.set_text("\n".join(lines))
+            if drawn.get_window_extent(renderer).x1 < 0.99 * self.figure.bbox.width:
+                break
         return self._inches(drawn) + 0.07
 
     def _draw_legend(self, note: float) -> float:
@@ -220,7 +248,8 @@ def _row_width(widths: Sequence[float], columns: int) -> float:
 
 def _thin(axis: Axes) -> None:
     """Leave every second label of a logarithmic axis out, until none touches the next."""
-    renderer: Any = axis.figure.canvas.get_renderer()  # type: ignore[union-attr]
+    figure: Any = axis.figure
+    renderer = figure.canvas.get_renderer()
     for ticks in (axis.xaxis, axis.yaxis):
         if ticks.get_scale() != "log":
             continue

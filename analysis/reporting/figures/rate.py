@@ -1,4 +1,4 @@
-"""What a tokenizer's rate buys: reconstruction by bits per pixel, use of the codebook, and the rate that is best to train.
+"""What a tokenizer's rate buys: reconstruction by bits per pixel, use of the codebook, the rate best to train.
 
 As Figs. 3 and 9 of the paper (arXiv 2412.16326); the optimal rate is ours.
 """
@@ -66,9 +66,9 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
     for axis, metric in zip(axes, metrics, strict=True):
         means = rows.groupby("family", sort=False).agg(
             {"bits_per_pixel": "mean", metric: "mean", "codebook_size": "first", "tokens_per_image": "first",
-             "quantizer": "first", "regulariser": lambda values: values.notna().any()}
+             "quantizer": "first"}
         )  # fmt: skip
-        bare = means[~means["regulariser"].astype(bool)]
+        bare = means[~means.index.isin(list(page.palette.regularised))]
         for by, dash in (("tokens_per_image", "-"), ("codebook_size", ":")):
             for _, ladder in groups(bare.reset_index(), [by, "quantizer"]):
                 line = ladder.sort_values("bits_per_pixel")
@@ -76,7 +76,7 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
                     axis.plot(line["bits_per_pixel"], line[metric], color=MUTED, ls=dash, lw=1.1, zorder=1)
         for family in page.palette.present(rows):
             own, colour = rows[rows["family"] == family], page.palette.colours[family]
-            hollow = own["regulariser"].notna().any()
+            hollow = family in page.palette.regularised
             look = _mark(colour, hollow)
             axis.plot(own["bits_per_pixel"], own[metric], "o", **look)
             place: Any = {"handle": Line2D([], [], ls="", marker="o", label=family, **look), "prefer": 0.5}
@@ -144,7 +144,7 @@ def _by_codes(axis: Axes, rows: pd.DataFrame, metric: str, page: Page, dash: Any
         axis.plot(line.index.astype(float), line, color=MUTED, lw=1.1, ls=dash, zorder=1)
     for family in page.palette.present(rows):
         own, colour = rows[rows["family"] == family], page.palette.colours[family]
-        hollow = own["regulariser"].notna().any()
+        hollow = family in page.palette.regularised
         axis.plot(own["codebook_size"].astype(float), own[metric], "o", **_mark(colour, hollow))
     scales.code_axis(axis, rows["codebook_size"].astype(float))
 
@@ -251,7 +251,7 @@ def _optimal_rate(evidence: Evidence) -> Shown:
             far = float(weight[rows["extrapolated"]].sum())
             mean = float(np.exp((weight * np.log(rows["bits"])).sum()))
             parts.append({"kind": "expected", "path_flops": flops, "bits_per_image": mean, "extrapolated_share": far,
-                          "probability": float(by_rate.max()), "most_probable": float(by_rate.idxmax())})  # fmt: skip
+                          "probability": float(by_rate.max()), "most_probable": float(str(by_rate.idxmax()))})  # fmt: skip
     if not parts:
         raise NotDrawn(f"needs {LEAST_RUNGS} codebooks at one length, or pairs with several tokenizer seeds")
     table = pd.DataFrame(parts)

@@ -45,15 +45,14 @@ def _paired(evidence: Evidence, contrasts: tuple[Contrast, ...]) -> tuple[pd.Dat
 
 
 def _effects(contrasts: tuple[Contrast, ...]) -> pd.DataFrame:
-    rows = []
-    for c in contrasts:
-        for e in (*c.per_budget, *c.pooled, *c.stage1):
-            if e.metric in ("gfid", "nats_per_image", "rfid"):
-                rows.append(
-                    {"kind": "effect", "family": c.treatment, "base": c.base, "metric": e.metric, "images": e.budget,
-                     "value": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high,
-                     "per_seed": " ".join(f"{v:.6g}" for v in e.estimate.per_seed)}
-                )  # fmt: skip
+    rows = [
+        {"kind": "effect", "family": c.treatment, "base": c.base, "metric": e.metric, "images": e.budget,
+         "value": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high,
+         "per_seed": " ".join(f"{v:.6g}" for v in e.estimate.per_seed)}
+        for c in contrasts
+        for e in (*c.per_budget, *c.pooled, *c.stage1)
+        if e.metric in ("gfid", "nats_per_image", "rfid")
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -206,5 +206,6 @@ PLOTS = (
     Plot("training", "training curves of every run, by stage", training, _training, of="curves", report=True),
     Plot("memorisation", "do generators copy? nearest training images of samples against those of held-out images",
          memorisation, _memorisation, of="points", report=True),
-    Plot("own-metrics", "metrics of your own against compute, images or steps", own_metrics, _own, of="own", report=True),
+    Plot("own-metrics", "metrics of your own against compute, images or steps", own_metrics, _own,
+         of="own", report=True),
 )  # fmt: skip

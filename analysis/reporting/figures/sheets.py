@@ -65,6 +65,7 @@ def sheet(rows: pd.DataFrame, page: Page) -> list[Axes]:
 
 
 PLOTS = (
-    Plot("reconstructions", "held-out images and what each tokenizer makes of them", sheet, _reconstructions, of="runs"),
+    Plot("reconstructions", "held-out images and what each tokenizer makes of them", sheet, _reconstructions,
+         of="runs"),
     Plot("samples", "samples of every pair, the first seed, not chosen by eye", sheet, _samples, of="runs"),
 )  # fmt: skip
