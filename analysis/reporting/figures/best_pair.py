@@ -53,7 +53,9 @@ def _best_pair(evidence: Evidence) -> Shown:
         if several
         else "; one tokenizer seed each, so no intervals."
     )
-    notes: tuple[str, ...] = ("Hollow: beyond the pair's longest run, by its law.",) if any(r["extrapolated"] for r in rows) else ()
+    notes: tuple[str, ...] = ()
+    if any(row["extrapolated"] for row in rows):
+        notes = ("Hollow: beyond the pair's longest run, by its law.",)
     more = max(len(best.pairs) for best in evidence.answer.best_pairs) - SHOWN
     notes += (f"The {more} pairs behind these are not shown.",) if more > 0 else ()
     fit = {"best": [best.to_dict() for best in evidence.answer.best_pairs]}

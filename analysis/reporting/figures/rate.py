@@ -251,7 +251,8 @@ def _optimal_rate(evidence: Evidence) -> Shown:
             far = float(weight[rows["extrapolated"]].sum())
             mean = float(np.exp((weight * np.log(rows["bits"])).sum()))
             parts.append({"kind": "expected", "path_flops": flops, "bits_per_image": mean, "extrapolated_share": far,
-                          "probability": float(by_rate.max()), "most_probable": float(str(by_rate.idxmax()))})  # fmt: skip
+                          "probability": float(by_rate.max()),
+                          "most_probable": float(str(by_rate.idxmax()))})  # fmt: skip
     if not parts:
         raise NotDrawn(f"needs {LEAST_RUNGS} codebooks at one length, or pairs with several tokenizer seeds")
     table = pd.DataFrame(parts)

@@ -94,8 +94,8 @@ class Shown:
 @dataclass(frozen=True)
 class Plot:
     """A figure by name. `draw(rows, page)` returns its axes; `shown` gathers what it draws from the evidence, and
-    raises NotDrawn with the reason where that is not there. `of` and `needs`: the table and its columns without which there is
-    none. `paper`: the figure of arXiv 2412.16326 that it is. `report`: whether the report shows it.
+    raises NotDrawn with the reason where that is not there. `of` and `needs`: the table and its columns without which
+    there is none. `paper`: the figure of arXiv 2412.16326 that it is. `report`: whether the report shows it.
     """
 
     name: str
