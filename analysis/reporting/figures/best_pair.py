@@ -67,7 +67,9 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
     budgets = list(groups(rows, "path_flops"))
     most = int(rows["place"].max())
     beside = page.columns == 2
-    axes = page.tall(0.3 * most + 0.62, len(budgets)) if beside else page.panels(len(budgets), 0.12 * most + 0.24)
+    high = 0.3 * most + 0.62
+    share = high * page.style.font_size / 8.0 / page.width
+    axes = page.tall(high, len(budgets)) if beside else page.panels(len(budgets), share, across=1)
     for axis, (flops, pairs) in zip(axes, budgets, strict=True):
         for pair in pairs.to_dict("records"):
             y, colour = pair["place"] - 1, page.palette.colours[pair["family"]]

@@ -80,6 +80,9 @@ def _compute_gfid(evidence: Evidence) -> Shown:
         flops = np.geomspace(span.min(), span.max(), 60)
         drawn = np.exp(np.mean([np.log(seed.gfid(flops)) for seed in law.laws], axis=0))
         parts.append(pd.DataFrame({"family": law.family, "path_flops": flops, "gfid": drawn, "kind": "law"}))
+    missing = [law for law in evidence.answer.compute_laws if law.floor == "free" and law.family in families]
+    missing = [law for law in missing if not law.laws and law.skipped]
+    notes += tuple(f"No law of {law.family}: {law.skipped[0].reason}." for law in missing)
     name = evidence.frames.measure.name
     caption = (
         f"{name} against training compute by generator size, a panel a tokenizer; marks are geometric means over "

@@ -29,7 +29,7 @@ from .labels import Label
 from .style import INK, NOTE, Palette, Style
 
 LEAST_PANEL = 1.55
-"""Inches per 8 points of text that a panel is wide at least; more panels go below each other."""
+"""Inches per 8 points of text that a panel is wide and high at least; more panels go below each other."""
 LETTERS = "abcdefghijklmnop"
 SHORT = 24
 """Characters of a panel's name that stand beside its letter, as in (a) K1024-T16; longer ones are in the caption."""
@@ -84,10 +84,13 @@ class Page:
         across = max(1, min(count, across, int(self.width / least)))
         rows = -(-count // across)
         panel = self.width / across
-        self._size(rows * panel * height)
+        self._size(rows * max(panel * height, least))
         drawn = self.figure.subplots(rows, across, squeeze=False, **grid).ravel().tolist()
         for axis in drawn[count:]:
             axis.remove()
+        for axis in drawn[max(0, count - across) : count]:
+            # Below the last ones of the row above there may be none that shows their common ticks.
+            axis.tick_params(labelbottom=True)
         return drawn[:count]
 
     def stacked(self, ratios: Sequence[float], height: float) -> list[Axes]:
@@ -165,8 +168,9 @@ class Page:
             for name, length in ((axis.xaxis.label, frame.width), (axis.yaxis.label, frame.height)):
                 box, text = name.get_window_extent(renderer), name.get_text()
                 long = box.width if name is axis.xaxis.label else box.height
+                longest = max(map(len, text.split("\n")))
                 if long > 1.04 * length and "$" not in text and " " in text:
-                    name.set_text(textwrap.fill(" ".join(text.split()), max(8, int(len(text) * length / long))))
+                    name.set_text(textwrap.fill(" ".join(text.split()), max(8, int(longest * length / long))))
                     name.set_linespacing(labels.SPACING)
                     changed = True
             title = axis._left_title  # type: ignore[attr-defined]

@@ -174,6 +174,7 @@ def from_file(text: str) -> Plot:
     specification.loader.exec_module(module)
     draw = getattr(module, name, None)
     if not callable(draw):
-        known = [n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_")]
+        functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+        known = [f.__name__ for f in functions if f.__module__ == module.__name__ and not f.__name__.startswith("_")]
         raise UsageError(f"figure = {text!r}: {path} has no function {name}; it has: {', '.join(known) or 'none'}")
     return plot_of(draw)

@@ -274,7 +274,7 @@ def test_a_figure_of_ones_own(fashion, tmp_path):
     assert list(written.paths) == ["quality-by-size"]
     with pytest.raises(UsageError, match="returned no axes"):
         draw(from_file(f"{file}:forgets"), fashion)
-    with pytest.raises(UsageError, match="has no function nothing; it has: figure, forgets, quality_by_size"):
+    with pytest.raises(UsageError, match="has no function nothing; it has: quality_by_size, forgets"):
         from_file(f"{file}:nothing")
     with pytest.raises(UsageError, match="there is no file"):
         from_file("absent.py:f")
