@@ -46,7 +46,7 @@ from analysis.reporting.figures.registry import figure
 
 @figure("ranked", needs=("gfid", "parameters_other"))
 def quality_by_size(rows, page):
-    \\"\\"\\"gFID against parameters outside the vocabulary.\\"\\"\\"
+    \"\"\"gFID against parameters outside the vocabulary.\"\"\"
     axis = page.axes()
     for family in page.palette.present(rows):
         own, colour = rows[rows["family"] == family], page.palette.colours[family]
@@ -58,8 +58,8 @@ def quality_by_size(rows, page):
 
 `figure` names the table of [StudyFrames](../analysis/tokenizers/frames.py) (`ranked`, `points`, `tokenizers`, `runs`,
 `curves`, `evaluations`, `guided`, `own`) and the columns without which the figure is not drawn; without it, `ranked`.
-The first paragraph of the docstring is the caption. `page` ([page.py](../analysis/reporting/figures/page.py)) has `axes`,
-`panels`, `stacked`, `title`, `label`, `legend`, `note`, the palette and the sizes of text.
+The first paragraph of the docstring is the caption. `page` ([page.py](../analysis/reporting/figures/page.py)) has
+`axes`, `panels`, `stacked`, `title`, `label`, `legend`, `note`, the palette and the sizes of text.
 
 ## Gallery
 
