@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures" / "figures"
 STUDY = HERE / "studies" / "fashion"
-DPI, SHADES = 100, 48
+DPI, SHADES = 100, 160
 """Small pictures: all together stay below 400 kB."""
 
 HEAD = """# Figures

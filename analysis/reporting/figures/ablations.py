@@ -35,10 +35,10 @@ def _alike(evidence: Evidence) -> pd.DataFrame:
     regulariser_weight, seeds; the plain one with weight 0."""
     table = evidence.frames.families
     bare = table[table["regulariser"].isna()]["family"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for base in bare:
-        treated = table[table["regulariser"].notna()]["family"]
-        treated = [f for f in treated if facets(evidence.frames, base, f) == ("regulariser",)]
+        others = table[table["regulariser"].notna()]["family"]
+        treated = [f for f in others if facets(evidence.frames, base, f) == ("regulariser",)]
         if treated:
             weights = table.set_index("family")["regulariser_weight"]
             rows += [{"base": base, "family": base, "regulariser_weight": 0.0}]
