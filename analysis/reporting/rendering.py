@@ -13,6 +13,7 @@ from analysis.tokenizers.rows import by_seed
 from analysis.tokenizers.seed_intervals import Scale, SeedEstimate, over_seeds
 
 from . import wording
+from .latex import escaped
 
 Facts = Mapping[str, Any]
 Shown = str | Callable[[Facts], str]
@@ -54,21 +55,14 @@ class Table:
 
     def to_latex(self) -> str:
         """A booktabs table environment, text escaped."""
-        head = " & ".join(column.translate(_LATEX) for column in self.columns)
-        body = "".join(" & ".join(text.translate(_LATEX) for text in row) + " \\\\\n" for row in self.rows)
+        head = " & ".join(escaped(column) for column in self.columns)
+        body = "".join(" & ".join(escaped(text) for text in row) + " \\\\\n" for row in self.rows)
         return (
             "\\begin{table}\n\\centering\n"
-            f"\\caption{{{self.title.translate(_LATEX)}}}\n\\label{{tab:{self.name}}}\n"
+            f"\\caption{{{escaped(self.title)}}}\n\\label{{tab:{self.name}}}\n"
             f"\\begin{{tabular}}{{{'l' * len(self.columns)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}"
             "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
         )
-
-
-_LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "×": r"$\times$", "–": "--", "<": "$<$",
-    ">": "$>$",
-})  # fmt: skip
 
 
 def text_of(value: Any) -> str:

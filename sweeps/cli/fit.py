@@ -56,7 +56,7 @@ def fit(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw data, law, band and residuals: pdf, png, svg.")
     ] = None,
-    style: Annotated[str, typer.Option("--style", help="Of the figure: report, neurips, slides.")] = "report",
+    style: Annotated[str, typer.Option("--style", help="Of the figure: report, neurips, cvpr, icml, talk.")] = "report",
     width: Annotated[
         float | None, typer.Option("--width", help="Of the figure, in inches, such as 3.25 for a column; the style's.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from .options import (
     TotalOption,
 )
 from .sources import Judged, open_source, read_source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 store = typer.Typer(
     name="store",
@@ -186,8 +189,14 @@ def prune(
 def figures(
     source: SourceArgument,
     out: Annotated[Path, typer.Option(help="Folder for the figures; created.")],
-    style: Annotated[str, typer.Option(help="The look, such as neurips or report.")] = "neurips",
+    style: Annotated[str, typer.Option(help="The look: neurips, cvpr, icml, talk or report.")] = "neurips",
+    columns: Annotated[int, typer.Option(help="1: as wide as a column; 2: as the text.")] = 2,
     form: Annotated[str, typer.Option("--format", help="One or more formats, such as pdf,png,svg.")] = "pdf",
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--figure", metavar="NAME", help="One by name, or yours by FILE.py:FUNCTION; repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
     metric: MetricOption = None,
     guidance: GuidanceOption = None,
     extractor: ExtractorOption = None,
@@ -197,14 +206,43 @@ def figures(
     sets: SetOption = None,
     root: RootOption = Path("runs"),
 ) -> None:
-    """Draw the figures of a study."""
+    """Draw the figures of a study, each with its rows (CSV), fit (JSON) and caption (txt, tex) beside it."""
     from analysis.reporting.figures.gallery import write_figures
 
     judged = Judged(metric, guidance, extractor, total, generators, serve)
-    frames = read_source(source, root, sets, judged).frames
-    formats = [name.strip() for name in form.split(",")]
-    for path in write_figures(frames, out, style=style, formats=formats):
-        print(path)
+    frames, artifacts = read_source(source, root, sets, judged)
+    written = write_figures(
+        frames,
+        out,
+        style=style,
+        formats=[name.strip() for name in form.split(",")],
+        names=names,
+        columns=columns,
+        pictures=_previews(artifacts, sorted(frames.runs["run_id"])) if artifacts else {},
+        tables=_tables(Path(source) / "tables"),
+    )
+    if as_json:
+        paths = {name: [str(path) for path in files] for name, files in written.paths.items()}
+        troubles = {name: list(texts) for name, texts in written.troubles.items()}
+        print(json.dumps({"drawn": paths, "not_drawn": written.not_drawn, "overlaps": troubles}, indent=1))
+        return
+    suffixes = ", ".join(dict.fromkeys(path.suffix[1:] for files in written.paths.values() for path in files))
+    print(f"{len(written.paths)} figures in {out} ({suffixes})")
+    for name in written.paths:
+        print(f"  {name}")
+    if written.not_drawn:
+        print("not drawn:")
+        for name, reason in written.not_drawn.items():
+            print(f"  {name}: {reason}")
+    for name, texts in written.troubles.items():
+        print(f"warning: {name}: {'; '.join(texts)}", file=sys.stderr)
+
+
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Tables beside a source's rows, which figures may stand on, by name."""
+    import pandas as pd
+
+    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
 
 
 def report(

@@ -9,175 +9,263 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from analysis.reporting import wording
-from analysis.reporting.answer import Answer
 from analysis.reporting.rendering import estimate_of
-from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import family_fronts
-from analysis.tokenizers.pairs import probability_curve
 from analysis.tokenizers.rows import groups
-from analysis.tokenizers.seed_intervals import SeedEstimate, over_seeds
+from analysis.tokenizers.seed_intervals import over_seeds
 
-from . import style as look
-from .style import BUDGET_SHADES, INK, MUTED, Palette
+from . import axes as scales
+from .fronts import not_run
+from .page import Page
+from .registry import Evidence, NotDrawn, Plot, Shown
+from .style import BUDGET_SHADES, INK, MUTED
 
 SHOWN = 5
 """Pairs shown at each budget."""
+VISIBLE = 0.005
+"""The least probability that is drawn."""
 
 
-def best_pair_at_budgets(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """For each budget the pairs with the lowest expected gFID, its 95 % interval, and the probability of being best."""
-    if not answer.best_pairs:
-        return None
-    palette = Palette.of(frames.families, frames.points)
-    rows = max(min(SHOWN, len(b.pairs)) for b in answer.best_pairs)
-    height = (0.36 * rows + 0.8) / look.named("style", style, look.STYLES).width
-    with look.new_figure(style, height, ncols=len(answer.best_pairs), squeeze=False) as (figure, axes):
-        for axis, best in zip(axes[0], answer.best_pairs, strict=True):
-            pairs = best.pairs[:rows]
-            for y, pair in enumerate(pairs):
-                colour = palette.colours[pair.family]
-                if pair.low is not None and pair.high is not None:
-                    axis.plot([pair.low, pair.high], [y, y], color=colour, lw=1.6)
-                axis.plot(pair.gfid, y, palette.markers[pair.size], color=colour, ms=6)
-                chance = "" if pair.probability is None else f"  {wording.percent(pair.probability)}"
-                weight = "bold" if pair is best.best else "normal"
-                place: Any = {"xycoords": ("axes fraction", "data"), "va": "bottom", "fontsize": "x-small"}
-                look.note(axis, f"{pair.name}{chance}", (0.0, y), (3, 5), **place, weight=weight, color=INK)
-            axis.set_ylim(rows - 0.45, -0.75)
-            axis.set_yticks([])
-            axis.set_xlabel(f"expected {frames.measure.name}")
-            axis.xaxis.set_major_locator(look.mpl.ticker.MaxNLocator(4))
-            axis.grid(axis="y", visible=False)
-            axis.spines["left"].set_visible(False)
-            axis.set_title(f"{wording.flops(best.flops)} FLOPs")
-    return figure
+def _best_pair(evidence: Evidence) -> Shown:
+    if not evidence.answer.best_pairs:
+        raise NotDrawn("the answer judges no pair at any budget")
+    rows = [
+        {"path_flops": best.flops, "place": place, "family": p.family, "size": p.size, "gfid": p.gfid, "low": p.low,
+         "high": p.high, "probability": p.probability, "extrapolated": p.extrapolated, "reach": p.reach,
+         "chosen": p is best.best, "seeds": len(p.seeds)}
+        for best in evidence.answer.best_pairs
+        for place, p in enumerate(best.pairs[:SHOWN], start=1)
+    ]  # fmt: skip
+    name = evidence.frames.measure.name
+    budgets = wording.listing([wording.flops(best.flops) for best in evidence.answer.best_pairs])
+    several = any(best.df for best in evidence.answer.best_pairs)
+    caption = f"The pairs of tokenizer and generator with the lowest expected {name} at {budgets} FLOPs"
+    caption += (
+        ", its 95 % interval and the probability of each to be the best; the chosen one is bold."
+        if several
+        else "; one tokenizer seed each, so no intervals."
+    )
+    notes: tuple[str, ...] = ()
+    if any(row["extrapolated"] for row in rows):
+        notes = ("Hollow: beyond the pair's longest run, by its law.",)
+    more = max(len(best.pairs) for best in evidence.answer.best_pairs) - SHOWN
+    notes += (f"The {more} pairs behind these are not shown.",) if more > 0 else ()
+    fit = {"best": [best.to_dict() for best in evidence.answer.best_pairs]}
+    return Shown(pd.DataFrame(rows), caption, fit, notes)
 
 
-def best_tokenizer_by_compute(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """Probability that the best pair uses each tokenizer, stacked, against compute; needs pairs with several seeds."""
-    points = frames.ranked
-    if points["family"].nunique() < 2:
-        return None
-    curve = probability_curve(points, curves=frames.curves_of_pairs)
-    if curve is None or len(curve) < 2:
-        return None
-    palette = Palette.of(frames.families, points)
-    order = [f for f in palette.colours if f in curve]
-    with look.new_figure(style, 0.34) as (figure, axis):
-        flops, colours = curve.index.to_numpy(), [palette.colours[f] for f in order]
-        axis.stackplot(flops, curve[order].to_numpy().T, colors=colours, labels=order, alpha=0.85, lw=0)
-        for best in answer.best_pairs:
-            axis.axvline(best.flops, color="white", lw=1.0, ls=":")
-        look.counting_axis(axis)
-        axis.set_xlim(flops[0], flops[-1])
-        axis.set_ylim(0, 1)
-        axis.set_ylabel("probability")
-        axis.set_yticks([0, 0.5, 1])
-        axis.grid(color=MUTED)
-        figure.legend(loc="outside right upper", title="tokenizer of\nthe best pair")
-    return figure
+def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
+    """A panel a budget: the pairs with the lowest expected value, its interval, and the probability of being best."""
+    budgets = list(groups(rows, "path_flops"))
+    most = int(rows["place"].max())
+    beside = page.columns == 2
+    high = 0.3 * most + 0.62
+    share = high * page.style.font_size / 8.0 / page.width
+    axes = page.tall(high, len(budgets)) if beside else page.panels(len(budgets), share, across=1)
+    for axis, (flops, pairs) in zip(axes, budgets, strict=True):
+        for pair in pairs.to_dict("records"):
+            y, colour = pair["place"] - 1, page.palette.colours[pair["family"]]
+            marker = page.palette.markers[pair["size"]]
+            if pair["low"] is not None and np.isfinite(pair["low"]):
+                dash = ":" if pair["extrapolated"] else "-"
+                axis.plot([pair["low"], pair["high"]], [y, y], color=colour, lw=1.5, ls=dash)
+            fill = "white" if pair["extrapolated"] else colour
+            axis.plot(pair["gfid"], y, marker, color=colour, mfc=fill, ms=0.62 * page.style.font_size)
+            known = pair["probability"] is not None and np.isfinite(pair["probability"])
+            chance = f"   {wording.percent(pair['probability'])}" if known else ""
+            look: Any = {"fontsize": page.small, "weight": "bold" if pair["chosen"] else "normal", "color": INK}
+            text = f"{pair['family']} + {pair['size']}{chance}"
+            axis.text(0.0, y - 0.16, text, transform=axis.get_yaxis_transform(), va="bottom", **look)
+        axis.set_ylim(most - 0.5, -0.8)
+        axis.set_yticks([])
+        axis.set_xlabel(f"expected {page.measure}")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.grid(axis="y", visible=False)
+        axis.spines["left"].set_visible(False)
+        axis.margins(x=0.08)
+        page.title(axis, f"{scales.power_of_ten(flops)} FLOPs")
+    return axes
 
 
-Line = tuple[float, dict[str, SeedEstimate]]
-"""A compute budget, and the gFID of each family there."""
+def _best_tokenizer(evidence: Evidence) -> Shown:
+    if evidence.points["family"].nunique() < 2:
+        raise NotDrawn("needs two tokenizers; the study has one")
+    chances = evidence.chances
+    if chances is None:
+        raise NotDrawn("needs a pair with several tokenizer seeds, from which the probabilities come")
+    notes: tuple[str, ...] = ()
+    far = chances[chances["extrapolated"] & (chances["probability"] > VISIBLE)]
+    if len(far):
+        pairs = sorted(set(far["family"] + " + " + far["size"]))
+        named = wording.listing(pairs[:3] + ([f"{len(pairs) - 3} more"] if len(pairs) > 3 else []))
+        reach = f"up to {far['reach'].max():.2g} times its longest run"
+        notes = (f"Hatched: extrapolated, by the law of {named} ({reach}).",)
+    notes += not_run(evidence.points, evidence.palette.present(evidence.points))
+    caption = (
+        "Probability that the best pair at a training compute uses each tokenizer, summed over generator sizes; the "
+        "hierarchical model over tokenizer seeds."
+    )
+    return Shown(chances, caption, notes=notes)
 
 
-def worse_is_better(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """rFID of each tokenizer against the gFID of its Pareto front, one line for each compute budget of the answer.
+def best_tokenizer(rows: pd.DataFrame, page: Page) -> Axes:
+    """Stacked probabilities against compute, what rests on a law hatched."""
+    axis = page.axes(0.42 if page.columns == 2 else 0.75)
+    flops = np.sort(rows["path_flops"].unique())
+    base = np.zeros(len(flops))
+    families = page.palette.present(rows)
+    for family in families:
+        own = rows[rows["family"] == family]
+        total = own.groupby("path_flops")["probability"].sum().reindex(flops, fill_value=0.0).to_numpy()
+        by_law = own[own["extrapolated"]].groupby("path_flops")["probability"].sum()
+        far = by_law.reindex(flops, fill_value=0.0).to_numpy()
+        colour = page.palette.colours[family]
+        axis.fill_between(flops, base, base + total, color=colour, alpha=0.8, lw=0)
+        if far.max() > VISIBLE:
+            hatch: Any = {"facecolor": "none", "edgecolor": "white", "hatch": "////", "lw": 0}
+            axis.fill_between(flops, base + total - far, base + total, **hatch)
+        axis.plot(flops, base + total, color="white", lw=0.8)
+        _name_band(axis, family, flops, base, total, page)
+        base = base + total
+    scales.compute_axis(axis, label=page.compute_label)
+    axis.set_xlim(flops[0], flops[-1])
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("probability of the\nbest tokenizer" if page.columns == 1 else "probability of best")
+    axis.set_yticks([0, 0.5, 1])
+    axis.grid(False)
+    return axis
 
-    A line that falls to the right says that at this budget the worse tokenizer gives the better images. Bars are 95 %
-    intervals over tokenizer seeds; families with one seed have none. Regularised tokenizers are drawn, not joined.
-    """
-    points = frames.ranked
-    rfid = _rfid(frames)
+
+def _name_band(axis: Axes, family: str, flops: np.ndarray, base: np.ndarray, height: np.ndarray, page: Page) -> None:
+    """The name inside its band where that is thick for the whole text, else an entry of the legend."""
+    high = page.width * (0.42 if page.columns == 2 else 0.75) * 0.7
+    needed = 1.4 * page.small / 72 / high
+    wide = math.ceil(len(flops) * 0.6 * len(family) * page.small / 72 / (0.8 * page.width))
+    if wide < len(flops):
+        lower = np.array([base[i : i + wide].max() for i in range(len(flops) - wide)])
+        upper = np.array([(base + height)[i : i + wide].min() for i in range(len(flops) - wide)])
+        best = int((upper - lower).argmax())
+        if upper[best] - lower[best] >= needed:
+            at = flops[best + wide // 2], (upper[best] + lower[best]) / 2
+            stroke = [withStroke(linewidth=2.4, foreground="white")]
+            look: Any = {"fontsize": page.small, "weight": "bold", "color": INK, "path_effects": stroke}
+            axis.text(*at, family, ha="center", va="center", **look)
+            return
+    if height.max() > VISIBLE:
+        page.legend([Patch(color=page.palette.colours[family], alpha=0.8, lw=0, label=family)])  # type: ignore[list-item]
+
+
+def _worse_is_better(evidence: Evidence) -> Shown:
+    points, frames = evidence.points, evidence.frames
+    rfid = _rfid(evidence)
+    if len(rfid) < 2:
+        raise NotDrawn(f"needs the rFID of two tokenizers; known of {len(rfid)}")
+    if not evidence.answer.best_pairs:
+        raise NotDrawn("the answer judges no budget")
     plain = set(frames.families.loc[frames.families["regulariser"].isna(), "family"])
-    if len(rfid) < 2 or not answer.best_pairs:
-        return None
-    palette = Palette.of(frames.families, points)
-    lines: list[Line] = []
-    for best in answer.best_pairs:
-        gfid = {}
+    rows: list[dict[str, Any]] = []
+    for best in evidence.answer.best_pairs:
+        line: list[dict[str, Any]] = []
         for family in rfid:
             by_seed = family_fronts(points, family).items()
             logs = {seed: float(front.log_gfid(np.log(best.flops))) for seed, front in by_seed}
             usable = {seed: math.exp(value) for seed, value in logs.items() if math.isfinite(value)}
             if usable:
-                gfid[family] = over_seeds(usable, scale="level", paired=False)
-        if gfid:
-            lines.append((best.flops, gfid))
-    if not any(len(gfid) > 1 for _, gfid in lines):
-        return None
-    with look.new_figure(style, 0.6) as (figure, axis):
-        for i, line in enumerate(lines):
-            _draw_line(axis, line, rfid, BUDGET_SHADES[min(i + max(0, 3 - len(lines)), 2)], palette, plain)
-        shown = [estimate.value for _, gfid in lines for estimate in gfid.values()]
-        look.log_value_axis(axis, "rFID of the tokenizer   (reconstructs worse →)", rfid.values(), "x")
-        look.log_value_axis(axis, f"{frames.measure.name} of the best generator   (generates worse →)", shown)
-        _headroom(axis, [family for family in rfid if any(family in gfid for _, gfid in lines)], rfid, shown, palette)
-        axis.set_title(_title(lines, rfid, plain))
-    return figure
+                e = over_seeds(usable, scale="level", paired=False)
+                line.append(
+                    {"path_flops": best.flops, "family": family, "rfid": rfid[family], "gfid": e.value, "low": e.low,
+                     "high": e.high, "seeds": len(e.seeds), "regularised": family not in plain}
+                )  # fmt: skip
+        lowest = min((row["gfid"] for row in line), default=None)
+        rows += [row | {"lowest": row["gfid"] == lowest} for row in line]
+    table = pd.DataFrame(rows)
+    if table.empty or table.groupby("path_flops")["family"].nunique().max() < 2:
+        raise NotDrawn("no budget of the answer lies in the range of two tokenizers")
+    name = frames.measure.name
+    caption = (
+        f"rFID of each tokenizer against the {name} of its Pareto front at {table['path_flops'].nunique()} compute "
+        f"budgets. A line that falls to the right says that the tokenizer that reconstructs worse gives the better "
+        f"images "
+        f"there. Bars are 95 % intervals over tokenizer seeds; the ring is the lowest {name} of its budget."
+    )
+    absent = [
+        f"{family} at {wording.flops(flops)}"
+        for flops in sorted(table["path_flops"].unique())
+        for family in rfid
+        if not ((table["family"] == family) & (table["path_flops"] == flops)).any()
+    ]
+    notes: tuple[str, ...] = (f"Outside its measured range: {wording.listing(absent)}.",) if absent else ()
+    alone = sorted(set(table.loc[table["seeds"] == 1, "family"]))
+    notes += (f"One seed, no interval: {wording.listing(alone)}.",) if alone else ()
+    return Shown(table, caption, notes=notes)
 
 
-def _rfid(frames: StudyFrames) -> dict[str, float]:
+def _rfid(evidence: Evidence) -> dict[str, float]:
     """rFID of each family, the lowest first."""
-    table = frames.tokenizers
+    table = evidence.frames.tokenizers if "rfid" in evidence.frames.tokenizers else evidence.frames.points
     if "rfid" not in table:
         return {}
-    table = table[table["rfid"].notna() & table["family"].isin(set(frames.ranked["family"]))]
+    table = table[table["rfid"].notna() & table["family"].isin(set(evidence.points["family"]))]
     estimates = {str(family): estimate_of(rows, "rfid", "level") for family, rows in groups(table, "family")}
     values = {family: estimate.value for family, estimate in estimates.items() if estimate is not None}
     return dict(sorted(values.items(), key=lambda item: item[1]))
 
 
-def _draw_line(axis: Axes, line: Line, rfid: dict[str, float], shade: str, palette: Palette, plain: set[str]) -> None:
-    flops, gfid = line
-    joined = [family for family in gfid if family in plain]
-    axis.plot([rfid[f] for f in joined], [gfid[f].value for f in joined], color=shade, lw=1.6, zorder=2)
-    best = min(gfid, key=lambda f: gfid[f].value)
-    for family, e in gfid.items():
-        x, colour = rfid[family], palette.colours[family]
-        if e.low is not None and e.high is not None:
-            axis.plot([x, x], [e.low, e.high], color=colour, lw=1.1, alpha=0.8, zorder=3)
-        fill = colour if family in plain else "white"
-        axis.plot(x, e.value, "o", ms=7.5, color=colour, mfc=fill, mew=1.5, zorder=4)
-        if family == best:
-            axis.plot(x, e.value, "o", ms=13, mfc="none", mec=shade, mew=1.4, zorder=5)
-    place: Any = {"ha": "right", "va": "center", "fontsize": "small", "color": shade, "weight": "bold"}
-    at = (min(rfid[f] for f in gfid), gfid[next(iter(joined or gfid))].value)
-    look.note(axis, f"{wording.flops(flops)} FLOPs", at, (-13, 0), **place)
-
-
-def _headroom(axis: Axes, present: list[str], rfid: dict[str, float], shown: list[float], palette: Palette) -> None:
-    """Family names above the highest point, each over its own rFID, and room for the budget labels on the left."""
-    low, high = min(shown), max(shown)
-    span = math.log(high / low)
-    left, right = rfid[present[0]], rfid[present[-1]]
+def worse_is_better(rows: pd.DataFrame, page: Page) -> Axes:
+    """One line a budget over the plain tokenizers; regularised ones are hollow, not joined."""
+    axis = page.axes(0.62 if page.columns == 2 else 0.95)
+    budgets = sorted(rows["path_flops"].unique())
+    size = 0.75 * page.style.font_size
+    for i, flops in enumerate(budgets):
+        line = rows[rows["path_flops"] == flops].sort_values("rfid")
+        shade = BUDGET_SHADES[min(i + max(0, 3 - len(budgets)), 2)]
+        joined = line[~line["regularised"]]
+        axis.plot(joined["rfid"], joined["gfid"], color=shade, lw=1.6, zorder=2)
+        for row in line.to_dict("records"):
+            colour = page.palette.colours[row["family"]]
+            if row["low"] is not None and np.isfinite(row["low"]):
+                axis.plot([row["rfid"]] * 2, [row["low"], row["high"]], color=colour, lw=1.1, zorder=3)
+            look: Any = {"color": colour, "mfc": "white" if row["regularised"] else colour, "mew": 1.4, "zorder": 4}
+            axis.plot(row["rfid"], row["gfid"], "o", ms=size, **look)
+            if row["lowest"]:
+                ring: Any = {"ms": 1.75 * size, "mfc": "none", "mec": INK, "mew": 1.1, "zorder": 5}
+                axis.plot(row["rfid"], row["gfid"], "o", **ring)
+        text = f"{scales.power_of_ten(flops)} FLOPs"
+        page.label(axis, text, joined["rfid"], joined["gfid"], shade if i else "#626d7a", prefer=0.5, weight="bold")
+    low, high = float(rows["gfid"].min()), float(rows["gfid"].max())
+    span = math.log(max(high / low, 1.2))
+    left, right = float(rows["rfid"].min()), float(rows["rfid"].max())
     width = math.log(right / left) or 0.3
-    axis.set_xlim(left * math.exp(-0.24 * width - 0.02), right * math.exp(0.12 * width + 0.02))
-    previous, level = -math.inf, 0
-    for family in present:
-        x = math.log(rfid[family])
-        level = (level + 1) % 3 if x - previous < 0.22 * width else 0
-        previous = x
-        y = high * math.exp(span * (0.10 + 0.085 * level))
-        axis.plot([rfid[family]] * 2, [low, y], color=palette.colours[family], lw=0.7, alpha=0.35, zorder=1)
-        place: Any = {"ha": "center", "va": "bottom", "fontsize": "small", "color": palette.colours[family]}
-        look.note(axis, family, (rfid[family], y), (0, 0), **place)
-    axis.set_ylim(low * math.exp(-0.10 * span), high * math.exp(0.38 * span))
+    axis.set_xlim(left * math.exp(-0.16 * width), right * math.exp(0.16 * width))
+    scales.log_value_axis(axis, "rFID of the tokenizer (reconstructs worse →)", rows["rfid"], "x")
+    scales.log_value_axis(axis, f"{page.measure} (generates worse →)", rows["gfid"])
+    top = high * math.exp(0.42 * span)
+    axis.set_ylim(low * math.exp(-0.12 * span), top)
+    for family, own in rows.groupby("family", sort=False):
+        x, reach = own["rfid"].iloc[0], own["high"].fillna(own["gfid"]).max()
+        colour = page.palette.colours[str(family)]
+        axis.plot([x, x], [low, top], color=colour, lw=0.7, alpha=0.35, zorder=1)
+        y = np.geomspace(reach * math.exp(0.12 * span), top, 12)[:-1]
+        page.label(axis, str(family), np.full(len(y), x), y, colour, prefer=0.9, weight="bold")
+    ring = Line2D([], [], ls="", marker="o", mfc="none", mec=INK, ms=1.3 * size, label="lowest at this compute")
+    hollow = Line2D([], [], ls="", marker="o", mfc="white", mec=MUTED, ms=size, label="with regulariser")
+    page.legend([ring, *([hollow] if rows["regularised"].any() else [])])
+    return axis
 
 
-def _title(lines: list[Line], rfid: dict[str, float], plain: set[str]) -> str:
-    """What the two outer budgets say about the plain tokenizers that both have; neutral where they agree."""
-    least, most = lines[0][1], lines[-1][1]
-    common = [family for family in rfid if family in plain and family in least and family in most]
-    if len(common) >= 2:
-        small, large = (gfid[common[-1]].value < gfid[common[0]].value for gfid in (least, most))
-        if small and not large:
-            return "At small compute the worse tokenizer is the better one"
-        if small and large:
-            return "The tokenizer that reconstructs worse is the better one here"
-    return "Reconstruction against generation"
+PLOTS = (
+    Plot("worse-is-better", "reconstruction against generation: at small compute the worse tokenizer can be the better",
+         worse_is_better, _worse_is_better, needs=("gfid", "path_flops"), report=True),
+    Plot("best-pair", "which tokenizer and generator to train at a budget, with intervals and probabilities",
+         best_pair, _best_pair, needs=("gfid", "path_flops"), report=True),
+    Plot("best-tokenizer", "probability of each tokenizer to be in the best pair, extrapolated parts hatched",
+         best_tokenizer, _best_tokenizer, needs=("gfid", "path_flops"), report=True),
+)  # fmt: skip

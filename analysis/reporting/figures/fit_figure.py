@@ -18,7 +18,9 @@ from analysis.inference.sandwich import problem_of
 from analysis.reporting import wording
 from results.errors import UsageError
 
+from . import axes as scales
 from . import style as look
+from .page import Page
 
 LABELS = {
     "params": "parameters N",
@@ -53,9 +55,9 @@ def fit_figure(
     """
     points = _points_of(result)
     along, by = _drawn_columns(result, points)
-    rows: dict[str, Any] = {"nrows": 2, "sharex": True, "height_ratios": [3, 1]} if misses else {}
-    with look.new_figure(style, 0.75 if misses else 0.6, width=width, **rows) as (figure, axes):
-        top, bottom = axes if misses else (axes, None)
+    with look.applied(style) as chosen:
+        page = Page(chosen, 2, look.NO_PALETTE, inches=width)
+        top, bottom = page.stacked([3, 1], 0.75) if misses else (page.axes(0.6), None)
         metric = points.names.get("metric", "metric")
         used = points.weights > 0
         shade = _colours(None if by is None else points.columns[by][used], points, by)
@@ -74,12 +76,13 @@ def fit_figure(
         top.set_xscale("log")
         top.set_ylabel(metric)
         if np.all(points.metric > 0):
-            look.log_value_axis(top, metric, points.metric)
+            scales.log_value_axis(top, metric, points.metric)
         handles += _mark_extrapolation(top, points, along, beyond)
         words = f"({result.status.value.replace('_', ' ')}, {result.rows} rows)"
         between = "   " if len(result.law.formula) + len(words) < WIDEST_TITLE else "\n"
         formula = typeset(result.law.formula) or result.law.formula
-        top.set_title(f"{formula}{between}{words}", loc="left", fontsize=look.mpl.rcParams["font.size"])
+        if not chosen.paper:
+            top.set_title(f"{formula}{between}{words}", weight="normal")
         far = {flag.row for flag in result.flagged if flag.used}
         marked = np.isin(points.rows, list(far)) & used
         ring: Any = {"ls": "", "marker": "o", "ms": 5.1, "mfc": "none", "mec": look.COLOURS[1], "mew": 0.9}
@@ -99,9 +102,8 @@ def fit_figure(
                 middle = _exact(float(np.median(points.columns[other])))
                 text = f"curves at the median {points.names.get(other, other)} = {middle}"
                 handles.append(Line2D([], [], ls="", label=text))
-        if handles:
-            look.legend_below(figure, handles)
-        return figure
+        page.legend(handles)
+        return page.finish()
 
 
 def misses_of(result: FitResult) -> Array:
@@ -116,7 +118,9 @@ def groups_figure(
     """The fits of several groups in one pair of axes with one legend, each with its band; other columns at medians."""
     first = _points_of(next(iter(results.values())))
     along, _ = _drawn_columns(next(iter(results.values())), first)
-    with look.new_figure(style, 0.6, width=width) as (figure, axes):
+    with look.applied(style) as chosen:
+        page = Page(chosen, 2, look.NO_PALETTE, inches=width)
+        axes = page.axes(0.6)
         handles = []
         for number, (name, result) in enumerate(results.items()):
             points, colour = _points_of(result), look.COLOURS[number % len(look.COLOURS)]
@@ -133,15 +137,16 @@ def groups_figure(
         axes.set_ylabel(first.names.get("metric", "metric"))
         metrics = np.concatenate([_points_of(result).metric for result in results.values()])
         if np.all(metrics > 0):
-            look.log_value_axis(axes, first.names.get("metric", "metric"), metrics)
+            scales.log_value_axis(axes, first.names.get("metric", "metric"), metrics)
         formula = next(iter(results.values())).law.formula
-        axes.set_title(typeset(formula) or formula, loc="left", fontsize=look.mpl.rcParams["font.size"])
+        if not chosen.paper:
+            axes.set_title(typeset(formula) or formula, weight="normal")
         others = [c for c in first.columns if c in next(iter(results.values())).law.columns and c != along]
         if others:
             names = " and ".join(first.names.get(other, other) for other in others)
             handles.append(Line2D([], [], ls="", label=f"curves at the median {names} of the group"))
-        look.legend_below(figure, [*handles, *_mark_extrapolation(axes, first, along, beyond)])
-        return figure
+        page.legend([*handles, *_mark_extrapolation(axes, first, along, beyond)])
+        return page.finish()
 
 
 def _points_of(result: FitResult) -> Points:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.reporting.answer import Answer
-from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.rows import groups, said
 from results.schema import TRUNK
 
-from . import style as look
-from .style import INK, Palette
+from . import axes as scales
+from .page import Page
+from .registry import Evidence, NotDrawn, Plot, Shown
+from .style import COLOURS, DASHES, INK, MARKERS
 
 TERMS = {
     "tokenizer": ("perceptual", "squared_error"),
@@ -24,121 +23,153 @@ TERMS = {
     "run": ("loss",),
 }
 """The first of these that was recorded is drawn, else the first term by name."""
-TITLES = {"tokenizer": "Tokenizers", "generator": "Generators", "run": "Runs of no stage"}
+TITLES = {"tokenizer": "tokenizers", "generator": "generators", "run": "runs of no stage"}
 
 
-def training_curves(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """A loss term of every tokenizer run, cross-entropy per token of every generator run, a term of every other run."""
-    curves = frames.curves.merge(frames.runs[["run_id", "stage", "family", "size", "status"]], on="run_id", how="inner")
+def _training(evidence: Evidence) -> Shown:
+    frames = evidence.frames
+    facts = frames.runs[["run_id", "stage", "family", "size", "tokenizer_seed"]]
+    curves = frames.curves.merge(facts, on="run_id", how="inner")
     curves = curves[curves["value"] > 0]
-    stages = [stage for stage in TITLES if (curves["stage"] == stage).any()]
-    if not stages:
-        return None
-    palette = Palette.of(frames.families, frames.points)
-    with look.new_figure(style, 0.45, ncols=max(2, len(stages)), squeeze=False) as (figure, axes):
-        for axis in axes[0][len(stages) :]:
-            axis.set_axis_off()
-        for axis, stage in zip(axes[0], stages, strict=False):
-            _curves_panel(axis, stage, curves[curves["stage"] == stage], palette)
-        handles = palette.handles(palette.present(curves), sizes=False)
-        if handles:
-            look.legend_below(figure, handles)
-    return figure
+    parts, words = [], []
+    for stage in TITLES:
+        own = curves[curves["stage"] == stage]
+        if own.empty:
+            continue
+        present = set(own["term"])
+        term = next((t for t in TERMS[stage] if t in present), min(present))
+        rows = own[own["term"] == term]
+        wanted = "validation" if stage == "generator" and (rows["split"] == "validation").any() else "train"
+        rows = rows[rows["split"] == wanted] if (rows["split"] == wanted).any() else rows
+        parts.append(rows)
+        words.append(f"{term.replace('_', ' ')} of {TITLES[stage]} ({rows['split'].iloc[0]} split)")
+    if not parts:
+        raise NotDrawn("its training curves have no positive value")
+    columns = [
+        "stage",
+        "run_id",
+        "family",
+        "size",
+        "tokenizer_seed",
+        "branch",
+        "step",
+        "images",
+        "split",
+        "term",
+        "value",
+    ]
+    caption = f"Training curves of every run: {' and '.join(words)}; a line a run, dotted where a decay was forked."
+    return Shown(pd.concat(parts, ignore_index=True)[columns], caption)
 
 
-def _curves_panel(axis: Axes, stage: str, curves: pd.DataFrame, palette: Palette) -> None:
-    present = set(curves["term"])
-    term = next((t for t in TERMS[stage] if t in present), min(present))
-    rows = curves[curves["term"] == term]
-    split = "validation" if stage == "generator" and (rows["split"] == "validation").any() else "train"
-    rows = rows[rows["split"] == split] if (rows["split"] == split).any() else rows
-    along = "images" if rows["images"].notna().all() else "step"
-    for _, run in groups(rows.sort_values(along), "run_id"):
-        colour = palette.colours.get(run["family"].iloc[0], look.COLOURS[0])
-        for branch, curve in groups(run, "branch"):
-            trunk = branch == TRUNK
-            # Decays are dotted.
-            dash = palette.dashes.get(run["family"].iloc[0], "-") if stage == "tokenizer" else "-" if trunk else ":"
-            axis.plot(curve[along], curve["value"], dash, color=colour, lw=0.9, alpha=0.75 if trunk else 0.5)
-            if stage == "generator" and trunk and np.isfinite(curve["value"].iloc[-1]):
-                marker = palette.markers.get(str(run["size"].iloc[0]), "o")
-                axis.plot(curve[along].iloc[-1], curve["value"].iloc[-1], marker, color=colour, ms=4)
-    axis.set_title(f"{TITLES[stage]}, {split} split" if stage != "run" else TITLES[stage])
-    look.counting_axis(axis, along)
-    name = term.replace("_", " ")
-    label = {"tokenizer": f"{name} loss", "generator": "cross-entropy, nats per token"}.get(stage, name)
-    look.log_value_axis(axis, label, rows["value"])
-    if stage == "generator":
-        axis.legend(handles=palette.size_handles(), loc="upper right", ncols=2)
+def training(rows: pd.DataFrame, page: Page) -> list[Axes]:
+    """A panel a stage, a line a run and branch."""
+    stages = [stage for stage in TITLES if (rows["stage"] == stage).any()]
+    axes = page.panels(len(stages), 0.8) if len(stages) > 1 else [page.axes()]
+    for axis, stage in zip(axes, stages, strict=True):
+        own = rows[rows["stage"] == stage]
+        along = "images" if own["images"].notna().all() else "step"
+        for _, run in groups(own.sort_values(along), "run_id"):
+            family = run["family"].iloc[0]
+            colour = page.palette.colours.get(family, COLOURS[0])
+            for branch, curve in groups(run, "branch"):
+                trunk = branch == TRUNK
+                dash = page.palette.dashes.get(family, "-") if stage == "tokenizer" else "-" if trunk else ":"
+                axis.plot(curve[along], curve["value"], color=colour, ls=dash, lw=0.8, alpha=0.75 if trunk else 0.5)
+                if stage == "generator" and trunk and np.isfinite(curve["value"].iloc[-1]):
+                    marker = page.palette.markers.get(str(run["size"].iloc[0]), "o")
+                    axis.plot(curve[along].iloc[-1], curve["value"].iloc[-1], marker, color=colour, ms=4)
+        scales.compute_axis(axis, along)
+        name = own["term"].iloc[0].replace("_", " ")
+        label = {"tokenizer": f"{name} loss", "generator": "cross-entropy (nats per token)"}.get(stage, name)
+        scales.log_value_axis(axis, label, own["value"])
+        page.title(axis, TITLES[stage])
+    handles = page.palette.handles(page.palette.present(rows))
+    page.legend([*handles, *page.palette.size_handles(page.palette.sizes(rows))])
+    return axes
 
 
 EXPECTED_COPIES = 0.01
 """near_copy_fraction of held-out real images, by its definition."""
+COPYING = ("memorisation_ratio", "near_copy_fraction")
 
 
-def memorisation(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """Nearest-neighbour distance ratio and share of near copies of each run at its longest budget, a dot a run."""
-    points = frames.points
-    metrics = [m for m in ("memorisation_ratio", "near_copy_fraction") if m in points and points[m].notna().any()]
+def _memorisation(evidence: Evidence) -> Shown:
+    points = evidence.frames.points
+    metrics = [m for m in COPYING if m in points and points[m].notna().any()]
     if not metrics:
-        return None
-    palette = Palette.of(frames.families, points)
+        raise NotDrawn("neither the distance to training images nor near copies were measured")
     rows = points[points[metrics].notna().all(axis=1)].sort_values("images").drop_duplicates("run_id", keep="last")
+    caption = (
+        "Do generators copy training images? The distance of samples to their nearest training image over that of "
+        "held-out "
+        "images, and the share of samples closer than 99 % of held-out images are; each run at its longest budget. "
+        "Lines: "
+        "held-out images themselves."
+    )
+    return Shown(rows[["family", "size", "tokenizer_seed", "images", *metrics]].reset_index(drop=True), caption)
+
+
+def memorisation(rows: pd.DataFrame, page: Page) -> list[Axes]:
+    """A dot a run, a line a pair."""
+    metrics = [metric for metric in COPYING if metric in rows]
     present = set(zip(rows["family"], rows["size"], strict=True))
-    pairs = [(f, s) for f in palette.colours for s in palette.markers if (f, s) in present]
-    height = (0.23 * len(pairs) + 0.9) / look.named("style", style, look.STYLES).width
-    with look.new_figure(style, height, ncols=len(metrics), squeeze=False, sharey=True) as (figure, axes):
-        for axis, metric in zip(axes[0], metrics, strict=True):
-            percent = metric == "near_copy_fraction"
-            for y, (family, size) in enumerate(pairs):
-                runs = rows[(rows["family"] == family) & (rows["size"] == size)]
-                values = runs[metric].to_numpy(dtype=float) * (100 if percent else 1)
-                marker, colour = palette.markers[size], palette.colours[family]
-                axis.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
-            axis.axvline(100 * EXPECTED_COPIES if percent else 1.0, color=INK, lw=0.9)
-            axis.margins(x=0.12)
-            axis.set_xlabel(
-                "near copies among\nsamples, %" if percent else "nearest-neighbour distance,\nsamples / held-out"
-            )
-            axis.set_title("line: held-out images")
-        labels = [f"{family} + {size}" for family, size in pairs]
-        axes[0][0].set_yticks(range(len(pairs)), labels)
-        axes[0][0].set_ylim(len(pairs) - 0.4, -0.6)
-    return figure
+    pairs = [(f, s) for f in page.palette.colours for s in page.palette.markers if (f, s) in present]
+    axes = page.tall(0.2 * len(pairs) + 0.75, len(metrics), sharey=True)
+    labels = {
+        "near_copy_fraction": "near copies among\nsamples (%)",
+        "memorisation_ratio": "nearest-neighbour distance,\nsamples / held-out",
+    }
+    for axis, metric in zip(axes, metrics, strict=True):
+        factor = 100 if metric == "near_copy_fraction" else 1
+        for y, (family, size) in enumerate(pairs):
+            own = rows[(rows["family"] == family) & (rows["size"] == size)]
+            values = own[metric].to_numpy(dtype=float) * factor
+            look: Any = {"color": page.palette.colours[family], "ms": 4.5, "alpha": 0.75}
+            axis.plot(values, np.full(len(values), y), page.palette.markers[size], **look)
+        held_out = 100 * EXPECTED_COPIES if factor == 100 else 1.0
+        axis.axvline(held_out, color=INK, lw=0.9)
+        page.label(axis, "held-out", np.full(9, held_out), np.linspace(-0.5, len(pairs) - 0.5, 9), INK, prefer=0.5)
+        axis.margins(x=0.12)
+        axis.set_xlabel(labels[metric], linespacing=0.95)
+    axes[0].set_yticks(range(len(pairs)), [f"{family} + {size}" for family, size in pairs])
+    axes[0].set_ylim(len(pairs) - 0.4, -0.6)
+    return axes
 
 
 PANELS = 6
 """Metrics shown at most; the table has all."""
-SERIES = len(look.COLOURS)
+SERIES = len(COLOURS)
 """Lines that colours can tell apart."""
 
 
-def own_metrics(frames: StudyFrames, answer: Answer, style: str = "report") -> Figure | None:
-    """Every measurement a dot, the means of each series joined: a series is a tokenizer, or of runs of no stage the
-    value of the setting with the fewest values."""
-    rows = frames.own
-    metrics = list(dict.fromkeys(rows["metric"]))[:PANELS]
-    if not metrics:
-        return None
-    columns, panel_rows = min(2, len(metrics)), math.ceil(len(metrics) / 2)
-    height = 0.45 * panel_rows if columns == 2 else 0.55
-    with look.new_figure(style, height, ncols=columns, nrows=panel_rows, squeeze=False) as (figure, axes):
-        for axis in axes.flat[len(metrics) :]:
-            axis.set_axis_off()
-        rows = rows.assign(series=_series(frames, rows))
-        names = sorted(rows["series"].unique(), key=lambda name: (len(name), name))
-        colours = {name: look.COLOURS[i % SERIES] for i, name in enumerate(names)}
-        for axis, metric in zip(axes.flat, metrics, strict=False):
-            _metric_panel(axis, metric, rows[rows["metric"] == metric], colours)
-        if 1 < len(colours) <= SERIES:
-            handles = [Line2D([], [], color=colour, lw=2.2, label=name) for name, colour in colours.items()]
-            look.legend_below(figure, handles)
-    return figure
+def _own(evidence: Evidence) -> Shown:
+    rows = evidence.frames.own
+    metrics = list(dict.fromkeys(rows["metric"]))
+    kept = rows[rows["metric"].isin(metrics[:PANELS])]
+    kept = kept.assign(series=_series(evidence, kept))
+    columns = [
+        "series",
+        "metric",
+        "family",
+        "size",
+        "run_id",
+        "tokenizer_seed",
+        "step",
+        "images",
+        "path_flops",
+        "value",
+    ]
+    caption = "Metrics of one's own: a mark is a measurement, a line the mean of a series."
+    left = len(metrics) - PANELS
+    notes = (f"{left} more metrics are not shown: {', '.join(metrics[PANELS:])}.",) if left > 0 else ()
+    return Shown(kept[columns].reset_index(drop=True), caption, notes=notes)
 
 
-def _series(frames: StudyFrames, rows: pd.DataFrame) -> pd.Series:
-    """What each row is drawn as."""
-    counts = {c: rows[c].astype(str).nunique() for c in frames.settings.columns if c.startswith("run.") and c in rows}
+def _series(evidence: Evidence, rows: pd.DataFrame) -> pd.Series:
+    """What each row is drawn as: a tokenizer, or of runs of no stage the setting with the fewest values."""
+    columns = map(str, evidence.frames.settings.columns)
+    counts = {c: rows[c].astype(str).nunique() for c in columns if c.startswith("run.") and c in rows}
     if len(counts) < 2:
         return rows["family"].fillna("run").astype(str)
     setting = min(counts, key=lambda c: counts[c])
@@ -146,13 +177,35 @@ def _series(frames: StudyFrames, rows: pd.DataFrame) -> pd.Series:
     return rows["family"].where(rows["family"].notna(), told).astype(str)
 
 
-def _metric_panel(axis: Axes, metric: str, rows: pd.DataFrame, colours: dict[str, str]) -> None:
-    along = next((c for c in ("path_flops", "images") if (rows[c] > 0).all()), "step")
-    for name, series in groups(rows, "series"):
-        axis.scatter(series[along], series["value"], s=15, color=colours[name], alpha=0.5, lw=0)
-        mean = series.groupby(along)["value"].mean()
-        axis.plot(mean.index, mean, color=colours[name], lw=1.4)
-    if (rows["value"] > 0).all():
-        look.log_value_axis(axis, "", rows["value"])
-    axis.set_title(metric.removeprefix("own_").replace("_", " "))
-    look.counting_axis(axis, along, "training FLOPs" if along == "path_flops" else None)
+def own_metrics(rows: pd.DataFrame, page: Page) -> list[Axes]:
+    """A panel a metric, a line a series."""
+    metrics = list(dict.fromkeys(rows["metric"]))
+    axes = page.panels(len(metrics), 0.75, across=2) if len(metrics) > 1 else [page.axes()]
+    names = sorted(rows["series"].unique(), key=lambda name: (len(name), name))
+    looks = {name: (COLOURS[i % SERIES], DASHES[i % len(DASHES)], MARKERS[i % SERIES]) for i, name in enumerate(names)}
+    for axis, metric in zip(axes, metrics, strict=True):
+        own = rows[rows["metric"] == metric]
+        along = next((c for c in ("path_flops", "images") if (own[c] > 0).all()), "step")
+        for name, series in groups(own, "series"):
+            colour, dash, marker = looks[name]
+            axis.scatter(series[along], series["value"], s=13, color=colour, marker=marker, alpha=0.5, lw=0)
+            mean = series.groupby(along)["value"].mean()
+            axis.plot(mean.index, mean, color=colour, ls=dash, lw=1.4)
+        words = metric.removeprefix("own_").replace("_", " ")
+        if (own["value"] > 0).all():
+            scales.log_value_axis(axis, words, own["value"])
+        axis.set_ylabel(words)
+        page.title(axis, words)
+        scales.compute_axis(axis, along)
+    if 1 < len(names) <= SERIES:
+        page.legend([Line2D([], [], color=looks[n][0], ls=looks[n][1], marker=looks[n][2], label=n) for n in names])
+    return axes
+
+
+PLOTS = (
+    Plot("training", "training curves of every run, by stage", training, _training, of="curves", report=True),
+    Plot("memorisation", "do generators copy? nearest training images of samples against those of held-out images",
+         memorisation, _memorisation, of="points", report=True),
+    Plot("own-metrics", "metrics of your own against compute, images or steps", own_metrics, _own,
+         of="own", report=True),
+)  # fmt: skip

@@ -1,32 +1,26 @@
-"""How every figure looks: widths and fonts by style, colour-blind safe colours, axes, and savers with stable bytes.
+"""How every figure looks: widths and fonts by style, colour-blind safe colours, and savers with stable bytes.
 
-Figures are made without pyplot, so nothing global changes. Colours are Okabe and Ito's; a tokenizer has a colour, a
-generator size a marker, a seed a thin line. Text and axes are drawn in INK, which a page can turn into its own colour.
+Figures are made without pyplot, so nothing global changes. Colours are Okabe and Ito's; a tokenizer has a colour and a
+dash, a generator size a marker, so that a print in grey says as much. Text and axes are drawn in INK, which a page can
+turn into its own colour.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.reporting import wording
 from analysis.tokenizers.fronts import in_order
 from results.errors import UsageError
 from results.store import atomic
@@ -35,29 +29,45 @@ T = TypeVar("T")
 
 INK = "#1f2328"
 MUTED = "#7d8590"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D")
+NOTE = "#4d5661"
+"""Of small remarks: 7 to 1 against white."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8C6BB1", "#5C4A32")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.3, 1.2)), (0, (6, 1.4, 1.3, 1.4)), (0, (9, 1.6)), (0, (3, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BUDGET_SHADES = ("#9aa4b0", "#626d7a", INK)
 """From the smallest budget to the largest."""
+LEAST_POINTS = 7.0
+"""No text of a figure is smaller at print size; only exponents and indices are."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """A look: text width in inches, base font size in points, font family and maths font set, resolution of PNGs."""
+    """A look. `widths`: inches of one column and of the whole text; sizes of text in points; font family and maths font
+    set; resolution of PNGs. `paper`: no titles, which a caption beside the figure says; panels have letters."""
 
-    width: float
+    widths: tuple[float, float]
     font_size: float
+    small: float
     family: str
     maths: str
     dpi: int
+    paper: bool
+
+    @property
+    def width(self) -> float:
+        """Inches of the whole text."""
+        return self.widths[1]
 
 
 STYLES = {
-    "report": Style(7.2, 9.0, "DejaVu Sans", "dejavusans", 160),
-    "neurips": Style(5.5, 8.0, "DejaVu Serif", "dejavuserif", 300),
-    "slides": Style(10.0, 14.0, "DejaVu Sans", "dejavusans", 160),
+    "report": Style((4.4, 7.2), 9.0, 8.0, "DejaVu Sans", "dejavusans", 160, False),
+    "neurips": Style((2.7, 5.5), 8.0, 7.0, "STIXGeneral", "stix", 300, True),
+    "cvpr": Style((3.25, 6.875), 8.0, 7.0, "STIXGeneral", "stix", 300, True),
+    "icml": Style((3.25, 6.75), 8.0, 7.0, "STIXGeneral", "stix", 300, True),
+    "talk": Style((6.2, 12.0), 16.0, 14.0, "DejaVu Sans", "dejavusans", 160, False),
 }
-"""`neurips`: the 5.5 inch text width of that template. Fonts are those that matplotlib itself ships."""
+"""Widths are those of the templates; a text of one column (neurips) is halved for two figures side by side. Fonts are
+those that matplotlib itself ships: STIX has the forms of Times, which the three templates are set in."""
 
 OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
 """Families for characters that matplotlib's own fonts lack, taken where they are installed."""
@@ -80,19 +90,23 @@ def named(kind: str, name: str, allowed: Mapping[str, T]) -> T:
 def applied(name: str) -> Iterator[Style]:
     """matplotlib's settings of a style, within the block only."""
     style = named("style", name, STYLES)
-    others = [family for family in OTHER_SCRIPTS if family in {font.name for font in fontManager.ttflist}]
-    base, small = style.font_size, 0.9 * style.font_size
+    installed = {font.name for font in fontManager.ttflist}
+    others = [family for family in ("DejaVu Sans", *OTHER_SCRIPTS) if family in installed and family != style.family]
+    base, small = style.font_size, style.small
     settings: Any = {
-        "figure.constrained_layout.h_pad": 0.05, "figure.facecolor": "none", "figure.dpi": 100,
-        "font.family": [style.family, *others], "font.size": base, "mathtext.fontset": style.maths,
-        "axes.titlesize": base * 1.05, "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "axes.labelsize": base, "xtick.labelsize": small, "ytick.labelsize": small,
-        "legend.fontsize": base * 0.88, "legend.frameon": False,
+        "figure.constrained_layout.h_pad": 0.04, "figure.constrained_layout.w_pad": 0.04, "figure.facecolor": "none",
+        "figure.dpi": 100, "font.family": [style.family, *others], "font.size": base, "mathtext.fontset": style.maths,
+        "axes.titlesize": base, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 4.0,
+        "axes.labelsize": base, "axes.labelpad": 2.5, "xtick.labelsize": small, "ytick.labelsize": small,
+        "legend.fontsize": small, "legend.title_fontsize": small, "legend.frameon": False, "legend.handlelength": 2.4,
+        "legend.borderaxespad": 0.2, "legend.borderpad": 0.2, "legend.columnspacing": 1.4, "legend.labelspacing": 0.3,
         "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.facecolor": "none",
         "axes.grid": True, "axes.axisbelow": True, "grid.color": MUTED, "grid.alpha": 0.22, "grid.linewidth": 0.6,
-        "lines.linewidth": 1.6, "lines.markersize": base * 0.5, "path.simplify": True,
+        "lines.linewidth": 0.17 * base, "lines.markersize": 0.48 * base, "path.simplify": True, "hatch.linewidth": 0.6,
+        "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
         "savefig.facecolor": "none", "svg.hashsalt": "tokenlaw", "svg.fonttype": "path", "pdf.fonttype": 42,
+        "ps.fonttype": 42,
     }  # fmt: skip
     with mpl.rc_context(settings), warnings.catch_warnings():
         # a column may be named in a script that no font here has: its name is drawn as boxes, without a message each
@@ -100,34 +114,28 @@ def applied(name: str) -> Iterator[Style]:
         yield style
 
 
-@contextmanager
-def new_figure(name: str, height: float, *, width: float | None = None, **grid: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of a style's width (or of `width` inches), `height` as a share of it, with the axes that
-    `Figure.subplots` makes; the style's settings hold within the block."""
-    with applied(name) as style:
-        inches = width or style.width
-        figure = Figure(figsize=(inches, inches * height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.subplots(**grid)
-
-
 @dataclass(frozen=True)
 class Palette:
-    """Which colour each tokenizer family and which marker each generator size has, throughout a study."""
+    """Which colour and dash each tokenizer family and which marker and shade each generator size has, throughout a
+    study."""
 
     colours: dict[str, str]
     markers: dict[str, str]
-    dashes: dict[str, str]
+    dashes: dict[str, Any]
+    shades: dict[str, Any]
+    regularised: frozenset[str] = frozenset()
 
     @staticmethod
     def of(families: pd.DataFrame, points: pd.DataFrame) -> Palette:
-        """Families in order of rate; sizes in order of parameters; regularised families are dashed."""
-        names = list(families["family"])
-        regularised = set(families.loc[families["regulariser"].notna(), "family"])
+        """Families in order of rate; sizes in order of parameters, from a light shade to a dark one."""
+        names, sizes = list(families["family"]), in_order(points)
+        ramp = mpl.colormaps["viridis_r"]
         return Palette(
             {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(names)},
-            {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(in_order(points))},
-            {f: "--" if f in regularised else "-" for f in names},
+            {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(sizes)},
+            {f: DASHES[i % len(DASHES)] for i, f in enumerate(names)},
+            {size: ramp(0.25 + 0.6 * i / max(1, len(sizes) - 1)) for i, size in enumerate(sizes)},
+            frozenset(families.loc[families["regulariser"].notna(), "family"]),
         )
 
     def present(self, rows: pd.DataFrame) -> list[str]:
@@ -135,78 +143,22 @@ class Palette:
         shown = set(rows["family"])
         return [family for family in self.colours if family in shown]
 
-    def handles(self, families: Iterable[str], *, sizes: bool = True) -> list[Line2D]:
-        """Entries of a legend: families as lines and, unless told otherwise, all sizes as markers."""
-        lines = [Line2D([], [], color=self.colours[f], ls=self.dashes[f], lw=2.2, label=f) for f in families]
-        return lines + (self.size_handles() if sizes else [])
+    def sizes(self, rows: pd.DataFrame) -> list[str]:
+        """The generator sizes of some rows, from the smallest to the largest."""
+        shown = set(rows["size"])
+        return [size for size in self.markers if size in shown]
 
-    def size_handles(self) -> list[Line2D]:
-        """Entries of a legend for generator sizes."""
-        return [Line2D([], [], color=MUTED, marker=m, ls="", label=s, ms=4.5) for s, m in self.markers.items()]
+    def handles(self, families: Iterable[str]) -> list[Line2D]:
+        """Entries of a legend for tokenizer families, as lines."""
+        return [Line2D([], [], color=self.colours[f], ls=self.dashes[f], lw=1.8, label=f) for f in families]
 
-
-def counting_axis(axis: Axes, along: str = "path_flops", label: str | None = None) -> None:
-    """Logarithmic x axis of compute (3 x 10^12), `images` or `step` (16k, 1M), with more labels where it spans little.
-
-    `label`: by default what the column `along` is.
-    """
-    names = {"path_flops": "training FLOPs of the generator", "images": "training images", "step": "steps"}
-    write: Callable[[float], str] = power_of_ten if along == "path_flops" else wording.images
-    narrow, wide = ((1, 3), (1,)) if along == "path_flops" else ((1, 2, 5), (1, 3))
-    axis.set_xscale("log")
-    axis.set_xlabel(names[along] if label is None else label)
-    low, high = axis.get_xlim()
-    few = low > 0 and math.log10(high / low) < 1.6
-    axis.xaxis.set_major_locator(LogLocator(base=10, subs=narrow if few else wide, numticks=20))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: write(v)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    def size_handles(self, sizes: Iterable[str]) -> list[Line2D]:
+        """Entries of a legend for generator sizes, as markers."""
+        return [Line2D([], [], color=MUTED, marker=self.markers[s], ls="", label=s, ms=4.5) for s in sizes]
 
 
-def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:
-    """A text `offset` points from a place; `xycoords` tells what that is in, by default the data."""
-    axis.annotate(text, at, xytext=offset, textcoords="offset points", **look)
-
-
-def legend_below(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend under all panels, in as many columns as the width of the figure holds."""
-    # A character is about 0.6 em wide; the handle with its gaps takes about 5 em.
-    widths = [0.6 * len(str(handle.get_label())) + 5.0 for handle in handles]
-    room = figure.get_figwidth() * 72 / (0.88 * mpl.rcParams["font.size"])
-    columns = next((n for n in range(len(handles), 1, -1) if _row_width(widths, n) <= room), 1)
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
-
-
-def _row_width(widths: Sequence[float], columns: int) -> float:
-    """Width of a legend whose columns are filled one after the other, the first ones with one entry more."""
-    least, longer = divmod(len(widths), columns)
-    ends = [least * i + min(i, longer) for i in range(columns + 1)]
-    return sum(max(widths[low:high]) for low, high in pairwise(ends))
-
-
-def power_of_ten(value: float) -> str:
-    """3e12 as mathematics: 3 x 10^12."""
-    mantissa, exponent = f"{value:.0e}".split("e")
-    factor = "" if mantissa == "1" else rf"{mantissa}\!\times\!"
-    return rf"${factor}10^{{{int(exponent)}}}$"
-
-
-def log_value_axis(axis: Axes, label: str, values: Iterable[float], direction: str = "y") -> None:
-    """Logarithmic value axis with plain numbers, more of them the narrower the range."""
-    finite = np.array([v for v in values if np.isfinite(v) and v > 0])
-    decades = float(np.log10(finite.max() / finite.min())) if len(finite) else 1.0
-    subs: tuple[float, ...] = (1.0, 3.0)
-    if decades < 0.6:
-        subs = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    elif decades <= 2:
-        subs = (1.0, 2.0, 5.0) if decades > 1.1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    narrow = decades < 0.3
-    locator: Locator = MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(base=10, subs=subs, numticks=20)
-    getattr(axis, f"set_{direction}scale")("log")
-    getattr(axis, f"set_{direction}label")(label)
-    ticks = axis.yaxis if direction == "y" else axis.xaxis
-    ticks.set_major_locator(locator)
-    ticks.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))
-    ticks.set_minor_formatter(NullFormatter())
+NO_PALETTE = Palette({}, {}, {}, {})
+"""Of a figure of no study."""
 
 
 def svg(figure: Figure, style: str = "report") -> str:
