@@ -52,6 +52,12 @@ class Table:
         """The numbers, at full precision."""
         return self.data.to_csv(index=False, lineterminator="\n")
 
+    def to_markdown(self) -> str:
+        """A pipe table under its title, the note below."""
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+        return f"**{self.title}**\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
     def to_latex(self) -> str:
         """A booktabs table environment, text escaped."""
         head = " & ".join(column.translate(_LATEX) for column in self.columns)

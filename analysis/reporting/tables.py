@@ -18,7 +18,9 @@ from results.schema import METRICS
 
 from . import wording
 from .answer import Answer
+from .fits_table import own_fits_table, validation_table
 from .rendering import Facts, Shown, Table, cell, estimate_of, known, level
+from .run_table import run_table
 from .spaces_table import spaces_table
 
 
@@ -32,7 +34,9 @@ def all_tables(frames: StudyFrames, answer: Answer) -> list[Table]:
         pair_table(answer),
         generator_table(frames),
         law_table(answer),
+        validation_table(frames),
         own_table(frames),
+        own_fits_table(frames),
         guidance_table(frames),
         spaces_table(frames),
         protocol_table(frames),
@@ -200,19 +204,6 @@ def exclusion_table(frames: StudyFrames) -> Table | None:
     diverged = frames.runs.loc[frames.runs["status"] == "diverged", "label"]
     facts += [{"metric": "run", "reason": f"{label} diverged", "rows": 1} for label in diverged]
     return Table.of("excluded", "Set aside", facts, {"what": "metric", "reason": "reason", "rows": "rows"})
-
-
-def run_table(frames: StudyFrames) -> Table | None:
-    """Every run: status, seeds, FLOPs, time, memory, and in the numbers all its facts."""
-    runs = frames.runs.sort_values(["stage", "label", "run_id"], ascending=[False, True, True])
-    trained = runs["parameters_other"] + runs["parameters_embedding"]
-    runs = runs.drop(columns=["spec", "provenance"]).join(frames.settings, on="run_id").assign(_trained=trained)
-    columns: dict[str, Shown] = {
-        "run": "label", "id": "run_id", "status": "status", "parameters trained": known("_trained", "{:,.0f}".format),
-        "FLOPs spent": known("executed_flops", wording.flops), "time": known("wall_seconds", "{:.0f} s".format),
-        "peak memory": known("peak_memory_bytes", lambda size: f"{size / 2**20:.0f} MiB"),
-    }  # fmt: skip
-    return Table.of("runs", "Runs", records(runs), columns)
 
 
 def crossover_table(answer: Answer) -> Table | None:
