@@ -33,6 +33,7 @@ from analysis.tokenizers.rate_optimum import rate_optima
 from analysis.tokenizers.rows import Record
 from results.errors import FitError
 
+from .extent import FEW, MOST, extent_note, leading, with_laws
 from .further_sentences import loss_statements, own_statements, rate_statements
 from .sentences import (
     Statement,
@@ -81,9 +82,11 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     notes: list[str] = []
     present = set(points["family"])
     floors: tuple[FloorKind, ...] = ("free", "rfid_floor") if frames.floor_is_comparable else ("free",)
-    laws = [compute_law(points, f, floor) for floor in floors for f in frames.families["family"] if f in present]
-    compressions = _compressions(frames, laws, notes)
-    contrasts = [contrast(frames, a, b) for a, b in regulariser_contrasts(frames) if designs(points, a, b)]
+    families = [f for f in leading(frames) if f in present]
+    laws = [compute_law(points, f, floor) for floor in floors for f in with_laws(frames, families, len(floors))]
+    compressions = _compressions(frames, families, laws, notes)
+    compared = _regularised(frames, families)
+    contrasts = [contrast(frames, a, b) for a, b in compared if designs(points, a, b)]
     multipliers = [multiplier(points, c.base, c.treatment, noise=frames.noise) for c in contrasts]
     best = []
     for flops in budgets if budgets is not None else default_budgets(points):
@@ -97,8 +100,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
         *pair_statements(best, frames),
         *further,
     ]
-    if note := selection_note(frames.measure, points):
-        notes.append(note)
+    notes += [n for n in (selection_note(frames.measure, points), extent_note(frames, leading(frames))) if n]
     return Answer(
         headline=headline(compressions, best, frames.measure.name),
         statements=tuple(statements),
@@ -111,14 +113,24 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     )
 
 
-def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str]) -> list[Compression]:
-    """Every two plain tokenizers of different rate, the comparison resting on most seeds and sizes first.
+def _regularised(frames: StudyFrames, families: list[str]) -> list[tuple[str, str]]:
+    """The comparisons of a regulariser; in a large study those of a leading tokenizer."""
+    compared = regulariser_contrasts(frames)
+    if len(frames.families) <= FEW:
+        return compared
+    return [pair for pair in compared if set(pair) & set(families)][:MOST]
+
+
+def _compressions(
+    frames: StudyFrames, families: list[str], laws: list[ComputeLaw], notes: list[str]
+) -> list[Compression]:
+    """Every two plain tokenizers of `families` of different rate, the comparison resting on most seeds and sizes first.
 
     Where every paired seed has all sizes, the fronts are compared seed by seed. Otherwise the hierarchical model joins
     the sizes with several seeds and those with one, and the balanced comparisons follow it.
     """
     points, table = frames.ranked, frames.families
-    plain = table[table["regulariser"].isna() & table["family"].isin(set(points["family"]))]
+    plain = table[table["regulariser"].isna() & table["family"].isin(families)]
     # Of tokenizers without a codebook the tokens alone tell the rate.
     rate = "bits_per_image" if plain["bits_per_image"].notna().all() else "tokens_per_image"
     plain = plain.sort_values(rate, kind="stable")
@@ -150,7 +162,8 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
 
 def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> Iterator[LawCrossover]:
     firsts, seconds = ([law for law in laws if law.family == family] for family in (cross.first, cross.second))
-    for first, second in zip(firsts, seconds, strict=True):
+    # Of a large study some have no laws.
+    for first, second in zip(firsts, seconds, strict=False):
         crossing = law_crossover(first, second, cross.low, cross.high)
         if crossing is not None:
             yield crossing

@@ -38,7 +38,7 @@ TERMS: dict[str, tuple[str, str]] = {
         "an added loss of stage 1 that makes tokens easier to predict from those before them (arXiv 2412.16326)",
     ),
     "budget": (r"\bbudget", "how much a training may cost, in images or FLOPs; one run is measured at several"),
-    "Pareto front": (r"Pareto|\bfronts?\b", "the lowest value that any size and budget measured reaches at each compute"),
+    "Pareto front": (r"Pareto|\bfronts?\b", "the lowest value that any size and budget reaches at each compute"),
     "crossover": (r"[Cc]ross(over|es|ings?)?\b", "the compute at which the better of two tokenizers changes"),
     "compute multiplier": (
         r"[Cc]ompute multiplier",

@@ -111,6 +111,11 @@ def _flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
 
 
+def table_estimate(rows: pd.DataFrame) -> SeedEstimate | None:
+    """Estimate of the column `value` over seeds: a geometric mean, or a plain one where values are not positive."""
+    return estimate_of(rows, "value", "level") or estimate_of(rows, "value", "difference")
+
+
 def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate | None:
     """Estimate of a metric over the tokenizer seeds of some rows; None where it was not measured."""
     if metric not in rows or rows[metric].notna().sum() == 0:

@@ -15,6 +15,7 @@ from . import page_data
 from .answer import Answer
 from .answer import answer as answer_of
 from .background import caveats, provenance_lines, summary
+from .extent import drawn_frames
 from .glossary import study_words, terms_of
 from .markup import embedded, inline_svg, plain_text, scientific
 from .pictures import further_samples, shown_pictures
@@ -61,7 +62,7 @@ def write_report(
     tables = {table.name: table for table in all_tables(frames, answer)}
     report = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
     drawings = {}
-    for number, (name, figure) in enumerate(drawn(frames, answer), start=1):
+    for number, (name, figure) in enumerate(drawn(drawn_frames(frames), answer), start=1):
         picture = style.svg(figure)
         report.figures[name] = out / "figures" / f"{name}.svg"
         atomic.write(report.figures[name], style.XML + picture, durable=False)

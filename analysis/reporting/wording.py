@@ -47,10 +47,10 @@ def images(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A probability in percent, never rounded to certainty by the draws that estimated it."""
+    """A share in percent; a probability is never rounded to certainty by the draws that estimated it."""
     if value is None:
         return "–"
-    if 0 < value < 0.005:
+    if value < 0.005:
         return "< 1 %"
     if value > 0.995:
         return "> 99 %"
