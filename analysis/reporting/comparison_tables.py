@@ -53,11 +53,13 @@ def multiplier_table(answer: Answer, metric: str) -> Table | None:
             continue
         low, high = m.band if m.band is not None else (np.full(len(levels), np.nan),) * 2
         shown = np.linspace(0, len(levels) - 1, min(LEVELS, len(levels))).round().astype(int)
-        for i in np.unique([*shown, int(values.argmax())]):
-            facts.append({
+        facts += [
+            {
                 "base": m.base, "treatment": m.treatment, "level": float(levels[i]), "multiplier": float(values[i]),
                 "low": float(low[i]), "high": float(high[i]), "no_difference_p": m.no_difference,
-            })  # fmt: skip
+            }
+            for i in np.unique([*shown, int(values.argmax())])
+        ]  # fmt: skip
     columns: dict[str, Shown] = {
         "comparison": lambda f: f"{f['treatment']} / {f['base']}", metric: known("level", wording.number),
         "compute multiplier (95 %)": lambda f: wording.number(f["multiplier"])

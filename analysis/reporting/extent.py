@@ -1,7 +1,7 @@
 """How much of a large study is compared and drawn: the tokenizers that lead somewhere, and that this is said.
 
-Comparing every two of a hundred tokenizers answers nothing that a reader could hold, and takes hours. Ranking pairs, the
-tables and the page's chart always take all.
+Comparing every two of a hundred tokenizers answers nothing that a reader could hold, and takes hours. Ranking pairs,
+the tables and the page's chart always take all.
 """
 
 from __future__ import annotations

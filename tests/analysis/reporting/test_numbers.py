@@ -141,8 +141,8 @@ def test_the_pages_own_data_are_the_texts_of_the_tables(study):
     assert len(lengths) == 1 and lengths.pop() > 0
     measured = frames.points if len(frames.points) else frames.own.rename(columns={"value": "own_missed"})
     metric = "gfid" if len(frames.points) else "own_missed"
-    shown = {(data["ids"][r], f): v for r, f, v in
-             zip(points["run"], points["axes"]["path_flops"]["values"], points["metrics"][metric]["values"], strict=True)}  # fmt: skip
+    columns = (points["run"], points["axes"]["path_flops"]["values"], points["metrics"][metric]["values"])
+    shown = {(data["ids"][run], flops): value for run, flops, value in zip(*columns, strict=True)}
     for run_id, flops, value in zip(measured["run_id"], measured["path_flops"], measured[metric], strict=True):
         assert shown[run_id, wording.flops(flops)] == wording.number(value)
 
