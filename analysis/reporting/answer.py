@@ -45,6 +45,10 @@ from .sentences import (
 )
 
 
+RANKED = 12
+"""Pairs of a budget that figures show at most."""
+
+
 @dataclass(frozen=True)
 class Answer(Record):
     """Everything the report begins with. `headline` is one sentence; `statements` are grouped by topic, in order."""
@@ -62,6 +66,13 @@ class Answer(Record):
     def sentences(self) -> tuple[str, ...]:
         """The short answer: the main statements' texts, in order."""
         return tuple(s.text for s in self.statements if s.main)
+
+    @property
+    def families(self) -> set[str]:
+        """The tokenizers that it names, or ranks among the first pairs of a budget."""
+        compared = {f for c in self.compression for f in (c.more_compressed, c.less_compressed)}
+        compared |= {f for c in self.regulariser for f in (c.base, c.treatment)}
+        return compared | {pair.family for best in self.best_pairs for pair in best.pairs[:RANKED]}
 
     def to_json(self) -> str:
         """Indented JSON with a final newline; numbers at full precision, missing ones null."""

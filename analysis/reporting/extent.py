@@ -6,6 +6,7 @@ the tables and the page's chart always take all.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -47,11 +48,12 @@ def with_laws(frames: StudyFrames, families: list[str], floors: int) -> list[str
     return families[: max(2, MOST_LAWS // max(1, seeds * floors))]
 
 
-def drawn_frames(frames: StudyFrames) -> StudyFrames:
-    """The study as figures show it: of the leading tokenizers where there are many, else whole."""
+def drawn_frames(frames: StudyFrames, compared: Iterable[str]) -> StudyFrames:
+    """The study as figures show it: of the leading tokenizers and those `compared` where there are many, else whole."""
     families = leading(frames)
     if len(families) == len(frames.families):
         return frames
+    families = [*families, *compared]
     runs = frames.runs[frames.runs["family"].isin(families) | (frames.runs["stage"] == "run")]
     ids = set(runs["run_id"])
     curves, evaluations = (table[table["run_id"].isin(ids)] for table in (frames.curves, frames.evaluations))

@@ -62,7 +62,7 @@ def write_report(
     tables = {table.name: table for table in all_tables(frames, answer)}
     report = Report(out / "index.html", out / "answer.json", {}, {}, None, answer)
     drawings = {}
-    for number, (name, figure) in enumerate(drawn(drawn_frames(frames), answer), start=1):
+    for number, (name, figure) in enumerate(drawn(drawn_frames(frames, answer.families), answer), start=1):
         picture = style.svg(figure)
         report.figures[name] = out / "figures" / f"{name}.svg"
         atomic.write(report.figures[name], style.XML + picture, durable=False)
