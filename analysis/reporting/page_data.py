@@ -87,10 +87,14 @@ def _series(frames: StudyFrames, facts: Mapping[str, Mapping[str, Any]]) -> dict
 def _points(frames: StudyFrames, place: Mapping[str, int]) -> dict[str, Any]:
     """Columns of equal length: `run` (an index), `axes` and `metrics` by name, each a list of texts or null."""
     rows = frames.used
+    if rows.empty:
+        return {"run": [], "axes": {}, "metrics": {}}
     last = rows.groupby(["run_id", "branch"])["step"].transform("max")
     ends = rows[(rows["branch"] != TRUNK) | rows["step"].isna() | (rows["step"] == last)]
-    guided = ends["guidance"].notna() & (ends["guidance"] != 1.0)
-    told = ends["metric"].where(~guided, ends["metric"] + " @" + ends["guidance"].map(said))
+    told = [
+        metric if pd.isna(guidance) or guidance == 1.0 else f"{metric} @{said(guidance)}"
+        for metric, guidance in zip(ends["metric"], ends["guidance"], strict=True)
+    ]
     ends = ends.assign(told=told, step=ends["step"].fillna(-1))
     keys = ["run_id", "branch", "step"]
     # Splits of one metric differ in what they compare with; the one that answers stand on comes first.

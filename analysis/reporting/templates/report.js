@@ -202,6 +202,7 @@
   function visible(i) { return mask[points.run[i]] && !hiddenSeries.has(data.series[points.run[i]]); }
 
   function chart() {
+    if (!selectY.options.length) return;
     const X = choices[selectX.value], Y = choices[selectY.value], box = byId("chart");
     const all = [];
     for (let i = 0; i < count; i++) if (visible(i) && X.at[i] !== null && Y.at[i] !== null) all.push(i);
@@ -397,6 +398,6 @@
   for (const select of [selectX, selectY]) select.addEventListener("change", chart);
   if (selectY.options.length) chart();
   else byId("chart").append(element("p", { class: "note" }, ["Nothing was measured yet."]));
-  addEventListener("resize", () => { if (selectY.options.length) chart(); });
+  addEventListener("resize", chart);
   cues();
 })();
