@@ -44,7 +44,6 @@ from .sentences import (
     without_gfid,
 )
 
-
 RANKED = 12
 """Pairs of a budget that figures show at most."""
 
