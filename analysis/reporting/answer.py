@@ -140,6 +140,9 @@ def _compressions(
     the sizes with several seeds and those with one, and the balanced comparisons follow it.
     """
     points, table = frames.ranked, frames.families
+    # Of a large study the model of noise, too, stands on the tokenizers that are compared.
+    points = points[points["family"].isin(families)]
+    curves = [pair for pair in frames.curves_of_pairs if pair.family in families]
     plain = table[table["regulariser"].isna() & table["family"].isin(families)]
     # Of tokenizers without a codebook the tokens alone tell the rate.
     rate = "bits_per_image" if plain["bits_per_image"].notna().all() else "tokens_per_image"
@@ -152,7 +155,7 @@ def _compressions(
         effects = tokenizer_effects(tokenizer_scores(frames), second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
-        expected = expected_crossover(points, first, second, curves=frames.curves_of_pairs)
+        expected = expected_crossover(points, first, second, curves=curves)
         # Fronts hold a size flat beyond its last budget; where that would decide, laws take its place.
         joined = expected is not None and (len(balanced) > 1 or expected.by_law)
         crossings = [expected] if joined else []
