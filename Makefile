@@ -7,12 +7,13 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu-check lint install install-dev clean
+.PHONY: help demo test gpu-check lint docs install install-dev clean
 
 help:
 	@echo "make demo   install, get Fashion-MNIST, run the demo study and write its report (about 20 minutes, 2 cores)"
 	@echo "make test   install and run all tests (about 33 minutes, 2 cores)"
 	@echo "make gpu-check   the tests that need a GPU (skipped, by name, without one)"
+	@echo "make docs   the site of the documentation, into site/"
 	@echo "make lint   ruff, mypy and the layer contracts"
 
 $(BIN)/python:
@@ -52,6 +53,10 @@ test: $(VENV)/.installed-dev
 
 gpu-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu --durations 0 tests
+
+docs: $(VENV)/.installed
+	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from analysis.tokenizers.rate_optimum import rate_optima
 from analysis.tokenizers.rows import Record
 from results.errors import FitError
 
+from .extent import FEW, MOST, extent_note, leading, with_laws
 from .further_sentences import loss_statements, own_statements, rate_statements
 from .sentences import (
     Statement,
@@ -43,6 +44,9 @@ from .sentences import (
     regulariser_statements,
     without_gfid,
 )
+
+RANKED = 12
+"""Pairs of a budget that figures show at most."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ class Answer(Record):
         """The short answer: the main statements' texts, in order."""
         return tuple(s.text for s in self.statements if s.main)
 
+    @property
+    def families(self) -> set[str]:
+        """The tokenizers that it names, or ranks among the first pairs of a budget."""
+        compared = {f for c in self.compression for f in (c.more_compressed, c.less_compressed)}
+        compared |= {f for c in self.regulariser for f in (c.base, c.treatment)}
+        return compared | {pair.family for best in self.best_pairs for pair in best.pairs[:RANKED]}
+
     def to_json(self) -> str:
         """Indented JSON with a final newline; numbers at full precision, missing ones null."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -82,9 +93,11 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     notes: list[str] = []
     present = set(points["family"])
     floors: tuple[FloorKind, ...] = ("free", "rfid_floor") if frames.floor_is_comparable else ("free",)
-    laws = [compute_law(points, f, floor) for floor in floors for f in frames.families["family"] if f in present]
-    compressions = _compressions(frames, laws, notes)
-    contrasts = [contrast(frames, a, b) for a, b in regulariser_contrasts(frames) if designs(points, a, b)]
+    families = [f for f in leading(frames) if f in present]
+    laws = [compute_law(points, f, floor) for floor in floors for f in with_laws(frames, families, len(floors))]
+    compressions = _compressions(frames, families, laws, notes)
+    compared = _regularised(frames, families)
+    contrasts = [contrast(frames, a, b) for a, b in compared if designs(points, a, b)]
     multipliers = [multiplier(points, c.base, c.treatment, noise=frames.noise) for c in contrasts]
     best = []
     for flops in budgets if budgets is not None else default_budgets(points):
@@ -98,8 +111,7 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
         *pair_statements(best, frames),
         *further,
     ]
-    if note := selection_note(frames.measure, points):
-        notes.append(note)
+    notes += [n for n in (selection_note(frames.measure, points), extent_note(frames, leading(frames))) if n]
     return Answer(
         headline=headline(compressions, best, frames.measure.name),
         statements=tuple(statements),
@@ -112,14 +124,27 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     )
 
 
-def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str]) -> list[Compression]:
-    """Every two plain tokenizers of different rate, the comparison resting on most seeds and sizes first.
+def _regularised(frames: StudyFrames, families: list[str]) -> list[tuple[str, str]]:
+    """The comparisons of a regulariser; in a large study those of a leading tokenizer."""
+    compared = regulariser_contrasts(frames)
+    if len(frames.families) <= FEW:
+        return compared
+    return [pair for pair in compared if set(pair) & set(families)][:MOST]
+
+
+def _compressions(
+    frames: StudyFrames, families: list[str], laws: list[ComputeLaw], notes: list[str]
+) -> list[Compression]:
+    """Every two plain tokenizers of `families` of different rate, the comparison resting on most seeds and sizes first.
 
     Where every paired seed has all sizes, the fronts are compared seed by seed. Otherwise the hierarchical model joins
     the sizes with several seeds and those with one, and the balanced comparisons follow it.
     """
     points, table = frames.ranked, frames.families
-    plain = table[table["regulariser"].isna() & table["family"].isin(set(points["family"]))]
+    # Of a large study the model of noise, too, stands on the tokenizers that are compared.
+    points = points[points["family"].isin(families)]
+    curves = [pair for pair in frames.curves_of_pairs if pair.family in families]
+    plain = table[table["regulariser"].isna() & table["family"].isin(families)]
     # Of tokenizers without a codebook the tokens alone tell the rate.
     rate = "bits_per_image" if plain["bits_per_image"].notna().all() else "tokens_per_image"
     plain = plain.sort_values(rate, kind="stable")
@@ -131,7 +156,7 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
         effects = tokenizer_effects(tokenizer_scores(frames), second, first)
         rfid = next((e.estimate for e in effects if e.metric == "rfid"), None)
         balanced = designs(points, first, second)
-        expected = expected_crossover(points, first, second, curves=frames.curves_of_pairs)
+        expected = expected_crossover(points, first, second, curves=curves)
         # Fronts hold a size flat beyond its last budget; where that would decide, laws take its place.
         joined = expected is not None and (len(balanced) > 1 or expected.by_law)
         crossings = [expected] if joined else []
@@ -151,7 +176,8 @@ def _compressions(frames: StudyFrames, laws: list[ComputeLaw], notes: list[str])
 
 def _law_crossings(laws: list[ComputeLaw], cross: Crossover) -> Iterator[LawCrossover]:
     firsts, seconds = ([law for law in laws if law.family == family] for family in (cross.first, cross.second))
-    for first, second in zip(firsts, seconds, strict=True):
+    # Of a large study some have no laws.
+    for first, second in zip(firsts, seconds, strict=False):
         crossing = law_crossover(first, second, cross.low, cross.high)
         if crossing is not None:
             yield crossing

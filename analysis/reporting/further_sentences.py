@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.loss_ranking import LossRanking
 from analysis.tokenizers.measure import NAMES
@@ -11,6 +13,7 @@ from analysis.tokenizers.rate_optimum import RateOptimum
 from analysis.tokenizers.rows import groups
 
 from . import wording
+from .rendering import table_estimate
 from .sentences import Statement
 
 
@@ -56,7 +59,9 @@ def own_statements(frames: StudyFrames) -> list[Statement]:
     statements = []
     for metric, rows in groups(frames.own, "metric"):
         last = rows[rows["images"].isna() | (rows["images"] == rows.groupby("name")["images"].transform("max"))]
-        means = last.groupby("name")["value"].mean()
+        # As the table of these metrics averages.
+        estimates = {name: table_estimate(measured) for name, measured in groups(last, "name")}
+        means = pd.Series({name: e.value for name, e in estimates.items() if e is not None})
         seeds = last.groupby("name")["tokenizer_seed"].nunique()
         text = f"{metric}: {wording.number(float(means.iloc[0]))} ({means.index[0]})"
         if len(means) > 1:

@@ -53,6 +53,12 @@ class Table:
         """The numbers, at full precision."""
         return self.data.to_csv(index=False, lineterminator="\n")
 
+    def to_markdown(self) -> str:
+        """A pipe table under its title, the note below."""
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+        return f"**{self.title}**\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
     def to_latex(self) -> str:
         """A booktabs table environment, text escaped."""
         head = " & ".join(escaped(column) for column in self.columns)
@@ -97,6 +103,11 @@ def _flat(name: str, estimate: SeedEstimate | None) -> dict[str, Any]:
     value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
     seeds = 0 if estimate is None else len(estimate.seeds)
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
+
+
+def table_estimate(rows: pd.DataFrame) -> SeedEstimate | None:
+    """Estimate of the column `value` over seeds: a geometric mean, or a plain one where values are not positive."""
+    return estimate_of(rows, "value", "level") or estimate_of(rows, "value", "difference")
 
 
 def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate | None:

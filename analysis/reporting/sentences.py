@@ -19,6 +19,7 @@ from analysis.tokenizers.seed_intervals import SeedEstimate
 from results.errors import FitError
 
 from . import wording
+from .rendering import estimate_of
 
 LAW_REACH = 3.0
 """How far beyond the largest common compute a crossing of laws is said at all."""
@@ -107,7 +108,9 @@ def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEsti
         return f"rFID was not measured for both {first} and {second}."
     scores = tokenizer_scores(frames)
     table = scores[scores["tokenizer_seed"].isin(ratio.seeds)]
-    levels = [wording.number(float(table.loc[table["family"] == f, "rfid"].mean())) for f in (first, second)]
+    # The means of the table of tokenizers, so that the ratio is theirs too.
+    means = [estimate_of(table[table["family"] == f], "rfid", "level") for f in (first, second)]
+    levels = [wording.number(None if mean is None else mean.value) for mean in means]
     shown = f"rFID {levels[0]} against {levels[1]}, ratio {wording.number(ratio.value)}{wording.span(ratio)}"
     if ratio.low is not None and not ratio.decided:
         return f"{first}, the more compressed, and {second} cannot be told apart by reconstruction: {shown}."

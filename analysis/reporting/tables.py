@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.tokenizers.compute import head_shares
 from analysis.tokenizers.contrasts import Effect
 from analysis.tokenizers.crossover import Crossover, crossing_over_seeds
 from analysis.tokenizers.frames import SETTINGS, StudyFrames
@@ -18,7 +19,10 @@ from results.schema import METRICS
 
 from . import wording
 from .answer import Answer
-from .rendering import Facts, Shown, Table, cell, estimate_of, known, level
+from .comparison_tables import equal_images_table, multiplier_table
+from .fits_table import own_fits_table, validation_table
+from .rendering import Facts, Shown, Table, cell, estimate_of, known, level, table_estimate
+from .run_table import run_table
 from .spaces_table import spaces_table
 
 
@@ -28,11 +32,15 @@ def all_tables(frames: StudyFrames, answer: Answer) -> list[Table]:
         tokenizer_table(frames),
         crossover_table(answer),
         crossing_detail_table(answer),
+        equal_images_table(frames, answer),
         regulariser_table(answer),
+        multiplier_table(answer, frames.measure.name),
         pair_table(answer),
         generator_table(frames),
         law_table(answer),
+        validation_table(frames),
         own_table(frames),
+        own_fits_table(frames),
         guidance_table(frames),
         spaces_table(frames),
         protocol_table(frames),
@@ -103,6 +111,7 @@ def generator_table(frames: StudyFrames) -> Table | None:
         "unigram_normalised_nats": "difference",
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
+    shares = head_shares(frames.ranked)
     order = {family: i for i, family in enumerate(frames.families["family"])}
     sizes = in_order(points)
     cells = dict(groups(points, ["family", "size", "images"]))
@@ -114,6 +123,7 @@ def generator_table(frames: StudyFrames) -> Table | None:
             {"family": family, "size": size, "images": images, "path_flops": float(rows["path_flops"].median())}
             # Unknown of rows measured elsewhere.
             | {name: None if np.isnan(median) else int(median) for name, median in medians.items()}
+            | {"output_head": shares.get((str(family), str(size)))}
             | {"runs": len(rows), "_seeds": rows["tokenizer_seed"].nunique()}
             | {metric: estimate_of(rows, metric, scale) for metric, scale in metrics.items()}
             | settings.loc[size].to_dict()
@@ -126,7 +136,8 @@ def generator_table(frames: StudyFrames) -> Table | None:
     columns: dict[str, Shown] = {
         "tokenizer": "family", "generator": "size", **_headings(settings),
         "parameters (other + vocabulary)": parameters, "training images": known("images", wording.images),
-        "FLOPs": known("path_flops", wording.flops), "seeds": "_seeds", "gFID": "gfid",
+        "FLOPs": known("path_flops", wording.flops), "output head": lambda f: wording.percent(f["output_head"]),
+        "seeds": "_seeds", "gFID": "gfid",
         "nats per token": level("nats_per_token"), "nats per image": level("nats_per_image"),
         "bits per pixel": level("bits_per_pixel"),
         "unigram-normalised nats": level("unigram_normalised_nats", wording.signed),
@@ -141,7 +152,7 @@ def own_table(frames: StudyFrames) -> Table | None:
     values = [c for c in map(str, frames.settings.columns) if c.startswith("run.") and c in rows]
     facts = []
     for (name, metric, images, guidance), measured in groups(rows, ["name", "metric", "images", "guidance"]):
-        estimate = estimate_of(measured, "value", "level") or estimate_of(measured, "value", "difference")
+        estimate = table_estimate(measured)
         settings = {name: measured[name].iloc[0] for name in values}
         facts.append(
             {"name": name, **settings, "metric": metric, "images": images, "guidance": guidance}
@@ -200,21 +211,6 @@ def exclusion_table(frames: StudyFrames) -> Table | None:
     diverged = frames.runs.loc[frames.runs["status"] == "diverged", "label"]
     facts += [{"metric": "run", "reason": f"{label} diverged", "rows": 1} for label in diverged]
     return Table.of("excluded", "Set aside", facts, {"what": "metric", "reason": "reason", "rows": "rows"})
-
-
-def run_table(frames: StudyFrames) -> Table | None:
-    """Every run: status, seeds, FLOPs, time, memory, and in the numbers all its facts."""
-    runs = frames.runs.sort_values(["stage", "label", "run_id"], ascending=[False, True, True])
-    trained = runs["parameters_other"] + runs["parameters_embedding"]
-    runs = runs.drop(columns=["spec", "provenance"]).join(frames.settings, on="run_id").assign(_trained=trained)
-    columns: dict[str, Shown] = {
-        "run": "label", "id": "run_id", "status": "status", "parameters trained": known("_trained", "{:,.0f}".format),
-        "FLOPs spent": known("executed_flops", wording.flops), "time": known("wall_seconds", "{:.0f} s".format),
-        "peak memory": known("peak_memory_bytes", lambda size: f"{size / 2**20:.0f} MiB"),
-        "images/s": known("images_per_second", "{:,.0f}".format),
-        "share of peak": known("model_flops_share", "{:.0%}".format),
-    }  # fmt: skip
-    return Table.of("runs", "Runs", records(runs), columns)
 
 
 def crossover_table(answer: Answer) -> Table | None:

@@ -47,7 +47,7 @@ def images(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A probability in percent, never rounded to certainty by the draws that estimated it."""
+    """A share in percent; a probability is never rounded to certainty by the draws that estimated it."""
     if value is None:
         return "–"
     if value < 0.005:

@@ -58,7 +58,7 @@ class Comparison(Record):
         """The best of the laws that have a formula; None where nothing could be tested."""
         means = _means(self.errors)
         forms = [form for form in FORMS if form in means]
-        return min(forms, key=lambda form: means[form]) if forms else None
+        return min(forms, key=lambda form: means[str(form)], default=None)
 
 
 def compare_joint(table: pd.DataFrame) -> Comparison:
