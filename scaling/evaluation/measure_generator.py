@@ -19,6 +19,7 @@ from scaling.generator.numbered import labels_in_proportion
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator
 from scaling.networks import device_of
+from scaling.specification.evaluation import OF_RECONSTRUCTIONS
 from scaling.specification.spec import GeneratorRun
 from scaling.tokenizer.model import Tokenizer
 
@@ -168,6 +169,8 @@ class GeneratorMeasurement:
                     with torch.inference_mode():
                         logits = judge.classify(features.to(device_of(judge.network)))
                     record.of_set(score(logits.double().cpu()), len(features), judge, guidance)
+                continue
+            if metric in OF_RECONSTRUCTIONS:
                 continue
             rows, _ = training_features(self.images, judge.network, judge.sha256, self.cache, step)
             chosen = fid.held_out_indices(len(rows), len(features), evaluation.seed)
