@@ -16,8 +16,8 @@ from scaling.generator.numbered import NumberedImages, labels_in_proportion
 from scaling.generator.stored import check_guidance, load_generator
 from scaling.tokenizer.model import Tokenizer
 
-from .figures import StoredGenerator
 from .fid import reference_hash
+from .figures import StoredGenerator
 from .reference import ImageSource
 
 TRAIN, VALIDATION = "train", "validation"

@@ -51,12 +51,12 @@ def judge(request: Request, cache: Path, report: Callable[[str], None]) -> list[
     if wanted is not None:
         references = [_reference(request, wanted, extractor, cache, report) for extractor in extractors]
     for reference in references:
-        if reference and isinstance(reference[0], NpzStatistics):
-            if lacking := [metric for metric in compared if metric in ROWS_NEEDED]:
-                raise UsageError(
-                    f"{wanted} holds statistics alone, no images, which {', '.join(lacking)} need; "
-                    "allowed with it: --metrics fid"
-                )
+        lacking = [metric for metric in compared if metric in ROWS_NEEDED]
+        if lacking and reference and isinstance(reference[0], NpzStatistics):
+            raise UsageError(
+                f"{wanted} holds statistics alone, no images, which {', '.join(lacking)} need; "
+                "allowed with it: --metrics fid"
+            )
     names = ", ".join(extractor.name for extractor in extractors)
     report(f"{images.name}: {images.count:,} images under {names}")
     features = extract(images, extractors, cache, request.batch)

@@ -47,7 +47,7 @@ class Spool:
             with atomic.storage(self._folder):
                 if self._file is None:
                     self._folder.mkdir(parents=True, exist_ok=True)
-                    self._file = tempfile.TemporaryFile(dir=self._folder)
+                    self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
                 for kept in self._blocks:
                     self._file.write(_bytes(kept))
             self._blocks = [self._blocks[-1][:0]]

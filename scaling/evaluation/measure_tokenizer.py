@@ -61,9 +61,7 @@ def measure_tokenizer(
     compared = _compare(run, model, spaces, distances, originals, validation.tokens, step_done)
     n = len(originals)
     for distance, values in zip(distances, compared.distances, strict=True):
-        record.held_out(
-            distance.metric, float(values.mean()), n, float(values.std() / n**0.5), **distance.protocol()
-        )
+        record.held_out(distance.metric, float(values.mean()), n, float(values.std() / n**0.5), **distance.protocol())
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
     for judge, features in zip(spaces, compared.features, strict=True):
         estimate = fid.paired_frechet_estimate(features.decoded, features.originals, run.evaluation.seed)

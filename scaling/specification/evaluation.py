@@ -10,7 +10,6 @@ from .catalogue import CLASSIFIERS, EXTRACTOR_WEIGHTS, EXTRACTORS_BY_FILE
 from .components import LISTED, Extended, Frozen, NonNegativeInt, pinned_weights
 from .sampling import CHOSEN, GUIDANCE_CHOICES, SamplingSpec
 
-
 OF_RECONSTRUCTIONS = {"ms-ssim": 161, "lpips-alex": 31, "lpips-vgg": 16}
 """Metrics of a tokenizer's reconstructions beside PSNR, SSIM and rFID, which are always there, by the least side in
 pixels that they are defined for: five scales, each half of the one before, of a window of 11; strides of the trunk."""

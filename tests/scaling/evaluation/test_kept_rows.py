@@ -1,4 +1,4 @@
-"""Features in files: what is read is what was written, damage is noticed, and memory does not grow with their number."""
+"""Features in files: what is read is what was written, damage is noticed, memory does not grow with their number."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_small_images_cannot_have_them_and_the_error_says_so() -> None:
         named.check_side(least)
         with pytest.raises(ValueError, match=f"'{name}' is defined for images of at least {least} pixels a side"):
             named.check_side(least - 1)
-    with pytest.raises(ValueError, match="at least 161 pixels a side; data.image_size = 32"):
+    with pytest.raises(ValueError, match=r"at least 161 pixels a side; data\.image_size = 32"):
         TokenizerRun.model_validate({"evaluation": {"metrics": ["ms-ssim"]}})
     a, b = pair(161)
     assert ms_ssim(a, b) > 0
