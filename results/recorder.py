@@ -141,6 +141,10 @@ class Recorder:
         """Copies of the rows so far, by table, without run_id and attempt."""
         return {table: [dict(row) for row in rows] for table, rows in self._rows.items()}
 
+    def rows_from(self, table: str, first: int) -> list[dict[str, Any]]:
+        """Copies of the rows of `curves` or `evaluations` from number `first` on, without run_id and attempt."""
+        return [dict(row) for row in self._rows[table][first:]]
+
     def resume(self, step: int, earlier: Recorder | None = None) -> None:
         """Go back to `step`: rows after it are dropped, for the trainer will measure them again; -1 drops all.
 

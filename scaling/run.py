@@ -11,6 +11,7 @@ import torch
 
 from results.errors import DataError, RunError
 from results.recorder import Recorder
+from results.schema import TRUNK
 from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
 from scaling.data.sources import weights
@@ -20,6 +21,7 @@ from scaling.evaluation.measure_tokenizer import measure_tokenizer
 from scaling.evaluation.networks.run_networks import check_networks, judges
 from scaling.evaluation.sampled import Sampler
 from scaling.generator.transformer import Generator
+from scaling.networks import recompute_activations
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds
 from scaling.specification.spec import GeneratorRun, RunSpec, TokenizerRun
 from scaling.specification.workspace import Progress, Workspace
@@ -53,6 +55,7 @@ def execute(
     *,
     microbatch: int | None = None,
     place: Place | None = None,
+    recompute: bool = False,
 ) -> None:
     """Train and measure one run, or finish one that was interrupted.
 
@@ -60,6 +63,7 @@ def execute(
 
     microbatch  images that a process holds at a time; None for its whole part of the global batch
     place       which of several processes this is; None for the only one
+    recompute   hold fewer activations and compute them a second time in the backward pass: the same numbers
 
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
     cannot be read, StoreError for a full disk.
@@ -67,12 +71,16 @@ def execute(
     check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
-        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
+        execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch, recompute)
         if isinstance(spec, TokenizerRun):
             execution.tokenizer(spec)
         else:
             execution.generator(spec)
     report(Progress("done", 1.0))
+
+
+def _steps(spec: RunSpec, images: int) -> int:
+    return images // spec.batch_size
 
 
 def _draw(sampler: Sampler, measurement: GeneratorMeasurement | None, model: Generator) -> None:
@@ -93,6 +101,7 @@ class _Execution:
     checkpoint_seconds: float
     ranks: Ranks
     microbatch: int | None
+    recompute: bool
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
@@ -115,6 +124,8 @@ class _Execution:
             model.save(artifacts / MODEL)
             save_tokens(artifacts / TOKENS, spec, shards, labels, weights_of(model), model.pixels_of)
             preview.pair_sheet(artifacts / PREVIEW, *shown)
+            if self.workspace.sheets is not None:
+                preview.pair_sheet(self.workspace.sheets / f"{TRUNK}-{_steps(spec, spec.executed_images)}.png", *shown)
 
         images, ranks = self._images(spec), self.ranks
         if spec.pretrained is not None:
@@ -126,6 +137,7 @@ class _Execution:
                 ranks.by_first(lambda: measure(model, self.recorder))
             return
         training = TokenizerTraining(spec, images.split("train"), measure, ranks, self.microbatch)
+        recompute_activations(training.model, self.recompute)
         if ranks.size > 1:  # Each encodes its part of the images; the first then finds all shards.
             training.prepare_measurement = lambda model: encode(model, (ranks.rank, ranks.size))
         self._train(spec, training, share)
@@ -180,7 +192,9 @@ class _Execution:
             measurement = GeneratorMeasurement(
                 spec, tokenizer, tokens, validation, self._images(spec), cache, self._evaluating, sampler
             )
-        training = GeneratorTraining(spec, tokens, measurement, self.ranks, self.microbatch)
+        evaluation = None if measurement is None else partial(self._measured, spec, measurement)
+        training = GeneratorTraining(spec, tokens, evaluation, self.ranks, self.microbatch)
+        training.model.trunk.checkpointing = self.recompute
         if sampler is not None:
             training.prepare_measurement = partial(_draw, sampler, measurement)
         self._train(spec, training, evaluation_seconds(spec) / estimated_seconds(spec))
@@ -192,6 +206,16 @@ class _Execution:
         samples, labels, nearest = measurement.last
         preview.sample_sheet(artifacts / PREVIEW, samples, labels, spec.tokenizer.data.classes)
         preview.pair_sheet(artifacts / NEIGHBOURS, samples, nearest)
+
+    def _measured(
+        self, spec: GeneratorRun, measurement: GeneratorMeasurement, model: Generator, branch: str, images: int,
+        recorder: Recorder,
+    ) -> None:  # fmt: skip
+        """Measure a generator at a budget, and leave a picture where somebody looks at it."""
+        measurement(model, branch, images, recorder)
+        if self.workspace.sheets is not None and measurement.last is not None:
+            sheet = self.workspace.sheets / f"{branch}-{_steps(spec, images)}.png"
+            preview.sample_sheet(sheet, *measurement.last[:2], spec.tokenizer.data.classes)
 
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         TrainingLoop(

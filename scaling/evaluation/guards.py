@@ -7,6 +7,10 @@ from typing import Any
 
 from scaling.specification.spec import TokenizerRun
 
+LEAST_USED = 0.01
+LEAST_PERPLEXITY = 2.0
+"""A codebook of which held-out images use a smaller share of the codes, or fewer codes in effect, has collapsed."""
+
 SHRUNK = 0.25
 """Latents that end below this share of their largest norm have shrunk."""
 
@@ -28,4 +32,17 @@ def shrunk_latents(run: TokenizerRun, curves: Iterable[Mapping[str, Any]]) -> st
     return (
         f"latents shrank to {values[-1] / max(values):.2g} of their largest norm under a loss that is not normalised "
         f"(below {SHRUNK:g})"
+    )
+
+
+def collapsed_codebook(utilisation: float, perplexity: float) -> str | None:
+    """Why a tokenizer is not to be used whose codebook has collapsed; None where it has not.
+
+    The rule: held-out images use fewer than LEAST_USED of the codes, or their perplexity is below LEAST_PERPLEXITY.
+    """
+    if utilisation >= LEAST_USED and perplexity >= LEAST_PERPLEXITY:
+        return None
+    return (
+        f"the codebook collapsed: held-out images use {100 * utilisation:.2g} % of it, with a perplexity of "
+        f"{perplexity:.3g} (below {100 * LEAST_USED:g} % or {LEAST_PERPLEXITY:g})"
     )

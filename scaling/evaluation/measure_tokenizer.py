@@ -22,7 +22,7 @@ from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.model import Tokenizer
 
 from . import fid, reconstruction
-from .guards import shrunk_latents
+from .guards import collapsed_codebook, shrunk_latents
 from .measurements import Measurements
 from .networks.features import extract_features
 from .networks.lpips import LPIPS_TRUNKS, Trunk, lpips, lpips_sha256
@@ -53,7 +53,8 @@ def measure_tokenizer(
     and their reconstructions, both uint8 [SHOWN, c, S, S], for people."""
     train, validation = tokens["train"], tokens["validation"]
     spaces = judges(run.data, run.evaluation, device_of(model))
-    flag = shrunk_latents(run, recorder.rows["curves"])
+    use = reconstruction.codebook_use(frequencies(validation.tokens, run.codebook_size))
+    flag = shrunk_latents(run, recorder.rows["curves"]) or collapsed_codebook(use.utilisation, use.perplexity)
     record = Measurements(run, recorder, TRUNK, run.executed_images, flag)
     originals = images.central("validation")
 
@@ -71,7 +72,6 @@ def measure_tokenizer(
             estimate = fid.frechet_estimate(rows[chosen], reference, run.evaluation.seed)
             record.of_features(metric, estimate.value, len(chosen), "train", judge, error=estimate.standard_error)
 
-    use = reconstruction.codebook_use(frequencies(validation.tokens, run.codebook_size))
     record.held_out("codebook_utilisation", use.utilisation, n)
     record.held_out("codebook_perplexity", use.perplexity, n)
     positions = reconstruction.codebook_use_by_position(validation.tokens[:], run.codebook_size)

@@ -66,8 +66,8 @@ class IndexBackpropagationSpec(Frozen):
     joint_weight: NonNegativeFloat = 1.0
     commitment_weight: NonNegativeFloat = 1.0
     codebook_weight: NonNegativeFloat = 0.25
-    entropy_weight: NonNegativeFloat = 0.0
-    """Of the entropy terms together; the published recipe has 0.05."""
+    entropy_weight: NonNegativeFloat = 0.05
+    """Of the entropy terms together, as published."""
     entropy_temperature: PositiveFloat = 0.01
 
 
@@ -121,8 +121,8 @@ class LookupFreeQuantizerSpec(_BinarySpec):
     commitment_weight: NonNegativeFloat = 0.25
     entropy_weight: NonNegativeFloat = 0.1
     diversity_weight: NonNegativeFloat = 1.0
-    entropy_temperature: PositiveFloat = 1.0
-    """Of softmax(-squared distance / temperature) over the codes."""
+    entropy_temperature: PositiveFloat = 0.01
+    """Of softmax(-squared distance / temperature) over the codes; 0.01 as published."""
 
 
 class BinarySphericalSpec(_BinarySpec):

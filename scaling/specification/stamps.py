@@ -2,14 +2,15 @@
 
 Photographs of things, cut out, on crops of photographs of nature: 64 pixels, ten classes. The things are Tux Paint's
 stamps (Debian's tuxpaint-stamps-default), the nature is MATE's (mate-backgrounds); both are GPL-2+, so neither is
-shipped. Composition number i of a split depends on split and i alone: a larger set begins with the smaller ones.
+shipped. Composition number i of a split depends on split and i alone: a larger set begins with the smaller ones. On
+white, which is what a generator of minutes can learn, the things alone are used.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -46,6 +47,8 @@ VALIDATION_NATURE = ("Aqua", "Garden", "RainDrops")
 CONTENT = "aa8416e9cec201b1b25f990dd2219d924f8565e32e258bf0a8b292fa975af18e"
 """SHA-256 over a line `name NUL sha256` for each of the files used, by name: of version 2022.06.04 and 1.26."""
 
+Background = Literal["nature", "white"]
+
 
 class StampsTable(Frozen):
     """What a study may say of these pictures in [data], besides `source = "builtin"` and `name = "stamps"`."""
@@ -53,11 +56,14 @@ class StampsTable(Frozen):
     image_size: Annotated[int, Field(gt=0, le=SIDE)] = SIDE
     train_images: Annotated[int, Field(ge=len(CLASSES), le=10_000_000)] = 65_536
     validation_images: Annotated[int, Field(ge=len(CLASSES), le=1_000_000)] = 2_048
+    background: Background = "nature"
+    """nature: crops of photographs; white: none, the thing alone."""
 
 
-def fingerprint(train_images: int, validation_images: int) -> str:
-    """What identifies a set: a hash of its content before composition, the rules, and its size."""
-    return hashlib.sha256(f"{NAME}|{VERSION}|{CONTENT}|{train_images}|{validation_images}".encode()).hexdigest()
+def fingerprint(train_images: int, validation_images: int, background: Background = "nature") -> str:
+    """What identifies a set: a hash of its content before composition, the rules, its size, and another background."""
+    text = f"{NAME}|{VERSION}|{CONTENT}|{train_images}|{validation_images}"
+    return hashlib.sha256((text if background == "nature" else f"{text}|{background}").encode()).hexdigest()
 
 
 def pinned(table: Mapping[str, Any]) -> tuple[PicturesLocation, PicturesSpec]:
@@ -75,16 +81,16 @@ def pinned(table: Mapping[str, Any]) -> tuple[PicturesLocation, PicturesSpec]:
         item = error.errors(include_url=False)[0]
         raise SpecError(f"data.{item['loc'][0]} = {item['input']!r}: {item['msg']}") from error
     view = PicturesView(image_size=wanted.image_size)
-    train, validation = wanted.train_images, wanted.validation_images
+    train, validation, background = wanted.train_images, wanted.validation_images, wanted.background
     spec = PicturesSpec(
-        **view.model_dump(), fingerprint=fingerprint(train, validation), classes=len(CLASSES), train_images=train,
-        validation_images=validation,
+        **view.model_dump(), fingerprint=fingerprint(train, validation, background), classes=len(CLASSES),
+        train_images=train, validation_images=validation,
     )  # fmt: skip
-    path = f"{train}/{validation}"
+    path = f"{train}/{validation}" + ("" if background == "nature" else f"/{background}")
     return PicturesLocation(source="stamps", path=path), spec
 
 
-def sizes(path: str) -> tuple[int, int]:
-    """Pictures of training and validation, from the path of a location that `pinned` made."""
-    train, _, validation = path.partition("/")
-    return int(train), int(validation)
+def composition(path: str) -> tuple[int, int, Background]:
+    """Pictures of training and validation, and their background, from the path of a location that `pinned` made."""
+    train, validation, *rest = path.split("/")
+    return int(train), int(validation), "white" if rest == ["white"] else "nature"

@@ -26,7 +26,8 @@ class Workspace:
     attempt: its own; earlier: those of earlier attempts, newest first, read-only, to resume from;
     parent: the tokenizer's artifacts, for generator runs; cache: re-creatable files shared by all runs;
     pictures: tells where a user's own pictures lie, by their fingerprint; None where there are none;
-    pretrained: the same of weights that a run takes over.
+    pretrained: the same of weights that a run takes over;
+    sheets: where a picture of each evaluation goes, BRANCH-STEP.png; None where nobody looks at them.
     """
 
     attempt: Path
@@ -35,6 +36,7 @@ class Workspace:
     cache: Path
     pictures: Path | None = None
     pretrained: Path | None = None
+    sheets: Path | None = None
 
     @property
     def checkpoints(self) -> Path:

@@ -14,6 +14,8 @@ from torch.nn import functional
 from scaling.networks import RecomputedSequential
 from scaling.specification.autoencoders import VqganSpec
 
+from .convolution import Convolution
+
 EPSILON = 1e-6
 """Of the group norms, as taming-transformers."""
 
@@ -24,9 +26,9 @@ class VqganBlock(nn.Module):
     def __init__(self, incoming: int, outgoing: int, groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, incoming, eps=EPSILON)
-        self.conv1 = nn.Conv2d(incoming, outgoing, 3, padding=1)
+        self.conv1 = Convolution(incoming, outgoing, 3, padding=1)
         self.norm2 = nn.GroupNorm(groups, outgoing, eps=EPSILON)
-        self.conv2 = nn.Conv2d(outgoing, outgoing, 3, padding=1)
+        self.conv2 = Convolution(outgoing, outgoing, 3, padding=1)
         if incoming != outgoing:
             self.shortcut = nn.Conv2d(incoming, outgoing, 1)
 
@@ -63,7 +65,7 @@ class Halve(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Convolution(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w] to [n, channels, h / 2, w / 2]."""
@@ -75,7 +77,7 @@ class Double(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w] to [n, channels, 2 h, 2 w]."""
@@ -106,7 +108,7 @@ def _end(incoming: int, outgoing: int, groups: int) -> list[tuple[str, nn.Module
     return [
         ("norm_out", nn.GroupNorm(groups, incoming, eps=EPSILON)),
         ("activation", nn.SiLU()),
-        ("conv_out", nn.Conv2d(incoming, outgoing, 3, padding=1)),
+        ("conv_out", Convolution(incoming, outgoing, 3, padding=1)),
     ]
 
 
@@ -116,7 +118,7 @@ class VqganEncoder(nn.Module):
     def __init__(self, spec: VqganSpec, channels: int) -> None:
         super().__init__()
         width, widths = spec.width, spec.widths
-        layers: list[tuple[str, nn.Module]] = [("conv_in", nn.Conv2d(channels, width, 3, padding=1))]
+        layers: list[tuple[str, nn.Module]] = [("conv_in", Convolution(channels, width, 3, padding=1))]
         for level, outgoing in enumerate(widths):
             layers += _level(spec, level, width, outgoing, spec.residual_blocks)
             if level + 1 < len(widths):
@@ -137,7 +139,7 @@ class VqganDecoder(nn.Module):
         super().__init__()
         widths = spec.decoder_widths
         width = widths[-1]
-        layers: list[tuple[str, nn.Module]] = [("conv_in", nn.Conv2d(spec.latent_channels, width, 3, padding=1))]
+        layers: list[tuple[str, nn.Module]] = [("conv_in", Convolution(spec.latent_channels, width, 3, padding=1))]
         layers += _middle(width, spec.norm_groups)
         for level in reversed(range(len(widths))):
             layers += _level(spec, level, width, widths[level], spec.decoder_blocks)

@@ -20,10 +20,14 @@ from scaling.specification.workspace import Progress, Workspace
 from . import checkpoint
 from .distributed import ALONE, Ranks
 from .schedule import ScheduleSegment
+from .speed import described_rate, peak_flops
 from .stage import StageTraining, below
 
 LOG_STEPS = 16
 """Steps between rows of the curves; there is also one at the end of a segment."""
+
+SAID = ("squared_error", "perceptual", "adversarial", "discriminator", "causal")
+"""Terms that reports of progress name beside the loss."""
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints."""
@@ -60,6 +64,8 @@ class TrainingLoop:
         self.fork: dict[str, Tensor] | None = None
         self.sums: dict[str, Tensor] = {}
         self.last_save, self.saving = time.monotonic(), 0.0
+        peak = peak_flops(self.ranks.device)
+        self.peak = None if peak is None else peak * self.ranks.size
 
     def run(self) -> None:
         """Raises RunError: `diverged` for a loss that is not finite, `interrupted` after `stop()` turned true."""
@@ -94,11 +100,11 @@ class TrainingLoop:
             self.sums = {k: sums[k] + value if k in sums else in_double(value) for k, value in terms.items()}
             steps = (self.images - segment.start) // batch
             if steps % LOG_STEPS == 0 or self.images >= segment.end:
-                loss = self._log(segment, steps % LOG_STEPS or LOG_STEPS)
+                means = self._log(segment, steps % LOG_STEPS or LOG_STEPS)
                 now = time.monotonic()
                 speed = (self.images - begun) / max(now - clock, 1e-9)
                 begun, clock = self.images, now
-                self.report(Progress("train", self._share(), f"{segment.branch} loss {loss:.4f}", speed))
+                self.report(Progress("train", self._share(), self._said(segment, means, speed), speed))
             if self.ranks.any(self.stop()):
                 self._save()
                 place = f"{self.images} images of {segment.branch}"
@@ -106,9 +112,15 @@ class TrainingLoop:
             if not self.sums and self.ranks.told(self._due()):
                 self._save()
 
-    def _log(self, segment: ScheduleSegment, count: int) -> float:
-        """Record the means over the `count` steps since the last row; the mean loss. Raises RunError if it is not
-        finite."""
+    def _said(self, segment: ScheduleSegment, means: dict[str, float], speed: float) -> str:
+        """Losses and speed for people."""
+        terms = [f"{name} {means[name]:.4g}" for name in SAID if name in means]
+        rate = described_rate(speed * self.stage.flops_per_image, self.peak)
+        return f"{segment.branch} loss {means['loss']:.4f}, {', '.join([*terms, rate])}"
+
+    def _log(self, segment: ScheduleSegment, count: int) -> dict[str, float]:
+        """Record the means over the `count` steps since the last row, and return them. Raises RunError where the loss
+        is not finite."""
         stage, images = self.stage, self.images
         means: dict[str, Any] = {name: float(value) / count for name, value in self.ranks.sum_terms(self.sums).items()}
         self.sums = {}
@@ -120,9 +132,10 @@ class TrainingLoop:
             flops=images * stage.flops_per_image,
             **means,
         )
-        if not math.isfinite(means["loss"]):
-            raise RunError(f"loss is {means['loss']} at {images} images of {segment.branch}", cause="diverged")
-        return float(means["loss"])
+        for name in ("loss", "discriminator"):
+            if not math.isfinite(means.get(name, 0.0)):
+                raise RunError(f"{name} is {means[name]} at {images} images of {segment.branch}", cause="diverged")
+        return means
 
     def _prepare_evaluation(self) -> None:
         """The part of all processes. Where one is stopped all stop, and a checkpoint is kept."""

@@ -16,11 +16,13 @@ from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
 from scaling.evaluation.networks.run_networks import perceptual_loss
+from scaling.networks import in_double
 from scaling.specification.quantizers import needs_whole_batch
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.known_regularisers import build_regulariser
 from scaling.tokenizer.model import Tokenizer
 from scaling.tokenizer.quantizers import CodebookQuantizer, Revivable
+from scaling.tokenizer.quantizers.entropy import entropy_of
 from scaling.tokenizer.regulariser import Regulariser
 
 from .adversary import Adversary, last_weights
@@ -32,12 +34,21 @@ Evaluate = Callable[[Tokenizer, Recorder], None]
 """Measures a finished tokenizer and records it."""
 
 
+def codebook_use(choices: Tensor) -> dict[str, Tensor]:
+    """Of how often a step chose each code [K]: the share of the codebook that it chose at all, and the exponential of
+    the choices' entropy (perplexity), both of the whole batch."""
+    shares = in_double(choices) / in_double(choices).sum()
+    use = {"codebook_utilisation": in_double(choices > 0).mean(), "codebook_perplexity": entropy_of(shares).exp()}
+    return {name: value.to(choices.device) for name, value in use.items()}
+
+
 class _Part(NamedTuple):
-    """What a step needs of a part of its batch: shares of the loss terms, latents to revive codes with, and moments
-    of the regulariser (None for a whole batch)."""
+    """What a step needs of a part of its batch: shares of the loss terms, latents to revive codes with, how often
+    each code was chosen, and moments of the regulariser (None for a whole batch)."""
 
     terms: dict[str, Tensor]
     prepared: Tensor
+    choices: Tensor
     moments: Tensor | None
 
 
@@ -104,9 +115,11 @@ class TokenizerTraining(StageTraining):
         counted = quantizer.chosen.clone() if quantizer is not None else None
         results = [self._part(pixels[rows.start - self.begin : rows.stop - self.begin], images) for rows in self.parts]
         terms = {name: reduce(torch.add, [result.terms[name] for result in results]) for name in results[0].terms}
+        # Of the codes that this step chose, each process knows only its share.
+        choices = self.ranks.sum(reduce(torch.add, [result.choices for result in results]))
+        terms |= {name: self.ranks.equal(value) for name, value in codebook_use(choices).items()}
         if quantizer is not None and counted is not None:
-            # Of the codes that this step chose, each process knows only its share.
-            quantizer.chosen.copy_(counted + self.ranks.sum(quantizer.chosen - counted))
+            quantizer.chosen.copy_(counted + choices)
         moments = [result.moments for result in results if result.moments is not None]
         if moments and self.regulariser is not None:
             whole = self.regulariser.of_moments(self.ranks.sum(reduce(torch.add, moments)))
@@ -163,7 +176,8 @@ class TokenizerTraining(StageTraining):
             with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
                 terms |= self.adversary.learn(target, reconstruction, share)
         shares = {name: value.detach() * share for name, value in terms.items()}
-        return _Part(shares, encoded.prepared.detach(), moments)
+        choices = torch.bincount(encoded.quantised.tokens.flatten(), minlength=spec.codebook_size)
+        return _Part(shares, encoded.prepared.detach(), choices, moments)
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:

@@ -45,7 +45,8 @@ class DebugBackend:
         left = remaining(replace(request, root=root, retry=True)).ready if submitted.submission else {}
         for run in [request.runs[run_id] for run_id in left]:
             request.say(f"{run.stage} {run.label} ({run.run_id})")
-            options = Options(submission=submitted.submission.id if submitted.submission else "")
+            submission = submitted.submission.id if submitted.submission else ""
+            options = Options(submission=submission, trackers=request.plan.study.trackers)
             outcome = work(root, run.spec, options, execute=self._execute)
             parent = summary.outcomes.get(run.parent or "")
             if outcome.result == "blocked" and parent is not None:

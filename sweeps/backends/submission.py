@@ -6,9 +6,12 @@ Every backend submits through this, so that all are checked.
 from __future__ import annotations
 
 import importlib.util
+import netrc
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from results import Store, UsageError
 from scaling.data.sources import locations, weights
@@ -21,6 +24,7 @@ from sweeps.record.ledger import Submission, check_writable, new_submission, ope
 from sweeps.record.outcome import Outcome
 from sweeps.study.external_run import ExternalRun
 from sweeps.study.own_pictures import check_seen
+from sweeps.study.sections import Trackers
 
 from .base import Request, Say
 from .policy import Failures, unwritable
@@ -31,8 +35,33 @@ def check(request: Request) -> None:
     if request.jobs is not None and request.jobs < 1:
         raise UsageError(f"--jobs = {request.jobs} is not allowed; allowed: 1 or more")
     check_seen(run.spec for run in request.plan.runs)
+    check_trackers(request.plan.study.trackers)
     if not request.over_limit:
         request.plan.check_limits(Store(request.root).results(request.plan.by_id))
+
+
+def check_trackers(trackers: Trackers) -> None:
+    """Raise UsageError for a tracker whose package, or whose account, is not there."""
+    for name in trackers.names:
+        if importlib.util.find_spec(name) is None:
+            value = getattr(trackers, name)
+            raise UsageError(
+                f"trackers.{name} = {value!r} needs the package {name}, which is not installed; "
+                f"allowed: with pip install '.[{name}]' in the clone"
+            )
+    if trackers.wandb == "online" and os.environ.get("WANDB_MODE") != "offline" and not _has_wandb_key():
+        raise UsageError(
+            "trackers.wandb = 'online' has no account: neither $WANDB_API_KEY nor a .netrc names one; allowed: after "
+            "`wandb login`, or 'offline'"
+        )
+
+
+def _has_wandb_key() -> bool:
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return bool(os.environ.get("WANDB_API_KEY")) or netrc.netrc().authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 @dataclass
@@ -135,6 +164,7 @@ def enter(
     submission = new_submission(
         study.name, request.jobs or 0, cluster=cluster, snapshot=frozen.name, retry=request.retry,
         retries=study.limits.retries, worker=request.worker,
+        trackers=study.trackers.model_dump_json() if study.trackers.names else "",
     )  # fmt: skip
     return open_submission(root, submission, [run.spec for run in entered], files)
 

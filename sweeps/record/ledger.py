@@ -40,6 +40,7 @@ class Submission:
     retry      whether it was `retry`, from which failures are counted anew
     retries    how often a run that is killed in its job is begun again there
     worker     the command of a worker, without its options; () for ours
+    trackers   what trackers are told, as JSON of the section; "" for none
     """
 
     id: str
@@ -51,6 +52,7 @@ class Submission:
     retry: bool = False
     retries: int = 0
     worker: tuple[str, ...] = ()
+    trackers: str = ""
 
     def folder(self, root: Path) -> Path:
         """Where its files lie."""

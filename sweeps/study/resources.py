@@ -67,6 +67,8 @@ class Resources(Section):
     """Further sbatch options by their long name without dashes, sorted; the value "" stands for an option without
     a value (in a study file: true)."""
     microbatch: Annotated[int, Field(ge=1)] | None = None
+    recompute_activations: bool = False
+    """Hold fewer activations for the backward pass and compute them a second time there: the same numbers."""
     pack: Annotated[int, Field(ge=1, le=100_000)] = 1
     pack_parallel: Annotated[int, Field(ge=1, le=4096)] = 1
 

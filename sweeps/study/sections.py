@@ -1,4 +1,4 @@
-"""The small sections of a study file, typed: [study], [seeds], [limits], [worker]."""
+"""The small sections of a study file, typed: [study], [seeds], [limits], [trackers], [worker]."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ class Limits(Section):
     """How often a run that failed with an error, or ran out of memory, is tried again in one submission."""
     out_of_memory_growth: Annotated[float, Field(ge=1, le=16)] = 1.5
     """Factor on the memory of a job after it ran out of it."""
+
+
+class Trackers(Section):
+    """[trackers]: programs of others that are told what is measured while runs run. Like resources no part of a run."""
+
+    tensorboard: bool = False
+    wandb: Literal["off", "online", "offline"] = "off"
+    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")] = "tokenlaw"
+    """Of Weights & Biases."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The packages that are told."""
+        return ("tensorboard",) * self.tensorboard + ("wandb",) * (self.wandb != "off")
 
 
 class Worker(Section):

@@ -23,7 +23,7 @@ from .fields import FREE, Section, as_table, check_keys, check_path, check_tree,
 from .grid import GridBlock, parse_block
 from .hardware import Hardware
 from .resources import STAGES, Resources, ResourceTable, parse_resources
-from .sections import About, Limits, RunSeeds, Seeds, Worker
+from .sections import About, Limits, RunSeeds, Seeds, Trackers, Worker
 from .stored_tokenizers import find_tokenizer
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ MAX_COMBINATIONS = 200_000
 
 _SECTIONS = (
     "study", "data", "tokenizer", "generator", "evaluation", "run", "grid", "seeds", "worker", "resources", "hardware",
-    "limits", "fit",
+    "limits", "trackers", "fit",
 )  # fmt: skip
 _LISTS = {"grid", "fit"}
 _SPEC_SECTIONS = ("data", "tokenizer", "generator", "evaluation", FREE)
 _TYPED: dict[str, tuple[type[Section], ...]] = {
     "study": (About,), "seeds": (Seeds, RunSeeds), "limits": (Limits,), "worker": (Worker,), "hardware": (Hardware,),
+    "trackers": (Trackers,),
 }  # fmt: skip
 
 Run = AnyRun
@@ -70,6 +71,8 @@ class Study:
     """The command that executes runs in place of this package's training."""
     hardware: Hardware | None = None
     """What GPU-hours are estimated with; None: nothing is known of the GPUs."""
+    trackers: Trackers = field(default_factory=Trackers)
+    """What is told of each run while it runs."""
     fits: tuple[StudyFit, ...] = ()
     """The laws that are to be fitted to what it measures."""
     lookup: Lookup = _no_store
@@ -172,6 +175,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
 
     about = parse(About, document.get("study", {}), "[study]")
     limits = parse(Limits, document.get("limits", {}), "[limits]")
+    trackers = parse(Trackers, document.get("trackers", {}), "[trackers]")
     resources = parse_resources(document.get("resources", {}))
     hardware = parse(Hardware, document["hardware"], "[hardware]") if "hardware" in document else None
     worker = _worker(document)
@@ -203,7 +207,7 @@ def parse_study(text: str, source: str, overrides: Sequence[str] = (), lookup: L
             "before exclusions"
         )
     fits = _fits(document["fit"]) if "fit" in document else ()
-    return Study(about, sections, paired, limits, source, resources, worker, hardware, fits, lookup)
+    return Study(about, sections, paired, limits, source, resources, worker, hardware, trackers, fits, lookup)
 
 
 def _fits(tables: Any) -> tuple[StudyFit, ...]:

@@ -26,7 +26,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def start_worker(
     root: Path, submission: Submission, run: AnyRun, options: Sequence[str], *, microbatch: int | None,
-    step: Sequence[str] = (), own_session: bool = False,
+    recompute: bool = False, step: Sequence[str] = (), own_session: bool = False,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """Start the worker of a run of a submission, with further options, under the command `step`. StoreError, OSError.
 
@@ -37,6 +37,10 @@ def start_worker(
     options = ["--root", str(root), "--submission", submission.id, *options]
     if microbatch is not None:
         options += ["--microbatch", str(microbatch)]
+    if recompute:
+        options.append("--recompute-activations")
+    if submission.trackers:
+        options += ["--trackers", submission.trackers]
     return subprocess.Popen(
         [*step, *(submission.worker or WORKER), *options, str(submission.write_spec(root, run))],
         env=worker_environment(run.threads, snapshot.path),

@@ -1,6 +1,7 @@
 """What a job executes: one attempt at one run, from its specification to its rows in the store.
 
-    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] SPEC.json
+    python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--recompute-activations]
+                                   [--trackers JSON] SPEC.json
 
 The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
 command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
@@ -44,13 +45,17 @@ from sweeps.record.memory import peak_memory
 from sweeps.record.outcome import EXIT_CODES, Outcome, Result
 from sweeps.record.process_identity import ProcessId
 from sweeps.study.external_run import AnyRun, ExternalRun, parse_any_run
+from sweeps.study.sections import Trackers
 
 from . import rendezvous
 from .heartbeat import STOPPING, Pulse, Stop
 from .log import SaidProgress, one_line, redirect, say
+from .trackers.tracking import Tracking
 
 Execute = Callable[[AnyRun, Workspace, Recorder, Callable[[Progress], None], Callable[[], bool]], None]
 
+SHEETS = "sheets"
+"""Folder of an attempt with pictures of its evaluations, where trackers show them."""
 OVERTAKEN = "a newer attempt has begun; this one was held for dead and writes nothing"
 
 
@@ -61,7 +66,9 @@ class Options:
     submission, submitter  whose work it is
     job, restarts          its SLURM job with its index, and how often that was requeued
     microbatch             images that a process holds at a time; None for its whole part of the batch
+    recompute_activations  hold fewer of them and compute them twice
     place                  which of the job's processes this is
+    trackers               what is told of it while it runs
     """
 
     submission: str = ""
@@ -69,7 +76,9 @@ class Options:
     job: str | None = None
     restarts: int = 0
     microbatch: int | None = None
+    recompute_activations: bool = False
     place: Place = field(default_factory=Place)
+    trackers: Trackers = field(default_factory=Trackers)
 
 
 def work(
@@ -162,6 +171,7 @@ def _train(
         cache=atomic.make_folder(root / "cache"),
         pictures=root / locations.FOLDER,
         pretrained=root / weights.FOLDER,
+        sheets=attempt.path / SHEETS if options.trackers.names else None,
     )
     said = SaidProgress(report)
     if execute is not None:
@@ -174,7 +184,10 @@ def _train(
         from scaling.run import execute as train
 
         assert not isinstance(spec, ExternalRun)
-        train(spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place)
+        train(
+            spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place,
+            recompute=options.recompute_activations,
+        )  # fmt: skip
 
 
 class _Worker:
@@ -189,6 +202,7 @@ class _Worker:
         self.stop = Stop()
         self.pulse = Pulse(attempt.path / "heartbeat.json", self.elapsed_before, self._look)
         self.recorder = Recorder(spec.run_id, attempt.number)
+        self.tracking = Tracking(root, spec, options.trackers, self.recorder, attempt.path / SHEETS)
 
     def _look(self) -> None:
         if self.attempt.overtaken:
@@ -210,6 +224,7 @@ class _Worker:
                     result, cause, message = "taken", None, OVERTAKEN
                 else:
                     result, cause, message = "storage", "storage", one_line(error)
+            self.tracking.close(result)
             self._end(result, cause, message)
             say(f"{result}: {message}" if message else result)
         return Outcome(self.spec.run_id, result, self.attempt.number, cause, message)
@@ -218,8 +233,9 @@ class _Worker:
         """Execute the run; result, cause and message."""
         try:
             _train(
-                self.root, self.spec, self.attempt, self.options, execute, self.recorder, self.pulse.report, self.stop
-            )
+                self.root, self.spec, self.attempt, self.options, execute, self.recorder,
+                self.tracking.following(self.pulse.report), self.stop,
+            )  # fmt: skip
         except RunError as error:
             if error.cause == "interrupted":
                 if self.stop.overtaken:
@@ -322,9 +338,10 @@ def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
     microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
+    recompute = ", activations recomputed" if options.recompute_activations else ""
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}{microbatch}, code {facts['code'][:12]}"
+        f"{job}{rank}{microbatch}{recompute}, code {facts['code'][:12]}"
     )
 
 
@@ -336,6 +353,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
     parser.add_argument("--submitter", default="", help="JSON that names the process of the submitter")
     parser.add_argument("--job", help="id of the SLURM job with its index, such as 17_3")
     parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
+    parser.add_argument("--recompute-activations", action="store_true", help="hold fewer of them, compute them twice")
+    parser.add_argument("--trackers", default="{}", help="JSON of a study's section of that name")
     parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
     given = parser.parse_args(arguments)
     try:
@@ -348,7 +367,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             job=given.job,
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if given.job else 0,
             microbatch=given.microbatch,
+            recompute_activations=given.recompute_activations,
             place=Place.from_environment(job=given.job),
+            trackers=Trackers.model_validate_json(given.trackers),
         )
     except (OSError, ValueError, TokenlawError) as error:
         print(f"error: {given.spec}: {one_line(error)}", file=sys.stderr)

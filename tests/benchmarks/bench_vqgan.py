@@ -1,6 +1,6 @@
 """A training step of f16 (squared error and VQ) beside diffusers' VQModel of like size, in one run on one thread.
 
-python tests/benchmarks/bench_vqgan.py [SIDE] [REPEATS]
+python tests/benchmarks/bench_vqgan.py [SIDE] [REPEATS] [LAYOUT]
 
 Needs `pip install diffusers`. The other has the same levels, blocks and attention and the same weights, read through
 the map of names, with its own quantizer; both take a step on one image of SIDE pixels.
@@ -33,7 +33,7 @@ def main() -> None:
     """Both steps, in turn."""
     from diffusers import VQModel
 
-    side, repeats = (int(value) for value in (*sys.argv[1:], *("256", "2")[len(sys.argv) - 1 :]))
+    side, repeats = (int(value) for value in (*sys.argv[1:3], *("256", "2")[len(sys.argv) - 1 :]))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     other = VQModel(
@@ -44,10 +44,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         other.save_pretrained(folder)
         imported = read_diffusers(Path(folder))
+    layout = sys.argv[3] if len(sys.argv) > 3 else "contiguous"
+    autoencoder = imported.autoencoder.model_copy(update={"memory_layout": layout})
     data = PicturesSpec(
         fingerprint="0" * 64, image_size=side, channels=3, classes=2, train_images=2, validation_images=2
     )
-    run = TokenizerRun(data=data, autoencoder=imported.autoencoder, quantizer=imported.quantizer)
+    run = TokenizerRun(data=data, autoencoder=autoencoder, quantizer=imported.quantizer)
     model, images = load_imported(run, imported).train(), torch.rand(1, 3, side, side) * 2 - 1
 
     def step(forward: Callable[[], tuple[Tensor, Tensor]], optimiser: torch.optim.Optimizer) -> None:
@@ -70,7 +72,10 @@ def main() -> None:
     own, others = (min(column) for column in zip(*times, strict=True))
     costs = flops.tokenizer_costs(run)
     rate = (costs.autoencoder + costs.quantizer) / own / 1e9
-    print(f"step at {side} pixels: {own:.2f} s ({rate:.0f} GFLOP/s), diffusers {others:.2f} s: {others / own:.2f} x")
+    print(
+        f"step at {side} pixels, {layout}: {own:.2f} s ({rate:.0f} GFLOP/s), diffusers {others:.2f} s: "
+        f"{others / own:.2f} x"
+    )
 
 
 if __name__ == "__main__":

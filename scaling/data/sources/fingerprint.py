@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 from scaling.specification.pictures import PicturesLocation, PicturesSpec, PicturesView
-from scaling.specification.stamps import fingerprint, sizes
+from scaling.specification.stamps import composition, fingerprint
 
 from .kept import cache_folder
 from .labels import listed
@@ -76,7 +76,7 @@ def prepare(
     for name, pictures, known in (("train", train, facts), ("validation", validation, others)):
         _add(digest, name, pictures, known)
     # What is composed is known by what it is composed of, so that a plan need not compose it.
-    content = fingerprint(*sizes(location.path)) if location.source == "stamps" else digest.hexdigest()
+    content = fingerprint(*composition(location.path)) if location.source == "stamps" else digest.hexdigest()
     return Prepared(train, validation, content, tuple(left_out))
 
 

@@ -1,4 +1,4 @@
-"""Composes `stamps`: a cut-out photograph of a thing on a crop of a photograph of nature, as tar shards in the cache.
+"""Composes `stamps`: a cut-out photograph of a thing on a crop of one of nature, or on white, as shards in the cache.
 
 Everything drawn of composition i of a split comes from a generator named by (split, i). Training and validation share
 neither things (a mirrored file goes with its original) nor backgrounds.
@@ -19,7 +19,7 @@ from typing import Literal
 from PIL import Image
 
 from results.errors import DataError
-from scaling.specification.stamps import CLASSES, NAME, SIDE, VALIDATION_NATURE, fingerprint, sizes
+from scaling.specification.stamps import CLASSES, NAME, SIDE, VALIDATION_NATURE, Background, composition, fingerprint
 
 from .catalogue_files import locked
 from .stamps_files import Report, find, nature_files, stamp_files
@@ -47,8 +47,8 @@ def composed(path: str, cache: Path, report: Report = _silent) -> Path:
     Whoever composes it puts it in place by one rename; others wait. Raises DataError where the photographs are not
     found or the cache cannot be written.
     """
-    train, validation = sizes(path)
-    folder = cache / NAME / f"{train}-{validation}-{fingerprint(train, validation)[:12]}"
+    train, validation, background = composition(path)
+    folder = cache / NAME / f"{train}-{validation}-{fingerprint(train, validation, background)[:12]}"
     if folder.is_dir():
         return folder
     root = find(cache, report)
@@ -59,7 +59,8 @@ def composed(path: str, cache: Path, report: Report = _silent) -> Path:
                 temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="composing-"))
                 try:
                     for split, count in (("train", train), ("validation", validation)):
-                        _write(temporary, split, count, material(root, split), report)  # type: ignore[arg-type]
+                        things = material(root, split, background)  # type: ignore[arg-type]
+                        _write(temporary, split, count, things, report)  # type: ignore[arg-type]
                     temporary.rename(folder)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -70,15 +71,17 @@ def composed(path: str, cache: Path, report: Report = _silent) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What the pictures of a split are made of: things by class, in RGBA, and backgrounds."""
+    """What the pictures of a split are made of: things by class, in RGBA, and backgrounds; without any, it is white."""
 
     things: dict[str, list[Image.Image]]
     backgrounds: list[Image.Image]
 
 
-def material(root: Path, split: Split) -> Material:
+def material(root: Path, split: Split, background: Background = "nature") -> Material:
     """The photographs of a split below `root`, at the sizes from which compositions are made."""
     things = {label: [_thing(path) for path in _of_split(stamp_files(root, label), split)] for label in CLASSES}
+    if background == "white":
+        return Material(things, [])
     validates = split == "validation"
     backgrounds = [_nature(path) for path in nature_files(root) if (path.stem in VALIDATION_NATURE) == validates]
     return Material(things, backgrounds)
@@ -131,12 +134,14 @@ def compose(things: Material, split: Split, index: int) -> Image.Image:
         return low + (high - low) * draws()
 
     label = label_of(index)
-    background = things.backgrounds[int(draws() * len(things.backgrounds))]
-    side = round(between(*CROP_SHARE) * NATURE_SIDE)
-    left, top = (int(draws() * (extent - side + 1)) for extent in background.size)
-    picture = background.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    if draws() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    if things.backgrounds:
+        background = things.backgrounds[int(draws() * len(things.backgrounds))]
+        side = round(between(*CROP_SHARE) * NATURE_SIDE)
+        left, top = (int(draws() * (extent - side + 1)) for extent in background.size)
+        picture = background.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        if draws() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     candidates = things.things[label]
     thing = candidates[int(draws() * len(candidates))]
     thing = thing.resize(_scaled(thing, round(between(*THING_SHARE) * SIDE)), Image.Resampling.LANCZOS)

@@ -212,7 +212,7 @@ class PackedRun:
         job = self.job
         process = start_worker(
             job.root, job.submission, self.spec, ["--job", job.id],
-            microbatch=job.resources.microbatch, step=self._step(),
+            microbatch=job.resources.microbatch, recompute=job.resources.recompute_activations, step=self._step(),
         )  # fmt: skip
         printed = self._listen(process)
         return Outcome.parse(printed) or self._post_mortem(process.returncode, printed, last)

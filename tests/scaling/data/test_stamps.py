@@ -80,6 +80,20 @@ def test_splits_share_neither_things_nor_backgrounds_and_compositions_differ(pho
     assert stamps.label_of(13) == list(pins.CLASSES)[3]
 
 
+def test_on_white_the_thing_alone_is_drawn_and_the_set_is_another(photographs: Path, tmp_path: Path) -> None:
+    own = OwnPictures()
+    nature, white = own.pinned(TABLE), own.pinned(TABLE | {"background": "white"})
+    assert own.pinned(TABLE | {"background": "nature"}) == nature and white.fingerprint != nature.fingerprint
+    prepared = prepare_again(white, own.locations[white.fingerprint], tmp_path / "xdg" / "tokenlaw")
+    assert len(prepared.train.names) == 40
+    with Image.open(io.BytesIO(prepared.train.read(0))) as image:
+        pixels = np.asarray(image).reshape(-1, 3)
+    colours = np.unique(pixels, axis=0)
+    share = (pixels == 255).all(axis=1).mean()
+    assert 0.2 < share < 0.9 and len(colours) > 1, "a thing, and white around it"
+    assert stamps.material(photographs, "validation", "white").backgrounds == []
+
+
 def test_photographs_of_another_version_are_refused_with_what_was_tried_and_what_to_do(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +112,7 @@ def test_wrong_fields_are_named() -> None:
     for values, text in (
         ({"image_size": 128}, r"data.image_size = 128: .*less than or equal to 64"),
         ({"train_images": 3}, r"data.train_images = 3: .*greater than or equal to 10"),
+        ({"background": "black"}, r"data.background = 'black': Input should be 'nature' or 'white'"),
         ({"crop": "random"}, r"data.crop is not a field of data.name = 'stamps'; allowed: image_size, train_images"),
     ):
         with pytest.raises(SpecError, match=text):

@@ -32,7 +32,7 @@ SPECS: dict[str, QuantizerSpec] = {
     "vq": VectorQuantizerSpec(codebook_size=CODES, code_dim=DIM),
     "vq-euclidean": VectorQuantizerSpec(codebook_size=CODES, code_dim=DIM, l2_normalised=False),
     "simvq": SimVectorQuantizerSpec(codebook_size=CODES, code_dim=DIM),
-    "ibq": IndexBackpropagationSpec(codebook_size=CODES, code_dim=DIM),
+    "ibq": IndexBackpropagationSpec(codebook_size=CODES, code_dim=DIM, entropy_weight=0.0),
     "ibq-entropy": IndexBackpropagationSpec(codebook_size=CODES, code_dim=DIM, entropy_weight=0.05),
     "fsq": FiniteScalarQuantizerSpec(levels=(3, 5, 4)),
     "lfq": LookupFreeQuantizerSpec(bits=DIM),

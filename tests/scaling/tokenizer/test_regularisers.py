@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from results.errors import UsageError
 from scaling.data.images import Images
-from scaling.evaluation.guards import shrunk_latents
+from scaling.evaluation.guards import collapsed_codebook, shrunk_latents
 from scaling.specification import flops
 from scaling.specification.spec import CausalRegulariserSpec, LinearPriorSpec, TokenizerRun, parse_run
 from scaling.tokenizer.known_regularisers import build_regulariser
 from scaling.tokenizer.model import Encoded
 from scaling.tokenizer.quantizers import Quantised
 from scaling.training.schedule import segments
-from scaling.training.tokenizer import TokenizerTraining
+from scaling.training.tokenizer import TokenizerTraining, codebook_use
 
 CROSS_ENTROPY = CausalRegulariserSpec(objective="cross-entropy", latents="quantised", weight=0.03, width=32)
 KINDS = {
@@ -152,6 +152,16 @@ def test_latents_that_shrink_under_a_loss_that_rewards_it_are_flagged() -> None:
     assert shrunk_latents(run(CROSS_ENTROPY), shrinking) is None
     # Of the latents that the loss is of, where they are others than the projected ones.
     assert shrunk_latents(raw, curve(1.0, 4.0, 4.0, term="causal_latent_norm") + shrinking) is None
+
+
+def test_a_codebook_that_collapsed_is_told() -> None:
+    assert collapsed_codebook(0.5, 40.0) is None and collapsed_codebook(0.01, 2.0) is None
+    assert "use 0.39 % of it, with a perplexity of 1" in (collapsed_codebook(1 / 256, 1.0) or "")
+    assert collapsed_codebook(0.9, 1.9) is not None and collapsed_codebook(0.009, 500.0) is not None
+    use = codebook_use(torch.tensor([2, 0, 2, 0]))
+    assert {name: float(value) for name, value in use.items()} == {
+        "codebook_utilisation": 0.5, "codebook_perplexity": pytest.approx(2.0)
+    }  # fmt: skip
 
 
 def test_what_does_not_fit_is_one_error() -> None:

@@ -19,6 +19,7 @@ from scaling.specification.spec import (
     canonical_json,
     parse_run,
 )
+from scaling.tokenizer.convolution import Convolution
 from scaling.tokenizer.model import Tokenizer
 from scaling.tokenizer.vqgan import GridAttention
 
@@ -107,6 +108,24 @@ def test_recomputing_activations_changes_no_number_and_no_id() -> None:
         results.append([loss.detach(), *(p.grad for p in model.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert sum(isinstance(m, RecomputedSequential) for m in tiny().modules()) == 2
+
+
+def test_gradients_of_a_convolution_are_those_of_torch_and_of_finite_differences() -> None:
+    for stride, padding in ((1, 1), (2, 0)):
+        torch.manual_seed(0)
+        layer = Convolution(3, 5, 3, stride, padding).double()
+        plain = torch.nn.Conv2d(3, 5, 3, stride, padding).double()
+        plain.load_state_dict(layer.state_dict())
+        x = torch.rand(2, 3, 6, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = layer(x)
+        assert "Convolve" in type(y.grad_fn).__name__
+        expected = plain(x)
+        assert torch.equal(y, expected)
+        inputs = [x, layer.weight, layer.bias]
+        ours = torch.autograd.grad(y.square().sum(), inputs, retain_graph=True)
+        for a, b in zip(ours, torch.autograd.grad(expected.square().sum(), [x, *plain.parameters()]), strict=True):
+            torch.testing.assert_close(a, b)
+        assert torch.autograd.gradcheck(layer, (x,))
 
 
 def test_layouts_agree_and_are_different_runs() -> None:

@@ -118,6 +118,18 @@ def test_two_processes_train_as_one(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["adversarial", "adversarial-parts", "scalar"])
+def test_in_double_precision_two_processes_are_one(what: str, tmp_path: Path) -> None:
+    """Nothing but rounding differs: 20 steps, batch norm and adaptive weight of the discriminator included."""
+    for size in (1, 2):
+        run_ranks(PROGRAM.with_name("double_process.py"), size, tmp_path / str(size), [what])
+    alone, two = (torch.load(tmp_path / size / "0.pt", weights_only=True) for size in "12")
+    assert len(alone) == len(two) == 20
+    for row, other in zip(alone, two, strict=True):
+        assert row == pytest.approx(other, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.slow
 def test_a_stop_that_reaches_one_process_stops_both_with_one_checkpoint(tmp_path: Path) -> None:
     found = together("vector", 2, tmp_path, "-", "1")
     assert [one["ending"] for one in found] == [

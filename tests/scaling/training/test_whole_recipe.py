@@ -1,4 +1,4 @@
-"""The paper's whole recipe for tokenizers: VQGAN, perceptual loss, discriminator and causal regulariser together.
+"""The paper's whole recipe for tokenizers: VQGAN, LPIPS-shaped loss, discriminator and causal regulariser together.
 
 `golden_recipe.json` holds losses of 50 steps at 64 x 64; this file, executed, writes it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,12 +22,15 @@ from scaling.specification.spec import (
     CausalRegulariserSpec,
     OptimiserSpec,
     PicturesSpec,
+    ReconstructionLossSpec,
     TokenizerRun,
     VectorQuantizerSpec,
     VqganSpec,
 )
+from scaling.training import tokenizer
 from scaling.training.schedule import segments
 from scaling.training.tokenizer import TokenizerTraining
+from tests.scaling.training.lpips_shaped import LpipsShaped
 
 GOLDEN = Path(__file__).with_name("golden_recipe.json")
 STEPS, EVERY = 50, 10
@@ -42,6 +46,7 @@ def recipe(side: int, steps: int, batch: int, **changes: object) -> TokenizerRun
     fields = {
         "quantizer": VectorQuantizerSpec(codebook_size=16384, revive_every=0, initialisation="unit-norm"),
         "regulariser": CausalRegulariserSpec(anneal_images=batch),
+        "losses": ReconstructionLossSpec(perceptual_network="lpips-vgg"),
         "adversarial": AdversarialSpec(start_images=0, ramp_images=0),
         "optimiser": OptimiserSpec(learning_rate=1e-4, warmup_images=0),
         "train_images": steps * batch, "batch_size": batch, "decay_fraction": 0.0, "ema_decay": 0.0,
@@ -49,12 +54,19 @@ def recipe(side: int, steps: int, batch: int, **changes: object) -> TokenizerRun
     return TokenizerRun(data=data, **(fields | changes))
 
 
+def trained(spec: TokenizerRun, images: Images, narrower: int) -> TokenizerTraining:
+    """The training of a run, in which drawn weights stand for LPIPS's."""
+    with patch.object(tokenizer, "perceptual_loss", lambda run, device: LpipsShaped(narrower).to(device)):
+        return TokenizerTraining(spec, images, lambda *arguments: None)
+
+
 def narrow() -> TokenizerRun:
     """64 x 64, 16 channels wide; the discriminator begins after 30 steps and has its whole weight after 40."""
     return recipe(
         64, STEPS, 4,
         autoencoder=VqganSpec(width=16, latent_channels=32, norm_groups=8),
-        quantizer=VectorQuantizerSpec(codebook_size=256, revive_every=0, initialisation="unit-norm"),
+        # Without revival so few latents soon share one code.
+        quantizer=VectorQuantizerSpec(codebook_size=256, revive_every=5, initialisation="unit-norm"),
         adversarial=AdversarialSpec(start_images=120, ramp_images=40, width=16),
         optimiser=OptimiserSpec(learning_rate=1e-3, warmup_images=20),
     )  # fmt: skip
@@ -70,7 +82,7 @@ def pictures(side: int, count: int) -> Images:
 def losses() -> list[dict[str, float]]:
     """Terms of the first and every tenth step, without norms of gradients, in which rounding shows first."""
     spec = narrow()
-    training = TokenizerTraining(spec, pictures(64, 32), lambda *arguments: None)
+    training = trained(spec, pictures(64, 32), narrower=8)
     rows = [training.step(segments(spec)[0], 4 * step) for step in range(STEPS)]
     training.stream.close()
     kept = [rows[0], *rows[EVERY - 1 :: EVERY]]
@@ -94,7 +106,7 @@ def test_losses_of_fifty_steps_are_those_recorded() -> None:
 def test_one_step_of_the_paper_s_tokenizer_at_its_size() -> None:
     """f16 at 256 x 256, 72 million weights: every term finite, every model moved, FLOPs as `plan` counts them."""
     spec = recipe(256, 1, 1, autoencoder=VqganSpec(), regulariser=CausalRegulariserSpec(anneal_images=0))
-    training = TokenizerTraining(spec, pictures(256, 1), lambda *arguments: None)
+    training = trained(spec, pictures(256, 1), narrower=1)
     before = {name: value for name, value in training.state().items() if not name.endswith("chosen")}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         terms = training.step(segments(spec)[0], 0)

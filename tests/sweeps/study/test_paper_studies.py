@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from scaling.specification.pictures import UNSEEN
-from scaling.specification.spec import GeneratorRun
+from scaling.specification.spec import CausalRegulariserSpec, GeneratorRun, TokenizerRun
 from sweeps.cli.app import app
 from sweeps.planning.costs import MOST_SHARDS, SHARD_IMAGES
 from sweeps.study.study import load_study
 
 GRIDS = {"imagenet-baseline": (1, 72), "imagenet-tokens": (3, 189), "imagenet-codebook": (3, 216),
-         "imagenet-crt": (1, 63), "headline": (1, 1)}  # fmt: skip
+         "imagenet-crt": (1, 63), "imagenet-tokenizers": (39, 0), "headline": (1, 1)}  # fmt: skip
 SIZES = ("31M", "52M", "81M", "111M", "212M", "343M", "517M", "775M")
 
 
@@ -67,6 +67,25 @@ def test_the_baseline_is_shared_and_costs_what_the_paper_spent() -> None:
     assert max(axes) == pytest.approx(2.7e18, rel=0.02)
     smallest = min(run["flops_paper_axis"] for run in baseline["runs"] if run["size"] == "52M")
     assert smallest == pytest.approx(1.2e15, rel=0.02)
+
+
+def test_the_tokenizers_alone_are_those_of_the_grids() -> None:
+    """Figure 3 and its causal regulariser: eight codebooks, six sizes of input, FSQ, weights to 15, layers to 12."""
+    runs = load_study("imagenet-tokenizers").runs()
+    specs = {run.run_id: run.tokenizer for run in runs if isinstance(run, TokenizerRun)}
+    assert len(specs) == len(runs) == 39
+    plain = [spec for spec in specs.values() if spec.regulariser is None]
+    assert {s.codebook_size for s in plain if s.quantizer.kind == "vq" and s.tokens_per_image == 256} == {
+        2**n for n in range(10, 18)
+    }
+    assert {spec.tokens_per_image for spec in plain} == {196, 256, 324, 400, 484, 576}
+    crt = [spec.regulariser for spec in specs.values() if isinstance(spec.regulariser, CausalRegulariserSpec)]
+    assert {spec.weight for spec in crt} == {1, 2, 4, 8, 15} and {spec.layers for spec in crt} == {2, 4, 6, 8, 10, 12}
+    for grid, shared in (("codebook", 3), ("tokens", 3), ("crt", 1)):
+        others = {run.run_id for run in load_study(f"imagenet-{grid}").runs() if run.stage == "tokenizer"}
+        assert len(others & specs.keys()) == shared
+    # The paper names no revival of dead codes.
+    assert all(getattr(spec.quantizer, "revive_every", 0) == 0 for spec in specs.values())
 
 
 def test_crt_costs_what_the_baseline_does() -> None:

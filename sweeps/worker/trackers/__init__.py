@@ -1,0 +1,1 @@
+"""Rows and pictures of a run, shown by programs of others while it runs."""
