@@ -136,7 +136,7 @@ def _figures(
     suffix = "" if extractor.label == "FID" else f"-{tail}"
 
     def add_of_set(figure: SetFigure, **fields: Any) -> None:
-        seeds = {} if figure.seed is None else {"seed": figure.seed}
+        seeds: dict[str, Any] = {} if figure.seed is None else {"seed": figure.seed}
         label = f"{figure.stem}{suffix}"
         add(figure.metric, label, figure.value, figure.standard_error, settings=figure.settings, **seeds, **fields)
 
@@ -147,7 +147,7 @@ def _figures(
     other, name, content = reference
     moments: Moments = other.moments
     rows = other.rows if isinstance(other, Features) else torch.empty(0)
-    against = {"reference": name, "reference_hash": content[:16]}
+    against: dict[str, Any] = {"reference": name, "reference_hash": content[:16]}
     for metric in request.metrics:
         if metric == "fid":
             value = frechet.distance(features.moments, moments)

@@ -119,7 +119,7 @@ def _stored(root: Path, name: str, given: dict[str, Any]) -> StoredGenerator:
     trained = trained_generator(root, str(path.resolve()) if path.is_dir() else name)
     evaluation = trained.run.evaluation
     fields = evaluation.sampling.model_dump() if evaluation.sampling is not None else {}
-    others = {"n": evaluation.samples, "guidance": 1.0, "image_seed": evaluation.seed}
+    others: dict[str, Any] = {"n": evaluation.samples, "guidance": 1.0, "image_seed": evaluation.seed}
     others = {field: given.pop(field, value) for field, value in others.items()}
     return StoredGenerator(
         trained.run, trained.generator, trained.tokenizer, trained.root / FOLDER, others["n"], others["guidance"],

@@ -20,7 +20,7 @@ from results.schema import TRUNK
 from results.values import canonical_json
 
 if TYPE_CHECKING:
-    from scaling.evaluation.figures import Figure
+    from scaling.evaluate import Figure
 
 SOURCE = "evaluate"
 """Of these rows; `tokenlaw report --source evaluate` and the like choose by it."""

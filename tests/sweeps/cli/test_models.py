@@ -162,6 +162,7 @@ def figures(root: Path, *words: str) -> list[dict[str, Any]]:
     return list(told["figures"])
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_evaluated_as_its_pictures_are(root: Path, tmp_path: Path, quarters: str) -> None:
     np.savez(tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8))
     drawing = ["--seed", "5", "--guidance", "2", "--temperature", "0.7", "--n", "60"]
