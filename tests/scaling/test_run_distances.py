@@ -37,7 +37,7 @@ optimiser = { warmup_images = 512 }
 @pytest.mark.slow
 def test_a_tokenizer_run_measures_ms_ssim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_folder(tmp_path / "own" / "train", made(8, side=SIDE))
+    write_folder(tmp_path / "own" / "train", made(4, side=SIDE))
     write_folder(tmp_path / "own" / "val", made(14, seed=1, side=SIDE))
     location, view = PicturesLocation(source="folder", path=str(tmp_path / "own")), PicturesView(image_size=SIDE)
     data = prepare(location, view).pinned(view)
