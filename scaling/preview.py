@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 COLUMNS = 20
@@ -19,12 +20,9 @@ def sheet(rows: list[Tensor]) -> np.ndarray:
 
 
 def save_sheet(path: Path, rows: list[Tensor]) -> None:
-    """Write a sheet as PNG."""
-    from matplotlib.image import imsave
-
+    """Write a sheet as PNG, grey or RGB, byte for byte: a colour map would change some values by one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = sheet(rows)
-    imsave(path, picture, cmap="gray", vmin=0, vmax=255)
+    Image.fromarray(sheet(rows)).save(path)
 
 
 def pair_sheet(path: Path, above: Tensor, below: Tensor) -> None:

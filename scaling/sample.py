@@ -11,7 +11,7 @@ import torch
 from results.errors import UsageError
 from results.store import atomic
 from scaling.generator.numbered import NumberedImages
-from scaling.generator.stored import load_generator
+from scaling.generator.stored import check_guidance, load_generator
 from scaling.preview import sample_sheet, save_sheet
 from scaling.specification.sampling import SamplingSpec
 from scaling.specification.spec import GeneratorRun
@@ -46,13 +46,7 @@ def check(request: Request) -> None:
     run, known = request.run, request.run.tokenizer.data.classes
     if wrong := [label for label in request.classes if not 0 <= label < known]:
         raise UsageError(f"classes = {wrong[0]} is not a class of {run.tokenizer.data.name}; allowed: 0 to {known - 1}")
-    if not request.guidance >= 1 or request.guidance == float("inf"):
-        raise UsageError(f"guidance = {request.guidance:g} is not allowed; allowed: numbers from 1, which is none")
-    if request.guidance != 1 and not run.transformer.class_dropout:
-        raise UsageError(
-            f"guidance = {request.guidance:g} needs a null class, which run {run.run_id} was trained without "
-            "(class_dropout = 0); allowed: 1"
-        )
+    check_guidance(run, request.guidance)
     if request.n < 1:
         raise UsageError(f"n = {request.n} is not allowed; allowed: 1 or more")
     if request.out.exists() and not request.out.is_dir():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from results.errors import DataError
-from scaling.specification.pictures import PicturesLocation, PicturesView
+from scaling.specification.pictures import PicturesLocation, PicturesView, too_few
 
 from .sources.fingerprint import Prepared, empty_classes, prepare
 from .sources.kept import cache_folder
@@ -82,6 +82,7 @@ def inspect(
     problem, prepared = "", None
     try:
         prepared = prepare(location, view, cache)
+        problem = too_few(location, len(prepared.validation.names))
     except DataError as error:
         problem = str(error)
     return (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from results.protocol import Protocol
+from scaling.specification.sampling import SamplingSpec
+from scaling.specification.spec import GeneratorRun
 
 METRICS = ("fid", "kid", "is", "precision-recall", "mind", "fid-curve")
 DEFAULT_METRICS = ("fid", "kid", "precision-recall", "mind")
@@ -32,10 +34,32 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to evaluate. reference: a folder, an .npz (images or statistics), or a built-in data set's name."""
+class StoredGenerator:
+    """A stored generator whose images 0 .. n - 1 are judged: image i is drawn by (seed, i) alone.
 
-    images: str
+    generator, tokenizer   files of weights; the tokenizer's tokens lie beside its own
+    pictures               the folder that tells where a user's own pictures lie, by their fingerprint
+    """
+
+    run: GeneratorRun
+    generator: Path
+    tokenizer: Path
+    pictures: Path
+    n: int
+    guidance: float = 1.0
+    seed: int = 0
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate. reference: a folder, an .npz (images or statistics), or a built-in data set's name.
+
+    images may be a stored generator, whose reference may also be `train` or `validation`, the images of its study;
+    without one it is `train`.
+    """
+
+    images: str | StoredGenerator
     reference: str | None = None
     extractors: tuple[str, ...] = ("efficientnet-lite0",)
     metrics: tuple[str, ...] = DEFAULT_METRICS

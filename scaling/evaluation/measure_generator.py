@@ -16,9 +16,11 @@ from scaling import randomness
 from scaling.data.images import Split
 from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenSplit
+from scaling.generator.numbered import labels_in_proportion
 from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator
 from scaling.networks import device_of
+from scaling.specification.evaluation import OF_RECONSTRUCTIONS
 from scaling.specification.spec import GeneratorRun
 from scaling.tokenizer.model import Tokenizer
 
@@ -48,23 +50,6 @@ class Shown(NamedTuple):
     samples: Tensor
     labels: Tensor
     nearest: Tensor
-
-
-def labels_in_proportion(labels: Tensor, classes: int, n: int) -> Tensor:
-    """n labels, int64: each class as often as among `labels`, up to rounding, and spread evenly over the n.
-
-    Where all are equally often, the classes in turn. Otherwise a distance to the training images would measure the
-    shares of classes first.
-    """
-    counts = torch.bincount(labels, minlength=classes)
-    if counts.min() == counts.max():
-        return torch.arange(n) % classes
-    quotas = counts.double() * n / len(labels)
-    wanted = quotas.floor().long()
-    wanted[(quotas - wanted).argsort(descending=True, stable=True)[: n - int(wanted.sum())]] += 1
-    chosen = torch.arange(classes).repeat_interleave(wanted)
-    ranks = torch.arange(n) - (wanted.cumsum(0) - wanted)[chosen]
-    return chosen[((ranks + 0.5) / wanted[chosen]).argsort(stable=True)]
 
 
 def labels_in_turn(run: GeneratorRun, train: TokenSplit) -> Tensor:
@@ -187,6 +172,8 @@ class GeneratorMeasurement:
                     with torch.inference_mode():
                         logits = judge.classify(features.to(device_of(judge.network)))
                     record.of_set(score(logits.double().cpu()), len(features), judge, guidance)
+                continue
+            if metric in OF_RECONSTRUCTIONS:
                 continue
             rows, _ = training_features(self.images, judge.network, judge.sha256, self.cache, step)
             chosen = fid.held_out_indices(len(rows), len(features), evaluation.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from scaling.data.images import LabelledImages, Split, resize, to_float
 from scaling.data.run_images import RunImages
 from scaling.data.tokens import TokenRows, TokenSplit, frequencies
 from scaling.networks import device_of
+from scaling.specification.evaluation import EvaluationSpec
 from scaling.specification.pictures import ImagesSpec
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.model import Tokenizer
@@ -23,6 +25,7 @@ from . import fid, reconstruction
 from .guards import collapsed_codebook, shrunk_latents
 from .measurements import Measurements
 from .networks.features import extract_features
+from .networks.lpips import LPIPS_TRUNKS, Trunk, lpips, lpips_sha256
 from .networks.run_networks import Judge, judges
 from .rate import unigram_cross_entropy
 from .run_reference import training_moments
@@ -55,10 +58,11 @@ def measure_tokenizer(
     record = Measurements(run, recorder, TRUNK, run.executed_images, flag)
     originals = images.central("validation")
 
-    compared = _compare(run, model, spaces, originals, validation.tokens, step_done)
+    distances = distances_of(run.evaluation)
+    compared = _compare(run, model, spaces, distances, originals, validation.tokens, step_done)
     n = len(originals)
-    for metric, values in (("psnr", compared.psnr), ("ssim", compared.ssim)):
-        record.held_out(metric, float(values.mean()), n, float(values.std() / n**0.5))
+    for distance, values in zip(distances, compared.distances, strict=True):
+        record.held_out(distance.metric, float(values.mean()), n, float(values.std() / n**0.5), **distance.protocol())
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
     for judge, features in zip(spaces, compared.features, strict=True):
         estimate = fid.paired_frechet_estimate(features.decoded, features.originals, run.evaluation.seed)
@@ -81,6 +85,33 @@ def measure_tokenizer(
     return compared.shown
 
 
+class Distance(NamedTuple):
+    """A distance of reconstructions from their images: its metric, how it is computed of two batches of pixels, and
+    what its protocol says of the network behind it, if there is one."""
+
+    metric: str
+    of: Callable[[Tensor, Tensor], Tensor]
+    trunk: Trunk | None = None
+
+    def protocol(self) -> dict[str, str]:
+        """Fields of its protocol. Raises DataError where the network's weights are missing."""
+        if self.trunk is None:
+            return {}
+        return {"extractor": f"lpips-{self.trunk}", "extractor_hash": lpips_sha256(self.trunk)[:16]}
+
+
+def distances_of(evaluation: EvaluationSpec) -> list[Distance]:
+    """PSNR and SSIM, and those that a study names besides."""
+    chosen = [Distance("psnr", reconstruction.psnr), Distance("ssim", reconstruction.ssim)]
+    for name in evaluation.metrics:
+        if name == "ms-ssim":
+            chosen.append(Distance("ms_ssim", reconstruction.ms_ssim))
+        elif name in LPIPS_TRUNKS:
+            trunk = LPIPS_TRUNKS[name]
+            chosen.append(Distance("lpips", partial(lpips, trunk=trunk), trunk))
+    return chosen
+
+
 class _Features(NamedTuple):
     """Float32 [n, d] of reconstructions and of originals in one feature space."""
 
@@ -89,10 +120,10 @@ class _Features(NamedTuple):
 
 
 class _Compared(NamedTuple):
-    """Of n images: float64 [n] psnr and ssim, features in each space, and the first originals and reconstructions."""
+    """Of n images: float64 [n] of each distance, features in each space, and the first originals and
+    reconstructions."""
 
-    psnr: Tensor
-    ssim: Tensor
+    distances: list[Tensor]
     features: list[_Features]
     shown: tuple[Tensor, Tensor]
 
@@ -106,6 +137,7 @@ def _compare(
     run: TokenizerRun,
     model: Tokenizer,
     spaces: list[Judge],
+    distances: list[Distance],
     images: LabelledImages,
     tokens: TokenRows,
     step_done: Callable[[str], None],
@@ -118,18 +150,19 @@ def _compare(
         originals = pixels.to(device)
         decoded = model.pixels_of(rows, step=lambda: step_done("reconstructing"))
         step_done("PSNR, SSIM")
-        distances = (compare(decoded, originals).cpu() for compare in (reconstruction.psnr, reconstruction.ssim))
+        values = [distance.of(decoded, originals).cpu() for distance in distances]
         rows_of_spaces = (
             extract_features(judge.network, chunk, step=lambda: step_done("rFID"))
             for judge in spaces
             for chunk in (decoded, originals)
         )
-        parts.append((*distances, *rows_of_spaces))
+        parts.append((*values, *rows_of_spaces))
         shown = shown or (pixels[:SHOWN], decoded[:SHOWN].cpu())
     assert shown is not None
-    psnr, ssim, *columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    features = [_Features(*pair) for pair in zip(columns[::2], columns[1::2], strict=True)]
-    return _Compared(psnr, ssim, features, shown)
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    measured, rows_of_both = columns[: len(distances)], columns[len(distances) :]
+    features = [_Features(*pair) for pair in zip(rows_of_both[::2], rows_of_both[1::2], strict=True)]
+    return _Compared(measured, features, shown)
 
 
 @torch.inference_mode()

@@ -44,9 +44,9 @@ class Measurements:
     flag: str | None = None
     """Why none of these is to be used; None for good ones."""
 
-    def held_out(self, metric: str, value: float, n: int, error: float | None = None) -> None:
-        """A value on `n` validation images, with its standard error."""
-        self._record(metric, value, n, "validation", error)
+    def held_out(self, metric: str, value: float, n: int, error: float | None = None, **network: str) -> None:
+        """A value on `n` validation images, with its standard error and the network behind it, if there is one."""
+        self._record(metric, value, n, "validation", error, **network)
 
     def of_features(
         self,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from scaling.data.images import Split
 from scaling.data.run_images import RunImages
-from scaling.networks import in_batches
 from scaling.sealed_tensors import cached
 from scaling.specification.pictures import PicturesSpec
 
+from .kept_rows import Spool, kept_rows
 from .networks.features import features_in_order
 
 NEAR_COPY_QUANTILE = 0.01
 """A sample is a near copy if it is closer to a training image than all but this share of held-out images are."""
+KEYS_AT_ONCE = 2**24
+"""Values of training features that are searched at a time: 64 MiB; Fashion-MNIST's are one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +48,33 @@ class Memorisation:
 
 
 def nearest_neighbours(queries: Tensor, keys: Tensor, chunk: int = 500) -> Neighbours:
-    """Nearest of `keys` [n, d] for each of `queries` [m, d], exact, `chunk` queries at a time (chunk x n floats).
+    """Nearest of `keys` [n, d] for each of `queries` [m, d], exact, `chunk` queries and a block of keys at a time: both
+    may lie in a file, of which no more is held.
 
-    The search uses |q|^2 + |k|^2 - 2 q.k in float32 around the keys' mean; the distance returned is recomputed from the
-    difference, as the expanded form cancels exactly where it matters, at near copies.
+    The search uses |q|^2 + |k|^2 - 2 q.k in float32 around the first keys' mean; the distance returned is recomputed
+    from the difference, as the expanded form cancels exactly where it matters, at near copies.
     """
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or not len(keys):
         raise ValueError(f"queries {list(queries.shape)} and keys {list(keys.shape)} must be matrices of one width")
-    centre = keys.mean(dim=0)
-    keys_centred = keys - centre
-    half_norms = keys_centred.square().sum(dim=1) / 2
-    # argmin |q - k|^2 = argmin |k|^2 / 2 - q.k: the norm of the query does not matter.
-    indices = in_batches(
-        lambda rows: torch.addmm(half_norms, rows - centre, keys_centred.T, alpha=-1).argmin(dim=1),
-        queries,
-        batch=chunk,
-    )
-    return Neighbours((queries - keys[indices]).norm(dim=1), indices)
+    rows = max(KEYS_AT_ONCE // max(keys.shape[1], 1), 1)
+    centre = keys[:rows].mean(dim=0)
+    least = torch.full((len(queries),), torch.inf)
+    indices = torch.zeros(len(queries), dtype=torch.int64)
+    for start in range(0, len(keys), rows):
+        block = keys[start : start + rows] - centre
+        half_norms = block.square().sum(dim=1) / 2
+        for begin in range(0, len(queries), chunk):
+            asked = slice(begin, begin + chunk)
+            # argmin |q - k|^2 = argmin |k|^2 / 2 - q.k: the norm of the query does not matter.
+            scores = torch.addmm(half_norms, queries[asked] - centre, block.T, alpha=-1)
+            places = scores.argmin(dim=1)
+            values = scores.gather(1, places[:, None]).squeeze(1)
+            nearer = values < least[asked]
+            least[asked] = torch.where(nearer, values, least[asked])
+            indices[asked] = torch.where(nearer, places + start, indices[asked])
+    # Of no queries split gives one empty chunk, as it must.
+    distances = [(q - keys[i]).norm(dim=1) for q, i in zip(queries.split(chunk), indices.split(chunk), strict=True)]
+    return Neighbours(torch.cat(distances), indices)
 
 
 def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) -> Memorisation:
@@ -87,20 +100,25 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) 
 def training_features(
     images: RunImages, network: nn.Module, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
 ) -> tuple[Tensor, Neighbours]:
-    """Features [n, d] of all training images, and the held-out images' nearest among them, kept in `cache`.
+    """Features [n, d] of all training images, mapped from a file of `cache`, and the held-out images' nearest among
+    them, kept there as well.
 
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
     """
-
-    def compute() -> dict[str, Tensor]:
-        features, validation = (
-            torch.cat(list(features_in_order(network, images.central(split), step=step)))
-            for split in ("train", "validation")
-        )
-        return {"features": features, **vars(nearest_neighbours(validation, features))}
-
     data = images.data
     seen = data.preprocessing if isinstance(data, PicturesSpec) else data.image_size
     key = hashlib.sha256(f"{data.fingerprint}|{seen}|{network_hash}".encode()).hexdigest()[:16]
-    tensors = cached(cache / f"features-{data.name}-{key}.safetensors", compute)
-    return tensors["features"], Neighbours(tensors["distances"], tensors["indices"])
+
+    def rows(split: Split) -> Iterator[Tensor]:
+        return features_in_order(network, images.central(split), step=step)
+
+    features = kept_rows(cache / f"rows-{data.name}-{key}.npy", data.train_images, lambda: rows("train"))
+
+    def neighbours() -> dict[str, Tensor]:
+        spool = Spool(cache)
+        for block in rows("validation"):
+            spool.add(block)
+        return vars(nearest_neighbours(spool.rows(), features))
+
+    tensors = cached(cache / f"nearest-{data.name}-{key}.safetensors", neighbours)
+    return features, Neighbours(tensors["distances"], tensors["indices"])

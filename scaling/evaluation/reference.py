@@ -6,7 +6,8 @@ What is kept depends on (source by content, crop, quantisation, extractor by has
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from results.errors import DataError, UsageError
+from results.errors import DataError, StoreError, UsageError
 from scaling.data.crops import center_crop
 from scaling.data.decode import decode
 from scaling.data.images import Split, load_images
 from scaling.data.loader import in_order
-from scaling.data.sources.kept import kept_path, load, save
+from scaling.data.sources.kept import kept_path
 from scaling.data.sources.opening import guess_source, open_pictures
 from scaling.data.sources.pictures import Pictures
 from scaling.specification.catalogue import DATASETS
 from scaling.specification.pictures import PicturesLocation, PicturesView
 from scaling.specification.spec import DataSpec
 
+from .kept_rows import Spool, kept_rows
 from .networks.extractors import Extractor
 from .npz import IMAGES, content_hash, npz_arrays, npz_images
 from .sets.moments import Moments, MomentsStream
@@ -141,43 +143,55 @@ def _content(pictures: Pictures) -> str:
     return digest.hexdigest()
 
 
-def extract(source: ImageSource, extractor: Extractor, batch: int = 64, limit: int | None = None) -> Features:
-    """One pass of a source through an extractor: rows, moments in float64, logits of a classifier.
+def extract(
+    source: ImageSource, extractors: Sequence[Extractor], folder: Path, batch: int = 64, limit: int | None = None
+) -> list[Features]:
+    """One pass of a source through each extractor: rows, moments in float64, logits of a classifier.
 
-    `limit` takes the first images alone. Raises DataError if nothing is there, or features are not finite.
+    Images are read, or drawn, once for all; features of many are kept in files without a name below `folder`. `limit`
+    takes the first images alone. Raises DataError if nothing is there, or features are not finite.
     """
-    stream, rows, logits, count = MomentsStream(), [], [], 0
+    spools = [(Spool(folder), Spool(folder)) for _ in extractors]
+    count = 0
     for pixels in source.batches(batch):
         if limit is not None and count + len(pixels) > limit:
             pixels = pixels[: limit - count]
         if not len(pixels):
             break
-        features = extractor.features(pixels)
         count += len(pixels)
-        rows.append(features.cpu())
-        if extractor.classify is not None:
-            with torch.inference_mode():
-                logits.append(extractor.classify(features).float().cpu())
-    if not rows:
+        for extractor, (rows, logits) in zip(extractors, spools, strict=True):
+            features = extractor.features(pixels)
+            rows.add(features)
+            if extractor.classify is not None:
+                with torch.inference_mode():
+                    logits.add(extractor.classify(features).float())
+    if not count:
         raise DataError(f"{source.name} has no images")
-    whole = torch.cat(rows).clone()
-    stream.add(whole)
-    return Features(stream.moments, whole, torch.cat(logits).clone() if logits else None)
+    return [
+        _features(rows.rows(), logits.rows() if extractor.classify is not None else None)
+        for extractor, (rows, logits) in zip(extractors, spools, strict=True)
+    ]
+
+
+def _features(rows: Tensor, logits: Tensor | None = None) -> Features:
+    stream = MomentsStream()
+    stream.add(rows)
+    return Features(stream.moments, rows, logits)
 
 
 def reference_features(source: ImageSource, extractor: Extractor, cache: Path, batch: int = 64) -> Features:
     """As `extract`, kept in `cache` by source content, crop, quantisation, extractor and resize kernel."""
     facts = (source.content, source.crop, "uint8", extractor.name, extractor.sha256, extractor.resize)
-    path = kept_path(cache, "features", "|".join(facts))
-    arrays = load(path)
-    if arrays is None:
-        features = extract(source, extractor, batch)
-        save(path, {"rows": features.rows.numpy()})
-        return features
-    rows = torch.from_numpy(np.asarray(arrays["rows"]).copy())
-    stream = MomentsStream()
-    stream.add(rows)
-    return Features(stream.moments, rows, None)
+    path = kept_path(cache, "features", "|".join(facts)).with_suffix(".npy")
+
+    def blocks() -> Iterator[Tensor]:
+        return (extractor.features(pixels) for pixels in source.batches(batch))
+
+    try:
+        return _features(kept_rows(path, source.count, blocks))
+    except StoreError:
+        # A cache that cannot be written is no reason not to judge; the work is done again each time.
+        return extract(source, [extractor], Path(tempfile.gettempdir()), batch)[0]
 
 
 def holds_images(path: Path) -> bool:

@@ -24,6 +24,23 @@ def uniforms(seed: int, purpose: str, numbers: range, length: int) -> Tensor:
     return torch.stack(rows)
 
 
+def labels_in_proportion(labels: Tensor, classes: int, n: int) -> Tensor:
+    """n labels, int64: each class as often as among `labels`, up to rounding, and spread evenly over the n.
+
+    Where all are equally often, the classes in turn. Otherwise a distance to the training images would measure the
+    shares of classes first.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    if counts.min() == counts.max():
+        return torch.arange(n) % classes
+    quotas = counts.double() * n / len(labels)
+    wanted = quotas.floor().long()
+    wanted[(quotas - wanted).argsort(descending=True, stable=True)[: n - int(wanted.sum())]] += 1
+    chosen = torch.arange(classes).repeat_interleave(wanted)
+    ranks = torch.arange(n) - (wanted.cumsum(0) - wanted)[chosen]
+    return chosen[((ranks + 0.5) / wanted[chosen]).argsort(stable=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class NumberedImages:
     """An endless row of images of one model to come: image i has the class labels[i % len(labels)].

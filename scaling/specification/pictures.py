@@ -72,6 +72,9 @@ class PicturesSpec(PicturesView):
         return f"center{self.image_size}" + ("-grey" if self.channels == 1 else "")
 
 
+LEAST_VALIDATION = 40
+"""Fewest validation pictures of a study: rFID's standard error needs twice 20 blocks."""
+
 UNSEEN = "0" * 64
 """The fingerprint of pictures that were planned by their published counts, without being there: no SHA-256 is it."""
 
@@ -93,7 +96,8 @@ class PicturesLocation(Frozen):
 
     train_split, validation_split: folders, or words in the names of shards and Parquet files; None: `train`, and the
     first of `validation`, `val`, `valid`, `test` that there is. Without a validation split, `validation_fraction` of
-    each class is drawn by content, with `validation_seed`.
+    each class is drawn by content, with `validation_seed`; a larger share, of every class alike and up to half, where
+    that is fewer than LEAST_VALIDATION.
     image_column, label_column: of Parquet and Hugging Face tables; the latter is also the key in a shard's JSON.
     on_damaged: what happens with files that cannot be decoded, and with classes that are empty or missing from
     validation: the study is refused, or they are left out and counted. on_small: the same for pictures whose shorter
@@ -154,3 +158,13 @@ def _explain(error: ValidationError) -> str:
         else:
             lines.append(f"data.{name} = {item['input']!r}: {message}")
     return "; ".join(lines)
+
+
+def too_few(location: PicturesLocation, validation_images: int) -> str:
+    """Why a study on so few validation pictures is refused; empty where they are enough."""
+    if validation_images >= LEAST_VALIDATION:
+        return ""
+    return (
+        f"data.path = {location.path!r} gives {validation_images} validation pictures; allowed: at least "
+        f"{LEAST_VALIDATION}, for a distance with its standard error; a split without them needs more pictures"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import flops
 from .catalogue import PACKAGES
+from .evaluation import OF_RECONSTRUCTIONS
 from .ladder import size_name
 from .spec import RunSpec, TokenizerRun, canonical_json
 
@@ -109,7 +110,9 @@ def missing_package(run: RunSpec) -> str | None:
     """Why a network that a run names cannot be had: its package is not installed; None where all are. No torch."""
     loss = run.tokenizer.losses
     names = [extractor.name for extractor in run.evaluation.extractors]
-    names += [loss.network_name] if run.stage == "tokenizer" and loss.perceptual_weight else []
+    if run.stage == "tokenizer":
+        names += [loss.network_name] if loss.perceptual_weight else []
+        names += [name for name in run.evaluation.metrics if name in OF_RECONSTRUCTIONS]
     for name in names:
         package, extra = PACKAGES.get(name, (None, None))
         if package is not None and importlib.util.find_spec(package) is None:

@@ -182,6 +182,7 @@ class TokenizerRun(RunFields):
             )
         if self.adversarial is not None:
             self.adversarial.check(self.train_images, side)
+        self.evaluation.check_side(self.data.image_size)
         return self
 
     @property

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from results.errors import UsageError
 
-from .options import RootOption
-
-if TYPE_CHECKING:
-    from scaling.specification.sampling import SamplingSpec
+from .options import RootOption, sampling_spec
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A finished generator run: its id, the start of it, or its folder.")
@@ -38,7 +35,7 @@ def sample(
     """Write pictures of a trained generator, and a sheet of them; the same command gives the same pictures."""
     from sweeps.record.trained import trained_generator
 
-    sampling = _sampling(temperature=temperature, top_k=top_k, top_p=top_p, guidance_schedule=schedule)
+    sampling = sampling_spec(temperature=temperature, top_k=top_k, top_p=top_p, guidance_schedule=schedule)
     trained = trained_generator(root, run)
     from scaling.sample import Request, write_samples
 
@@ -73,15 +70,3 @@ def _numbers(text: str) -> tuple[int, ...]:
     if wrong := [word for word in words if not word.isdecimal()]:
         raise UsageError(f"classes = {wrong[0]!r} is not allowed; allowed: numbers, separated by commas, such as 3,7")
     return tuple(map(int, words))
-
-
-def _sampling(**fields: object) -> SamplingSpec:
-    from pydantic import ValidationError
-
-    from scaling.specification.sampling import SamplingSpec
-    from scaling.specification.spec import explain
-
-    try:
-        return SamplingSpec.model_validate(fields)
-    except ValidationError as error:
-        raise UsageError(explain(error)) from error

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from results.errors import UsageError
+
+if TYPE_CHECKING:
+    from scaling.specification.sampling import SamplingSpec
 
 RootOption = Annotated[
     Path, typer.Option("--root", envvar="TOKENLAW_ROOT", help="Data root: everything that is measured lies below it.")
@@ -56,3 +61,16 @@ GeneratorsOption = Annotated[
 ServeOption = Annotated[
     float, typer.Option("--serve", min=0, help="Count the sampling of so many images, such as 1e8, as well.")
 ]
+
+
+def sampling_spec(**fields: object) -> SamplingSpec:
+    """How images are drawn, of what was given. Raises UsageError that names the field."""
+    from pydantic import ValidationError
+
+    from scaling.specification.sampling import SamplingSpec
+    from scaling.specification.spec import explain
+
+    try:
+        return SamplingSpec.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from results.errors import DataError, SpecError, UsageError
 from scaling.specification import stamps
-from scaling.specification.pictures import UNSEEN, PicturesLocation, PicturesSpec, imagenet_unseen, read_table
+from scaling.specification.pictures import UNSEEN, PicturesLocation, PicturesSpec, imagenet_unseen, read_table, too_few
 
 from .external_run import AnyRun, ExternalRun
 
@@ -18,8 +18,6 @@ BUILT_IN_SOURCE = "builtin"
 UNSEEN_NOTE = (
     "data.path is not given, so ImageNet is planned by its published counts; ids are others once its content is known"
 )
-LEAST_VALIDATION = 40
-"""Fewest validation pictures: rFID's standard error needs twice 20 blocks."""
 
 
 class OwnPictures:
@@ -51,11 +49,8 @@ class OwnPictures:
 
             location, view = read_table(table)
             spec = prepare(location, view, report=on_terminal).pinned(view)
-            if spec.validation_images < LEAST_VALIDATION:
-                raise DataError(
-                    f"data.path = {location.path!r} gives {spec.validation_images} validation pictures; allowed: at "
-                    f"least {LEAST_VALIDATION}, for a distance with its standard error (data.validation_fraction)"
-                )
+            if reason := too_few(location, spec.validation_images):
+                raise DataError(reason)
             self._pinned[key] = spec
             self.locations[spec.fingerprint] = location
         return self._pinned[key]

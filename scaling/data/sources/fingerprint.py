@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.errors import DataError
-from scaling.specification.pictures import PicturesLocation, PicturesSpec, PicturesView
+from scaling.specification.pictures import LEAST_VALIDATION, PicturesLocation, PicturesSpec, PicturesView
 from scaling.specification.stamps import composition, fingerprint
 
 from .kept import cache_folder
@@ -61,8 +61,8 @@ def prepare(
         )
     else:
         validates = draw_validation(
-            facts.digests, train.labels, location.validation_fraction, location.validation_seed
-        )  # fmt: skip
+            facts.digests, train.labels, location.validation_fraction, location.validation_seed, LEAST_VALIDATION
+        )
         if not validates.any():
             raise DataError(
                 f"{train.origin}: no class has two different pictures, so none can be kept for validation; allowed: a "

@@ -16,6 +16,8 @@ from .labels import listed
 TRAIN = "train"
 VALIDATION = ("validation", "val", "valid", "test")
 """Names of a validation split, the first that there is counts."""
+MOST_RAISED = 0.5
+"""Largest share of each class that validates where more was not asked for."""
 
 
 def split_folders(root: Path, train: str | None, validation: str | None) -> tuple[Path, Path | None]:
@@ -86,12 +88,14 @@ def _below(root: Path) -> list[Path]:
 
 
 def draw_validation(
-    digests: NDArray[np.uint8], labels: NDArray[np.int32], fraction: float, seed: int
+    digests: NDArray[np.uint8], labels: NDArray[np.int32], fraction: float, seed: int, least: int = 0
 ) -> NDArray[np.bool_]:
     """Which of n pictures validate, a mask [n], from their SHA-256 `digests` [n, 32].
 
     Of each class the fraction, rounded, at least one and never all. A draw is a hash of (seed, content), so it depends
-    neither on names nor on the order, and copies of a picture are always on the same side.
+    neither on names nor on the order, and copies of a picture are always on the same side. Where the fraction gives
+    fewer than `least` pictures, it is raised until it gives as many; not above a half, and not at all where a half
+    would not do.
     """
     unique, first, inverse = np.unique(digests.view("V32").reshape(-1), return_index=True, return_inverse=True)
     owners = np.full(len(unique), np.iinfo(np.int32).max, np.int32)
@@ -99,11 +103,22 @@ def draw_validation(
     key = f"validation/{seed}".encode()
     draws = np.array([_draw(digests[i].tobytes(), key) for i in first], np.uint64)
     order = np.lexsort((draws, owners))
-    validates = np.zeros(len(unique), np.bool_)
-    for group in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
-        if len(group) > 1:
-            validates[group[: min(max(round(fraction * len(group)), 1), len(group) - 1)]] = True
-    return validates[inverse]
+    groups = np.split(order, np.flatnonzero(np.diff(owners[order])) + 1)
+
+    def chosen(share: float) -> NDArray[np.bool_]:
+        validates = np.zeros(len(unique), np.bool_)
+        for group in groups:
+            if len(group) > 1:
+                validates[group[: min(max(round(share * len(group)), 1), len(group) - 1)]] = True
+        return validates[inverse]
+
+    mask = chosen(fraction)
+    if mask.sum() >= least or fraction >= MOST_RAISED or chosen(MOST_RAISED).sum() < least:
+        return mask
+    share = max(fraction, least / len(labels))
+    while (mask := chosen(share)).sum() < least:
+        share = min(share * 1.01, MOST_RAISED)
+    return mask
 
 
 def _draw(content: bytes, key: bytes) -> int:

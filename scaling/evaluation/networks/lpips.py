@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from results.errors import DataError
 from scaling.data.images import to_float
 from scaling.networks import in_batches
+from scaling.sealed_tensors import checksum
 
 Trunk = Literal["alex", "vgg"]
 """`alex` is the metric that papers report; `vgg` is the loss that tokenizers are trained with: two scales, not one."""
+LPIPS_TRUNKS: dict[str, Trunk] = {"lpips-alex": "alex", "lpips-vgg": "vgg"}
+"""As studies name them, among `evaluation.metrics`."""
 
 
 def lpips(images: Tensor, references: Tensor, trunk: Trunk = "alex", batch: int = 50) -> Tensor:
@@ -35,6 +38,11 @@ def lpips(images: Tensor, references: Tensor, trunk: Trunk = "alex", batch: int 
             return network(*(x.expand(-1, 3, -1, -1) for x in pair)).flatten().double()
 
     return in_batches(compare, images, references, batch=batch)
+
+
+def lpips_sha256(trunk: Trunk) -> str:
+    """Of the weights in use, trunk and calibration, for protocols. Raises DataError as `lpips`."""
+    return checksum({name: tensor.detach().cpu() for name, tensor in _shared(trunk).state_dict().items()})
 
 
 @cache

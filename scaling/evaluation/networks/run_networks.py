@@ -28,6 +28,7 @@ from scaling.specification.spec import EvaluationSpec, RunSpec, TokenizerRun
 
 from .extractors import Extractor, load_extractor
 from .features import PerceptualLoss, load_network
+from .lpips import LPIPS_TRUNKS, lpips_sha256
 from .perceptual import EfficientNetLoss, LpipsLoss
 
 GREY = (0.299, 0.587, 0.114)
@@ -117,6 +118,10 @@ def check_networks(run: RunSpec) -> None:
         judges(run.tokenizer.data, run.evaluation, torch.device("cpu"))
     if isinstance(run, TokenizerRun) and run.losses.perceptual_weight and run.losses.network_name != "builtin":
         perceptual_loss(run, torch.device("cpu"))
+    if isinstance(run, TokenizerRun):
+        for name in run.evaluation.metrics:
+            if name in LPIPS_TRUNKS:
+                lpips_sha256(LPIPS_TRUNKS[name])
 
 
 class OfPixels(nn.Module):

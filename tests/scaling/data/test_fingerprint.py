@@ -119,6 +119,25 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert kept.cache_folder() == Path.home() / ".cache/tokenlaw"
 
 
+def test_a_few_hundred_pictures_validate_with_as_many_as_a_study_needs(tmp_path: Path) -> None:
+    for each, expected in ((26, 0.1), (27, 40), (100, 40), (132, 40), (140, 0.1)):
+        random = np.random.default_rng(each)
+        digests, labels = random.integers(0, 256, (3 * each, 32), dtype=np.uint8), np.repeat([0, 1, 2], each)
+        plain = draw_validation(digests, labels.astype(np.int32), 0.1, 0)
+        mask = draw_validation(digests, labels.astype(np.int32), 0.1, 0, 40)
+        counts = np.bincount(labels[mask], minlength=3)
+        assert np.ptp(counts) == 0 and not (plain & ~mask).any()
+        if expected == 0.1:
+            # Nothing changes where a tenth is enough, and where a half is not.
+            assert np.array_equal(mask, plain)
+        else:
+            assert expected <= mask.sum() <= expected + 2
+    # Of unequal classes the same share.
+    labels = np.repeat([0, 1], [200, 50]).astype(np.int32)
+    digests = np.random.default_rng(0).integers(0, 256, (250, 32), dtype=np.uint8)
+    assert np.bincount(labels[draw_validation(digests, labels, 0.1, 0, 40)]).tolist() == [32, 8]
+
+
 # --- division ------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ from sweeps.cli.app import app
 
 from .made_pictures import encoded, made, pixels, write_folder, write_shards
 
-CONTENTS = made(5, 4)
+CONTENTS = made(30, 4)
+"""Of 90 pictures, 42 validate: the least that a study takes, divided evenly."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +34,11 @@ def test_good_pictures_and_their_sheet(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "pictures", CONTENTS)
     code, text = inspect(root, "--image-size", 16, "--sheet", tmp_path / "sheets/sheet.png")
     assert code == 0
-    assert "15 pictures in 3 classes" in text and "bird 5, cat 5, dog 5" in text and "JPEG RGB 8, PNG RGB 7" in text
-    assert "A study at 16 pixels would see 12 training and 3 validation pictures (0 left out)" in text
+    assert "90 pictures in 3 classes" in text and "bird 30, cat 30, dog 30" in text
+    assert "JPEG RGB 45, PNG RGB 45" in text
+    assert "A study at 16 pixels would see 48 training and 42 validation pictures (0 left out)" in text
     sheet = np.asarray(Image.open(tmp_path / "sheets/sheet.png"))
-    assert sheet.shape == (2 * 20 + 4, 8 * 20 + 4, 3)
+    assert sheet.shape == (6 * 20 + 4, 8 * 20 + 4, 3)
     assert (sheet[:4] == 255).all() and sheet[4:20, 4:20].std() > 5
 
 
@@ -53,7 +55,8 @@ def test_bad_pictures_are_named_and_counted(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     write_folder(root / "train", CONTENTS | {"cat/bad.jpg": b"bad", "cat/small.png": encoded(pixels(1, 9, 9))})
     leak = next(name for name in CONTENTS if name.startswith("bird"))
-    write_folder(root / "val", {"bird/leak.jpg": CONTENTS[leak], "bird/twin.jpg": CONTENTS[leak]})
+    twins = {"bird/leak.jpg": CONTENTS[leak], "bird/twin.jpg": CONTENTS[leak]}
+    write_folder(root / "val", made(13, 5) | twins)
     (root / "train/wolf").mkdir()
     code, text = inspect(root, "--image-size", 16)
     assert code == 1
@@ -64,8 +67,8 @@ def test_bad_pictures_are_named_and_counted(tmp_path: Path) -> None:
     code, text = inspect(root, "--image-size", 16, "--json", "--set", "on_damaged=skip", "--set", "on_small='skip'")
     assert code == 0
     facts = json.loads(text)
-    assert (facts["train_images"], facts["validation_images"], facts["left_out"], facts["leaks"]) == (15, 2, 4, 2)
-    assert facts["splits"]["train"]["classes"] == {"bird": 5, "cat": 7, "dog": 5, "wolf": 0}
+    assert (facts["train_images"], facts["validation_images"], facts["left_out"], facts["leaks"]) == (90, 41, 4, 2)
+    assert facts["splits"]["train"]["classes"] == {"bird": 30, "cat": 32, "dog": 30, "wolf": 0}
     assert facts["splits"]["train"]["damaged"][0].endswith("AVIF, GIF, BMP, TIFF, PPM, JPEG2000)")
 
 
@@ -106,4 +109,4 @@ def test_inspect_needs_no_torch(tmp_path: Path) -> None:
         f"app(['data', 'inspect', {str(root)!r}, '--image-size', '16'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "12 training" in done.stdout, done.stderr
+    assert done.returncode == 0 and "48 training" in done.stdout, done.stderr

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scaling.data.images import load_images
+from scaling.evaluation import memorisation as memorisation_module
 from scaling.evaluation.memorisation import memorisation, nearest_neighbours
 from scaling.evaluation.networks.features import extract_features, load_network
 from scaling.specification.spec import DataSpec
@@ -29,6 +30,15 @@ def test_neighbours_are_those_of_brute_force(seed: int, m: int, n: int, chunk: i
     torch.testing.assert_close(found.distances.double(), distances.min(dim=1).values, rtol=1e-4, atol=1e-3)
     chosen = distances[torch.arange(m), found.indices]
     torch.testing.assert_close(chosen, distances.min(dim=1).values, rtol=1e-4, atol=1e-3)
+
+
+def test_blocks_of_keys_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys = draw(0, 40), draw(1, 1_000)
+    whole = nearest_neighbours(queries, keys)
+    monkeypatch.setattr(memorisation_module, "KEYS_AT_ONCE", 8 * 37)
+    in_blocks = nearest_neighbours(queries, keys, chunk=7)
+    assert torch.equal(whole.indices, in_blocks.indices)
+    torch.testing.assert_close(whole.distances, in_blocks.distances)
 
 
 def test_exact_copies_have_distance_zero_far_from_the_origin() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from scaling import preview
@@ -60,3 +61,14 @@ def test_sheets_lay_images_out_in_rows(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     assert imread(tmp_path / "a.png").shape[:2] == (5 * 8, 20 * 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_written_value_for_value(tmp_path: Path, channels: int) -> None:
+    image = torch.arange(256 * channels).remainder(256).to(torch.uint8).reshape(1, channels, 16, 16)
+    preview.save_sheet(tmp_path / "a.png", [image])
+    with Image.open(tmp_path / "a.png") as written:
+        assert (
+            np.array_equal(np.asarray(written), preview.sheet([image]))
+            and written.mode == ("L", "", "RGB")[channels - 1]
+        )

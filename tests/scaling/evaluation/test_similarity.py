@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import torch
 from torch import Tensor
 
 from results.errors import DataError
+from scaling.evaluation.measure_tokenizer import distances_of
 from scaling.evaluation.networks import lpips as lpips_module
 from scaling.evaluation.reconstruction import ms_ssim, ssim
+from scaling.specification.evaluation import OF_RECONSTRUCTIONS, EvaluationSpec
+from scaling.specification.spec import TokenizerRun
 
 
 def pair(side: int) -> tuple[Tensor, Tensor]:
@@ -59,3 +64,46 @@ def test_lpips_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         lpips_module.lpips(*pair(32))
     with pytest.raises(ValueError, match="must be equal"):
         lpips_module.lpips(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 9, 8))
+
+
+class ByPixels(torch.nn.Module):
+    """As LPIPS in shape: two batches in [-1, 1] to [n, 1, 1, 1]."""
+
+    def __init__(self, net: str, verbose: bool) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0 if net == "alex" else 3.0))
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.weight * (a - b).square().mean(dim=(1, 2, 3), keepdim=True)
+
+
+def test_distances_that_a_study_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("lpips")
+    package.LPIPS = ByPixels  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", package)
+    lpips_module._shared.cache_clear()
+    chosen = distances_of(EvaluationSpec(metrics=("ms-ssim", "kid", "lpips-alex", "lpips-vgg")))
+    assert [distance.metric for distance in chosen] == ["psnr", "ssim", "ms_ssim", "lpips", "lpips"]
+    assert [distance.metric for distance in distances_of(EvaluationSpec())] == ["psnr", "ssim"]
+    a, b = pair(176)
+    values = [float(distance.of(a, b)) for distance in chosen]
+    assert values[2] == pytest.approx(MS_SSIM_BY_SIDE[176], abs=1e-5)
+    assert values[4] == pytest.approx(1.5 * values[3]) and values[3] > 0
+    protocols = [distance.protocol() for distance in chosen]
+    assert protocols[:3] == [{}, {}, {}]
+    assert [protocol["extractor"] for protocol in protocols[3:]] == ["lpips-alex", "lpips-vgg"]
+    # Of other weights another protocol: their values are never compared.
+    assert protocols[3]["extractor_hash"] != protocols[4]["extractor_hash"]
+    lpips_module._shared.cache_clear()
+
+
+def test_small_images_cannot_have_them_and_the_error_says_so() -> None:
+    for name, least in OF_RECONSTRUCTIONS.items():
+        named = EvaluationSpec.model_validate({"metrics": [name]})
+        named.check_side(least)
+        with pytest.raises(ValueError, match=f"'{name}' is defined for images of at least {least} pixels a side"):
+            named.check_side(least - 1)
+    with pytest.raises(ValueError, match=r"at least 161 pixels a side; data\.image_size = 32"):
+        TokenizerRun.model_validate({"evaluation": {"metrics": ["ms-ssim"]}})
+    a, b = pair(161)
+    assert ms_ssim(a, b) > 0

@@ -1,15 +1,21 @@
-"""The commands sample and export on a stored run: pictures by number, folders that load again, clear refusals."""
+"""The commands sample, evaluate and export on a stored run: pictures by number, figures and rows of them, folders that
+load again, clear refusals."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from results import Store
@@ -128,6 +134,106 @@ def test_a_run_that_is_not_finished_or_has_no_weights_is_refused(root: Path, tmp
     put(tmp_path / "diverged", RUN, "diverged")
     code, output = call(tmp_path / "diverged", "sample", RUN.run_id, "--out", str(tmp_path / "out"))
     assert code == 2 and "ended as diverged, without weights" in output
+
+
+class Quarters(nn.Module):
+    """Means of the quarters of a picture, by channel: features for `evaluate`."""
+
+    side, channels = 16, 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+@pytest.fixture
+def quarters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The name of that network, importable, and a cache of its own."""
+    module = types.ModuleType("quarters_of_pictures")
+    module.Quarters = Quarters  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"{module.__name__}:Quarters"
+
+
+def figures(root: Path, *words: str) -> list[dict[str, Any]]:
+    code, output = call(root, "evaluate", *words, "--json")
+    assert code == 0, output
+    told, _ = json.JSONDecoder().raw_decode(output[output.index("{") :])
+    return list(told["figures"])
+
+
+@pytest.mark.slow
+def test_a_stored_run_is_evaluated_as_its_pictures_are(root: Path, tmp_path: Path, quarters: str) -> None:
+    np.savez(tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8))
+    drawing = ["--seed", "5", "--guidance", "2", "--temperature", "0.7", "--n", "60"]
+    code, output = call(root, "sample", RUN.run_id, *drawing, "--out", str(tmp_path / "drawn"))
+    assert code == 0, output
+    (tmp_path / "drawn/sheet.png").unlink()
+    against = ["--reference", str(tmp_path / "real.npz"), "--extractor", quarters, "--metrics", "fid,kid"]
+    drawing = ["--image-seed", "5", *drawing[2:]]
+    of_run = figures(root, RUN.run_id[:6], *against, *drawing)
+    of_pictures = figures(root, str(tmp_path / "drawn"), *against)
+    assert [f["value"] for f in of_run] == [f["value"] for f in of_pictures]
+    assert [f["standard_error"] for f in of_run] == [f["standard_error"] for f in of_pictures]
+    told = {"guidance": 2.0, "temperature": 0.7, "microbatch": 50, "seed": 5, "n": 60, "crop": "pad32"}
+    assert of_run[0]["protocol"].items() >= told.items()
+    assert "image-seed=5" in of_run[1]["protocol"]["settings"] and of_run[1]["protocol"]["seed"] == 2020
+    # By the folder of its artifacts, with the study's own number of samples replaced: the same images first.
+    folder = str(root / "artifacts" / RUN.run_id)
+    assert figures(root, folder, *against, *drawing) == of_run
+    changes = (["--top-k", "1"], ["--classes", "balanced", "--image-seed", "6"], ["--guidance", "1"])
+    for change in changes:
+        assert figures(root, folder, *against, *drawing, *change)[0]["value"] != of_run[0]["value"]
+
+
+def test_figures_become_rows_on_request(root: Path, tmp_path: Path, quarters: str) -> None:
+    np.savez(tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8))
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    before = Store(other).read("evaluations", [RUN.run_id])
+    words = [RUN.run_id, "--reference", str(tmp_path / "real.npz"), "--extractor", quarters, "--n", "60"]
+    words += ["--metrics", "fid,kid,fid-curve", "--record"]
+    code, output = call(other, "evaluate", *words)
+    assert code == 0 and "figures added to" in output, output
+    code, output = call(other, "evaluate", *words)
+    assert code == 0 and "figures are already in" in output, output
+    store = Store(other)
+    assert store.read("evaluations", [RUN.run_id]).equals(before) and store.check().damaged == ()
+    (row,) = [row for row in store.read("runs").to_pylist() if row["source"] == "evaluate"]
+    assert (row["stage"], row["generator"], row["tokenizer"]) == ("run", "XS", "K256-T16")
+    assert json.loads(row["spec"])["evaluated"]["run"] == RUN.run_id
+    rows = store.read("evaluations", [row["run_id"]]).to_pylist()
+    assert {r["metric"] for r in rows} == {"frechet_distance", "kid"} and {r["step"] for r in rows} == {10}
+    protocols = [Protocol.from_json(r["protocol_json"]) for r in rows]
+    assert all(r["protocol"] == protocol.id for r, protocol in zip(rows, protocols, strict=True))
+    # Images that no run made: rows of their own, without a place on a curve.
+    images = [str(tmp_path / "real.npz"), *words[1:3], "--extractor", quarters, "--metrics", "fid", "--record"]
+    code, output = call(other, "evaluate", *images)
+    assert code == 0 and "1 figures added" in output, output
+    assert len(Store(other).finished()) == len(store.finished())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([PLAIN.run_id, "--guidance", "2"], "guidance = 2 needs a null class"),
+        ([RUN.run_id, "--guidance", "0"], "guidance = 0 is not allowed"),
+        ([RUN.run_id, "--n", "0"], "n = 0 is not allowed"),
+        ([RUN.run_id, "--top-p", "2"], "top_p = 2.0"),
+        ([RUN.run_id, "--classes", "some"], "classes = 'some'"),
+        ([RUN.run_id, "--image-size", "8"], "leave --image-size out"),
+        ([RUN.run_id, "--classes", "proportional"], "tokens"),
+        ([TOKENIZER.run_id], "is a tokenizer run"),
+        (["0000ffff"], "run = '0000ffff' is unknown"),
+        (["pictures", "--guidance", "2"], "guidance is of the images of a run; 'pictures' is none"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(
+    root: Path, quarters: str, words: list[str], message: str
+) -> None:
+    code, output = call(root, "evaluate", *words, "--extractor", quarters)
+    assert code == 2
+    assert message in output.replace("\n", " ") and output.count("error:") == 1
 
 
 def test_an_export_loads_and_gives_the_same_logits(root: Path, tmp_path: Path) -> None:
