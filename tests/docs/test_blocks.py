@@ -220,3 +220,18 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
             assert heading in {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}, (
                 target
             )
+
+
+def test_recipes_name_what_the_files_beside_them_have() -> None:
+    """Every name in a row of "your own" or "Where would I add ..." stands in one of the files that the row links to."""
+    checked = 0
+    for document in (_named("extending.md"), _named("design.md")):
+        for row in re.findall(r"^\| .*\]\(\.\./.*$", document.read_text(), re.MULTILINE):
+            # What a user types is of the commands; what is added has the names of the package.
+            links = [document.parent / path for path in re.findall(r"\]\((\.\./[^)#]+)\)", row)]
+            files = [file for path in links for file in (path.rglob("*.py") if path.is_dir() else [path])]
+            code = "\n".join(file.read_text() for file in files)
+            for name in re.findall(r"`([A-Za-z_]{3,})`", row):
+                assert re.search(rf"\b{name}\b", code), f"{document.name}: {name} is in none of the files of {row[:60]}"
+                checked += 1
+    assert checked > 60
