@@ -1,6 +1,6 @@
 """A hook of mkdocs: links of a page to the code beside docs/, which the site does not have, become the code's path.
 
-The path shows where the pointer rests. A link to code that does not exist stays, so that `mkdocs build --strict` names it.
+The path shows where the pointer rests. A link to code that is not there stays: `mkdocs build --strict` names it.
 """
 
 from __future__ import annotations
