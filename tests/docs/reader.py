@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ class Reader:
     def bring_pictures(self) -> None:
         """A folder of pictures, as a reader of docs/data.md has, and a cache of their own."""
         write_folder(self.folder / "photographs", made(140, side=64))
+        self.keep_cache()
+
+    def keep_cache(self) -> None:
+        """What is learned of pictures is kept in the folder, not in the cache of who runs the tests."""
         self._monkeypatch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
 
     def type(self, command: str) -> Result:
@@ -91,6 +96,12 @@ class Reader:
             # Each command is a process of its own: a law that it registered is gone with it.
             LAWS.clear()
             LAWS.update(laws)
+
+    def execute(self, command: str) -> None:
+        """Execute a program that the document shows; it must not fail."""
+        words = [sys.executable, *shlex.split(command)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
 
     def output(self, command: str) -> list[str]:
         """What a command prints that must not fail, or with exit code 2 its error."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -43,8 +44,12 @@ PARSED = {
     r" STUDY\b": "stands for any study",
 }
 """Commands of which only the options are checked, by document and command, and why."""
-SLOW = {"README.md": "tokenlaw plan my-study.toml", "own-trainer.md": "tokenlaw plan study.toml"}
-"""Blocks that train: the command that they begin with."""
+SLOW: dict[str, str | tuple[str, ...]] = {
+    "README.md": "tokenlaw plan my-study.toml",
+    "own-trainer.md": "tokenlaw plan study.toml",
+    "tutorial.md": ("tokenlaw submit shapes.toml", "tokenlaw report shapes.toml", "tokenlaw figures shapes.toml"),
+}
+"""Blocks that train, or need what was trained: the commands that they begin with."""
 FRAME = '[study]\nname = "doc"\n[generator]\nsize = "S"\nwarmup_images = 1024\ntrain_images = [4096]\n'
 """What a part of a study stands in."""
 SMALL = {
@@ -86,6 +91,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 def test_every_study_is_valid(block: Block, reader: Reader) -> None:
     if block.document == "data.md":
         reader.bring_pictures()
+    if block.document == "tutorial.md":
+        _read(_named("tutorial.md"), reader, lambda other: not other.commands[0].startswith("python "))
     study = parse_study(block.text if "[study]" in block.text else FRAME + block.text, str(block))
     assert "id" in study.sections.get("tokenizer", {}) or study.runs()
 
@@ -125,17 +132,29 @@ def _named(name: str) -> Path:
     return next(path for path in DOCUMENTS if path.name == name)
 
 
-def _read(document: Path, reader: Reader, leave: Callable[[Block], bool]) -> None:
+def _read(
+    document: Path, reader: Reader, leave: Callable[[Block], bool], smaller: Mapping[str, str] = MappingProxyType({})
+) -> None:
     _points(reader.folder / "points.csv")
     if document.name == "data.md":
         reader.bring_pictures()
+    if document.name == "tutorial.md":
+        reader.keep_cache()
     for block in blocks(document):
         if block.file:
-            (reader.folder / block.file).write_text(block.text)
+            text = block.text
+            if block.language == "toml":
+                for large, small in smaller.items():
+                    assert large in text, f"{block}: {large}"
+                    text = text.replace(large, small)
+            (reader.folder / block.file).write_text(text)
         if document.name == "fitting.md" and "class CodebookLaw" in block.text:
             (reader.folder / "codebook_law.py").write_text(block.text)
         for command in block.commands:
             if _reason(command) is not None:
+                continue
+            if re.fullmatch(r"python [\w-]+\.py", command):
+                reader.execute(command)
                 continue
             assert command.startswith("tokenlaw "), f"{block}: {command} is neither run nor in NOT_RUN"
             if leave(block) or _is_parsed(block, command):
@@ -196,6 +215,22 @@ def test_the_trainer_of_ones_own_is_trained(reader: Reader) -> None:
     assert "done with another version of train.py" in "".join(reader.output("tokenlaw plan study.toml"))
 
 
+@pytest.mark.slow
+def test_the_tutorial_is_done(reader: Reader) -> None:
+    """From the pictures to the figure, each block in turn, with fewer images; what it says is only less sure."""
+    _read(_named("tutorial.md"), reader, lambda block: False, {"= 4096": "= 1024", "[2048, 4096, 8192]": "[1024, 2048]"})
+    runs = load_study("shapes.toml").runs()
+    assert Store(reader.root).finished() == {run.run_id for run in runs} and len(runs) == 12
+    assert "<html" in (reader.folder / "report" / "index.html").read_text()
+    # What the page tells a reader to paste, and the parts of the figure that it names.
+    text = _named("tutorial.md").read_text()
+    (stem,) = re.findall(r"^\\input\{paper/([\w-]+)\}", text, re.MULTILINE)
+    environment = (reader.folder / "paper" / f"{stem}.tex").read_text()
+    assert f"\\includegraphics{{{stem}}}" in environment and f"\\label{{fig:{stem}}}" in environment
+    assert {path.suffix for path in (reader.folder / "paper").iterdir()} == {".pdf", ".csv", ".json", ".txt", ".tex"}
+    assert (reader.folder / "seen.png").stat().st_size
+
+
 def test_studies_md_names_every_section_field_and_profile() -> None:
     text = _named("studies.md").read_text()
     for section in _SECTIONS:
@@ -220,3 +255,18 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
             assert heading in {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}, (
                 target
             )
+
+
+def test_recipes_name_what_the_files_beside_them_have() -> None:
+    """Every name in a row of "your own" or "Where would I add ..." stands in one of the files that the row links to."""
+    checked = 0
+    for document in (_named("extending.md"), _named("design.md")):
+        for row in re.findall(r"^\| .*\]\(\.\./.*$", document.read_text(), re.MULTILINE):
+            # What a user types is of the commands; what is added has the names of the package.
+            links = [document.parent / path for path in re.findall(r"\]\((\.\./[^)#]+)\)", row)]
+            files = [file for path in links for file in (path.rglob("*.py") if path.is_dir() else [path])]
+            code = "\n".join(file.read_text() for file in files)
+            for name in re.findall(r"`([A-Za-z_]{3,})`", row):
+                assert re.search(rf"\b{name}\b", code), f"{document.name}: {name} is in none of the files of {row[:60]}"
+                checked += 1
+    assert checked > 60
