@@ -218,7 +218,9 @@ def test_the_trainer_of_ones_own_is_trained(reader: Reader) -> None:
 @pytest.mark.slow
 def test_the_tutorial_is_done(reader: Reader) -> None:
     """From the pictures to the figure, each block in turn, with fewer images; what it says is only less sure."""
-    _read(_named("tutorial.md"), reader, lambda block: False, {"= 4096": "= 1024", "[2048, 4096, 8192]": "[1024, 2048]"})
+    _read(
+        _named("tutorial.md"), reader, lambda block: False, {"= 4096": "= 1024", "[2048, 4096, 8192]": "[1024, 2048]"}
+    )
     runs = load_study("shapes.toml").runs()
     assert Store(reader.root).finished() == {run.run_id for run in runs} and len(runs) == 12
     assert "<html" in (reader.folder / "report" / "index.html").read_text()
