@@ -133,7 +133,8 @@ def _draw_effects(axis: Axes, effects: pd.DataFrame, metric: str, page: Page) ->
             values += [e["value"], *seeds]
     scales.neutral_line(axis, values[0])
     axis.axvline(len(budgets) - 0.5, color=MUTED, lw=0.6)
-    axis.set_xticks(range(len(names)), names, rotation=90 if page.columns == 1 else 0)
+    crowded = page.columns == 1 or len(names) > 5
+    axis.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
     axis.set_xlim(-0.6, len(names) - 0.3)
     axis.grid(axis="x", visible=False)
     axis.set_xlabel("training images")

@@ -125,7 +125,7 @@ def test_a_study_without_gfid_says_what_it_has(make_study, known, own_study):
     found = answer(own_study.frames())
     assert found.headline == "No gFID was measured; 12 runs of no stage finished and measured own_missed."
     assert found.sentences == (
-        "own_missed ranges from 0.251 (net.depth = 2, width = 16) to 2.01 (net.depth = 1, width = 4) over 6 "
+        "own_missed ranges from 0.250 (net.depth = 2, width = 16) to 2.00 (net.depth = 1, width = 4) over 6 "
         "configurations, mean over 2 seeds each.",
     )
     assert json.loads(found.to_json())["statements"][0]["topic"] == "own"
