@@ -76,7 +76,7 @@ def _log_ticks(ticks: Any, low: float, high: float, write: Callable[[float], str
     ticks.set_minor_formatter(NullFormatter())
 
 
-def code_axis(axis: Axes, sizes: Iterable[float], label: str = "codebook size (codes)") -> None:
+def code_axis(axis: Axes, sizes: Iterable[float], label: str = "codebook size") -> None:
     """x axis of codebook sizes, logarithmic to base 2, with a tick at each."""
     places = sorted({float(size) for size in sizes})
     axis.set_xscale("log", base=2)

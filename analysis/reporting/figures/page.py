@@ -83,6 +83,7 @@ class Page:
         least = LEAST_PANEL * self.style.font_size / 8.0
         across = max(1, min(count, across, int(self.width / least)))
         rows = -(-count // across)
+        across = -(-count // rows)  # Four are two by two.
         panel = self.width / across
         self._size(rows * max(panel * height, least))
         drawn = self.figure.subplots(rows, across, squeeze=False, **grid).ravel().tolist()

@@ -85,6 +85,9 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
         low, high = rows["bits_per_pixel"].min(), rows["bits_per_pixel"].max()
         axis.set_xlim(low / (high / low) ** 0.3, high * (high / low) ** 0.3)
         axis.margins(y=0.18)
+        # None in the corner, beside the x axis's first.
+        bottom, top = axis.get_ylim()
+        axis.set_yticks([tick for tick in axis.get_yticks() if bottom + 0.06 * (top - bottom) < tick <= top])
         axis.set_ylabel(QUALITY[metric])
         page.title(axis, QUALITY[metric].split(" ")[0])
     return axes

@@ -135,7 +135,7 @@ def test_the_filter_narrows_table_and_chart_and_sorting_the_runs_keeps_it(page):
     _until(page, "return document.getElementById('counts').textContent.startsWith('3 of 24 runs')")
     labels = "return [...document.querySelectorAll('#table-runs [data-pin]')].map(b => b.innerText)"
     assert all("K16-T16-XS" in label for label in page.run(labels))
-    assert page.run("return document.querySelectorAll('#chart .mark').length") == 12
+    assert page.run("return document.querySelectorAll('#chart .mark').length") == 18
     page.run("document.querySelectorAll('#table-runs th button')[0].click()")
     once = page.run(labels)
     page.run("document.querySelectorAll('#table-runs th button')[0].click()")
@@ -253,7 +253,7 @@ def test_a_report_of_ones_own_trainer_is_as_usable(browser, own_study, tmp_path)
     browser.logged()
     browser.open(report.index)
     assert browser.logged() == []
-    assert browser.run("return document.querySelectorAll('#chart .mark').length") == 12
+    assert browser.run("return document.querySelectorAll('#chart .mark').length") == 18
     assert browser.run("return document.getElementById('axis-y').selectedOptions[0].text") == "missed"
     browser.mouse(*_place(browser, "#chart .mark", 0), click=True)
     pin = browser.run("return document.querySelector('.pin').innerText")
