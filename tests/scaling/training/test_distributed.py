@@ -61,8 +61,10 @@ def assert_alike(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
     for row, other in zip(rows, expected, strict=True):
         assert row["value"] == pytest.approx(other["value"], rel=2e-3, abs=2e-4), row
     first = expected[0]["step"]
+    # A latent between two codes falls to the other one whole: what counts codes moves by more than rounding.
+    loose = {"gradient_norm", "codebook_perplexity", "codebook_utilisation"}
     for row, other in zip(rows, expected, strict=True):
-        if row["step"] == first and row["term"] != "gradient_norm":
+        if row["step"] == first and row["term"] not in loose:
             assert row["value"] == pytest.approx(other["value"], rel=1e-4, abs=1e-5), row
 
 
