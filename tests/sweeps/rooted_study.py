@@ -20,7 +20,10 @@ from sweeps.study.study import load_study
 
 TOY = (sys.executable, "-P", str(Path(__file__).with_name("toy_worker.py")))
 """The command of a worker with a toy in place of training."""
-UNSTABLE = ("attempt", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at", "provenance")
+UNSTABLE = (
+    "attempt", "wall_seconds", "peak_memory_bytes", "images_per_second", "model_flops_share", "device_memory_bytes",
+    "started_at", "finished_at", "provenance",
+)  # fmt: skip
 """Columns that are not measurements: equality is promised for all others."""
 GO = "go"
 """What toys wait for if they are told so: they are at work as long as a test needs, on a busy machine too."""

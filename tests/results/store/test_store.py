@@ -255,12 +255,12 @@ def test_tables_of_schema_1_are_read(
 
 
 def _write_as_version_1(path: Path) -> None:
-    """As version 1 wrote it: without the column `source`, and fewer columns may be null."""
+    """As version 1 wrote it: without `source` and what tells speed, and fewer columns may be null."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    if "source" in table.column_names:
-        table = table.drop_columns(["source"])
+    later = {"source", "images_per_second", "model_flops_share", "device_memory_bytes"}
+    table = table.drop_columns([name for name in table.column_names if name in later])
     fields = [field.with_nullable(table[field.name].null_count > 0) for field in table.schema]
     old = pa.schema(fields, metadata={b"tokenlaw_schema": b"1"})
     path.unlink()

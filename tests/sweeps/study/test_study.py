@@ -298,7 +298,9 @@ def test_combination_is_named_when_it_is_invalid() -> None:
 
 
 def test_unknown_study_lists_the_built_in_ones() -> None:
-    with pytest.raises(UsageError, match=r"did you mean 'fashion'\? allowed: cluster, fashion, fashion-crt, fashion-full, .*smoke"):
+    with pytest.raises(
+        UsageError, match=r"did you mean 'fashion'\? allowed: cluster, fashion, fashion-crt, fashion-full, .*smoke"
+    ):
         load_study("fashon")
 
 
