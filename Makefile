@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo   install, get Fashion-MNIST, run the demo study and write its report (about 20 minutes, 2 cores)"
-	@echo "make test   install and run all tests (about 33 minutes, 2 cores)"
+	@echo "make test   install and run all tests (about 50 minutes, 2 cores)"
 	@echo "make gpu-check   the tests that need a GPU (skipped, by name, without one)"
 	@echo "make docs   the site of the documentation, into site/"
 	@echo "make lint   ruff, mypy and the layer contracts"

@@ -133,7 +133,8 @@ def test_texts_neither_overlap_nor_are_cut_nor_small(fashion):
 @pytest.mark.parametrize("look", list(style.STYLES))
 def test_texts_of_every_figure_in_every_style(fashion, full, look, columns):
     assert _faults(fashion, look, columns, list(GALLERY)) == []
-    assert _faults(full, look, columns, list(GALLERY)) == []
+    if columns == 1 and look in ("neurips", "talk"):  # The narrowest, and the largest letters.
+        assert _faults(full, look, columns, list(GALLERY)) == []
 
 
 def test_pdf_has_its_fonts_embedded_and_none_of_type_3(fashion, tmp_path):
