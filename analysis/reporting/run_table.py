@@ -27,9 +27,12 @@ def run_table(frames: StudyFrames) -> Table | None:
         "parameters trained": known("_trained", "{:,.0f}".format),
         "FLOPs spent": known("executed_flops", wording.flops), "time": known("wall_seconds", "{:.0f} s".format),
         "peak memory": known("peak_memory_bytes", lambda size: f"{size / 2**20:.0f} MiB"),
-        "images/s": known("images_per_second", "{:,.0f}".format),
-        "share of peak": known("model_flops_share", "{:.0%}".format),
     }  # fmt: skip
+    # Stores of earlier versions do not know them.
+    if runs["images_per_second"].notna().any():
+        columns["images/s"] = known("images_per_second", "{:,.0f}".format)
+    if runs["model_flops_share"].notna().any():
+        columns["share of peak"] = known("model_flops_share", "{:.0%}".format)
     return Table.of("runs", "Runs", records(runs), columns, "Metrics at the longest budget, without guidance.")
 
 
