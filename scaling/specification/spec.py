@@ -255,8 +255,7 @@ class GeneratorRun(RunFields):
     train_images: tuple[PositiveInt, ...]
     """Training images, repeats counted, at which the run is evaluated."""
     evaluate_images: tuple[PositiveInt, ...] = ()
-    """Images at which the trunk itself is evaluated besides, without a decay: to watch a training. Such values are
-    flagged, and no law uses them."""
+    """Images at which the trunk itself is evaluated besides, without a decay; flagged, and used by no law."""
     batch_size: PositiveInt = 64
     z_loss_weight: NonNegativeFloat = 0.0
     precision: Precision = "float32"
