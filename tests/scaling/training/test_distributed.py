@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from scaling.training.distributed import ALONE, Ranks
 from .rank_process import SPECS, run
 
 PROGRAM = Path(__file__).with_name("rank_process.py")
+ROOT = Path(__file__).parents[3]
 
 
 def _port() -> int:
@@ -31,12 +33,15 @@ def _port() -> int:
 def run_ranks(program: Path, size: int, folder: Path, before: Sequence[str] = (), after: Sequence[str] = ()) -> None:
     """Run a program as `size` processes to their good end: [before ...] RANK SIZE PORT FOLDER [after ...]."""
     port = str(_port())
+    # A program run by its path finds its own folder only; it imports `tests` as pytest does.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
             [sys.executable, str(program), *before, str(rank), str(size), port, str(folder), *after],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=environment,
         )
         for rank in range(size)
     ]
