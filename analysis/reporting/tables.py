@@ -19,7 +19,7 @@ from results.schema import METRICS
 
 from . import wording
 from .answer import Answer
-from .comparison_tables import equal_images_table, multiplier_table
+from .comparison_tables import equal_images_table, forms_table, matched_table, multiplier_table
 from .fits_table import own_fits_table, validation_table
 from .rendering import Facts, Shown, Table, cell, estimate_of, known, level, table_estimate
 from .run_table import run_table
@@ -33,6 +33,8 @@ def all_tables(frames: StudyFrames, answer: Answer) -> list[Table]:
         crossover_table(answer),
         crossing_detail_table(answer),
         equal_images_table(frames, answer),
+        matched_table(frames),
+        forms_table(answer, frames.measure.name),
         regulariser_table(answer),
         multiplier_table(answer, frames.measure.name),
         pair_table(answer),

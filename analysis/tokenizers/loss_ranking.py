@@ -14,11 +14,9 @@ import numpy as np
 from results.errors import UsageError
 
 from .frames import StudyFrames
+from .matched import MATCHED_RATE, MATCHED_RFID, alike
 from .measure import LOSSES, NAMES
 from .rows import Record, groups
-
-MATCHED_RATE, MATCHED_RFID = 0.02, 0.05
-"""Relative differences of bits per image, and of rFID, up to which two tokenizers count as matched."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ def refuse_loss(frames: StudyFrames) -> None:
     bits = table["bits_per_image"].to_numpy(dtype=float)
     tokenizers = frames.tokenizers
     rfid = tokenizers.groupby("family")["rfid"].mean().reindex(table["family"]) if "rfid" in tokenizers else None
-    if bits.max() <= (1 + MATCHED_RATE) * bits.min():
+    if alike(bits.min(), bits.max(), MATCHED_RATE):
         return
-    if rfid is not None and rfid.notna().all() and rfid.max() <= (1 + MATCHED_RFID) * rfid.min():
+    if rfid is not None and rfid.notna().all() and alike(rfid.min(), rfid.max(), MATCHED_RFID):
         return
     rates = ", ".join(f"{f} {b:.4g} bits" for f, b in zip(table["family"], bits, strict=True))
     raise UsageError(
