@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from analysis.fitting.fit import fit
 from analysis.fitting.problem import bounds_of
 from analysis.fitting.result import FitResult, ParameterEstimate, Status
 from analysis.inference.bootstrap import Bootstrap, bootstrap
+from analysis.inference.few_clusters import few_cluster_factors
 from results.errors import FitError
 
 from .floors import FloorLaw
@@ -162,7 +162,7 @@ def fit_joint(
         start = {name: value for name, value in result.values.items() if np.isfinite(value) and name not in held}
     drawn = bootstrap(result, replicates=replicates, kind="wild", seed=seed) if replicates else None
     if drawn is not None:
-        drawn = _widened(drawn, table["tokenizer"].nunique(), 1 + len(identified.names))
+        drawn = _widened(drawn, of_loss)
     try:
         floors = FloorLaw.of(table, centre)
     except FitError:
@@ -170,14 +170,12 @@ def fit_joint(
     return JointFit(form, result, drawn, table, centre, identified, floors, noise)
 
 
-def _widened(drawn: Bootstrap, tokenizers: int, told: int) -> Bootstrap:
-    """The draws further from the fit, as few tokenizers ask for: by sqrt(G / (G - m)), since m numbers were fitted to G
-    tokenizers and their residuals are the smaller for it, and by Student's t over the normal quantile (Cameron & Miller
-    2015, A practitioner's guide to cluster-robust inference, Sec. VI)."""
-    freedom = max(tokenizers - told, 1)
-    factor = np.sqrt(tokenizers / freedom) * stdtrit(freedom, 0.975) / stdtrit(np.inf, 0.975)
+def _widened(drawn: Bootstrap, of_loss: Array) -> Bootstrap:
+    """The draws further from the fit, as few tokenizers ask for: each coordinate by a factor of its own, rows of one
+    tokenizer and metric sharing a shift."""
+    factors = few_cluster_factors(drawn.result, of_loss.astype(np.int64))
     fitted = drawn.result.coordinates
     lower, upper = bounds_of(drawn.result.law)
-    coordinates = np.clip(fitted + factor * (drawn.coordinates - fitted), lower, upper)
+    coordinates = np.clip(fitted + factors * (drawn.coordinates - fitted), lower, upper)
     parameters = drawn.result.scales.natural_at(drawn.result.law, coordinates)
     return replace(drawn, coordinates=coordinates, parameters=parameters)
