@@ -1,9 +1,9 @@
 """How much further than a robust spread says an interval must reach where few clusters decide a coordinate.
 
-A cluster-robust variance is a sum of squares of few residuals that the fit has made smaller. Under a working covariance
-of the errors its mean and its degrees of freedom follow (Bell & McCaffrey 2002, Survey Methodology 28, 169-181; Imbens &
-Kolesar 2016, Rev. Econ. Stat. 98, 701-712): each coordinate has its own, since one contrast of two groups of clusters
-rests on those alone.
+A cluster-robust variance is a sum of squares of few residuals that the fit has made smaller. Under a working
+covariance of the errors its mean and its degrees of freedom follow (Bell & McCaffrey 2002, Survey Methodology 28,
+169-181; Imbens & Kolesar 2016, Rev. Econ. Stat. 98, 701-712): each coordinate has its own, since one contrast of two
+groups of clusters rests on those alone.
 """
 
 from __future__ import annotations
