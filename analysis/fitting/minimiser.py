@@ -16,6 +16,7 @@ SNUG = 1e-8  # this close to a bound, relatively above 1, is at it
 PERFECT = 1e-25  # an objective this small a row is zero to rounding
 OFFSET = 1e-6  # a relative offset below which the objective is within 1e-12 of its local minimum
 STEP = 1e-5  # of central differences of the gradient; coordinates are logarithms and exponents, of the order of 1
+LARGEST = 1e100  # of a scaled second derivative that a Newton step is taken by
 
 
 def gradient_norm(at: Evaluation, held: NDArray[np.bool_]) -> Array:
@@ -276,8 +277,10 @@ def hessian(problem: Problem, coordinates: Array) -> Array:
     spread = problem.select(np.tile(np.repeat(np.arange(count), size), 2))
     ends = np.concatenate([above.reshape(-1, size), below.reshape(-1, size)])
     there, back = evaluate(spread, ends).gradient.reshape(2, count, size, size)
-    slope = (there - back) / np.where(apart > 0, apart, 1.0)[:, :, None]
-    return 0.5 * (slope + slope.transpose(0, 2, 1))
+    # Far out the gradients may be as large as numbers go; whoever asks judges what comes of it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        slope = (there - back) / np.where(apart > 0, apart, 1.0)[:, :, None]
+        return 0.5 * (slope + slope.transpose(0, 2, 1))
 
 
 def newton(problem: Problem, start: Array, iterations: int, tolerance: float = GRADIENT_TOLERANCE) -> Array:
@@ -303,7 +306,8 @@ def newton(problem: Problem, start: Array, iterations: int, tolerance: float = G
         scale = np.sqrt(np.maximum(curvature, 1e-20 * curvature.max(axis=1, keepdims=True)))
         matrix = _scaled(hessian(moving, current), scale, held)
         matrix[:, each, each] += held
-        usable = np.all(np.isfinite(matrix), axis=(1, 2)) & np.isfinite(at.gradient).all(axis=1)
+        # Not NaN, and not so large that the eigenvalues overflow.
+        usable = np.all(np.abs(matrix) < LARGEST, axis=(1, 2)) & np.isfinite(at.gradient).all(axis=1)
         matrix[~usable] = np.eye(len(each))
         values, vectors = np.linalg.eigh(matrix)
         pull = np.where(held | ~usable[:, None], 0.0, at.gradient / scale)
