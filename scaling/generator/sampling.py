@@ -16,11 +16,11 @@ from .transformer import Generator, KeyValueCache
 def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     """One index for each row of logits [n, K], by inverting the cumulative distribution at uniforms [n] in [0, 1).
 
+    The logits are overwritten: a copy of many is memory that the system hands out anew, page by page, at each call.
     Several times faster than torch.multinomial on a CPU, and the result depends on the uniforms alone. The threshold
     is kept below the float32 total, so that rounding in the tail never selects a code of zero probability.
     """
-    weights = (logits - logits.amax(1, keepdim=True)).exp_()
-    cumulative = weights.cumsum_(1)
+    cumulative = logits.sub_(logits.amax(1, keepdim=True)).exp_().cumsum_(1)
     total = cumulative[:, -1:]
     threshold = torch.minimum(
         uniforms[:, None].to(total.dtype) * total, torch.nextafter(total, torch.zeros_like(total))
@@ -87,7 +87,7 @@ def sample(
         logits = model.step(x[:, None], cache).float()
         if guided:
             conditional, unconditional = logits.chunk(2)
-            logits = torch.lerp(unconditional, conditional, guidance_at(schedule, guidance, position, length))
+            logits = unconditional.lerp_(conditional, guidance_at(schedule, guidance, position, length))
         logits = truncated(logits / temperature if temperature != 1.0 else logits, top_k, top_p)
         chosen = draw(logits, uniforms[:, position])
         tokens[:, position] = chosen
