@@ -34,8 +34,8 @@ from scaling.specification.workspace import Progress, Workspace
 GOLDEN = Path(__file__).with_name("golden_generator.json")
 TOLERANCES = {"loss": 0.06, "nats_per_image": 0.03, "rfid": 0.04, "gfid": 0.06}
 """Relative. Processors round differently, which training amplifies: with none of this one's vector instructions
-(ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE) losses differ by 3.2 % at most, nats by 1.0 %,
-rFID by 1.4 %, gFID by 2.3 %. On one machine nothing differs."""
+(ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE) losses differ by 3.2 % at most, nats by
+1.0 %, rFID by 1.4 %, gFID by 2.3 %. On one machine nothing differs."""
 EVALUATION = EvaluationSpec(samples=1024, guidance=(1.0, 1.5))
 PAUSE = 16_384
 RUN = GeneratorRun(
