@@ -129,6 +129,22 @@ def test_guidance_is_the_papers_formula() -> None:
     assert torch.equal(sample(generator, labels, torch.full((3, 16), 0.5), guidance=1.0), plain)
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_samples_are_drawn_token_by_token_from_the_full_forward(guidance: float) -> None:
+    """Without a cache, in memory of its own at each token: what is kept and overwritten meanwhile changes nothing."""
+    generator, uniforms = model(), torch.rand(12, 16, generator=torch.Generator().manual_seed(7))
+    labels = torch.arange(12) % 3
+    tokens = torch.zeros(12, 16, dtype=torch.int64)
+    with torch.inference_mode():
+        for position in range(16):
+            conditional = generator(tokens, labels)[:, position]
+            unconditional = generator(tokens, torch.full_like(labels, generator.classes))[:, position]
+            logits = unconditional + guidance * (conditional - unconditional)
+            cumulative = logits.double().softmax(1).cumsum(1)
+            tokens[:, position] = (cumulative <= uniforms[:, position, None]).sum(1)
+    assert torch.equal(sample(generator, labels, uniforms, guidance=guidance), tokens)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_guided_states_draw_what_guided_logits_draw_but_for_rounding(schedule: GuidanceSchedule) -> None:
     generator, uniforms = model(), torch.rand(400, 16, generator=torch.Generator().manual_seed(4))
