@@ -26,7 +26,8 @@ def sampling_fields(spec: SamplingSpec, tuned: bool = False) -> dict[str, Any]:
     for name in ("temperature", "top_k", "top_p", "guidance_schedule"):
         if getattr(spec, name) != SamplingSpec.model_fields[name].default:
             fields[name] = getattr(spec, name)
-    settings = [] if spec.classes == "balanced" else [f"classes={spec.classes}"]
+    settings = [f"{name}={getattr(spec, name)}" for name in ("classes", "guided")
+                if getattr(spec, name) != SamplingSpec.model_fields[name].default]  # fmt: skip
     if tuned:
         settings += [f"over-tokens={schedule}"] if (schedule := fields.get("guidance_schedule")) else []
         fields["guidance_schedule"] = TUNED

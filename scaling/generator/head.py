@@ -23,6 +23,11 @@ class FullHead(nn.Linear):
         """Make all codes equally likely."""
         nn.init.zeros_(self.weight)
 
+    def logits_into(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
+        """Logits [m, K] of states [m, width] without gradient, in the memory of earlier ones where there are any: what
+        is freed goes back to the system, which hands it out page by page."""
+        return self(hidden) if memory is None else torch.mm(hidden, self.weight.t(), out=memory)
+
     def cross_entropy(self, hidden: Tensor, targets: Tensor, z_weight: float = 0.0) -> Tensor:
         """Mean over m states [m, width] of -log p(target), plus the z-loss; see linear_cross_entropy."""
         return linear_cross_entropy(hidden, self.weight, targets, z_weight)
@@ -91,6 +96,10 @@ class FactorisedHead(nn.Module):
         low = self._low_logits(states.flatten(0, 1), every.repeat(len(flat))).log_softmax(-1)
         joint = self.high(flat).float().log_softmax(-1)[..., None] + low.view(len(flat), self.high_size, -1)
         return joint.flatten(1)[:, : self.codebook_size].view(*hidden.shape[:-1], -1)
+
+    def logits_into(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
+        """What `forward` gives; it takes no memory over."""
+        return self(hidden)
 
     @property
     def complete(self) -> bool:

@@ -72,5 +72,5 @@ class NumberedImages:
         return sample(
             model, self.labels_of(numbers), uniforms(self.seed, self.purpose, numbers, model.tokens_per_image),
             guidance=guidance, temperature=self.spec.temperature, top_k=self.spec.top_k, top_p=self.spec.top_p,
-            schedule=self.spec.guidance_schedule,
+            schedule=self.spec.guidance_schedule, guided=self.spec.guided,
         )  # fmt: skip

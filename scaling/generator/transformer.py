@@ -233,8 +233,9 @@ class Generator(nn.Module):
         return self.head(self.hidden(tokens, labels, keys))
 
     def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits [n, K] after one more position, given as its embedding x [n, 1, width]."""
-        return self.head(self._scaled(self.trunk(x, cache)[:, -1]))
+        """States [n, width] after one more position, given as its embedding x [n, 1, width]; the head's logits of them
+        are those of the next token."""
+        return self._scaled(self.trunk(x, cache)[:, -1])
 
     def rate_factors(self) -> dict[str, float]:
         """By what the learning rate of each parameter is multiplied, by name: 1, for hidden matrices under muP

@@ -84,7 +84,7 @@ RULES: dict[str, LearningRateRule] = {
             lambda shape: BASE_LEARNING_RATE,
             "muP (arXiv 2203.03466): 0.007 at width 64; of hidden matrices 64 / width of it, their initial standard "
             "deviation scaled by (64 / width)^0.5, logits by 64 / width",
-            "the built-in study fashion-mup; a coordinate check in the tests",
+            "the built-in study fashion-mup, at widths 32, 64 and 96; a coordinate check in the tests",
             mup_base_width=BASE_WIDTH,
         ),
     )

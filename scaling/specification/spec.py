@@ -284,6 +284,8 @@ class GeneratorRun(RunFields):
                 f"evaluation.guidance = {guided} needs a null class, which transformer.class_dropout = 0.0 never "
                 "trains; allowed: no guidance, or a class_dropout above 0"
             )
+        if self.evaluation.sampling is not None:
+            self.evaluation.sampling.check_head(self.transformer.head)
         if self.schedule == "cosine" and len(self.train_images) != 1:
             raise ValueError(
                 f"train_images = {list(self.train_images)}: a cosine schedule ends at one budget; make a run a budget"

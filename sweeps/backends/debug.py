@@ -46,7 +46,10 @@ class DebugBackend:
         for run in [request.runs[run_id] for run_id in left]:
             request.say(f"{run.stage} {run.label} ({run.run_id})")
             submission = submitted.submission.id if submitted.submission else ""
-            options = Options(submission=submission, trackers=request.plan.study.trackers)
+            options = Options(
+                submission=submission, microbatch=run.resources.microbatch, strategy=run.resources.strategy,
+                recompute=run.resources.recompute_activations, trackers=request.plan.study.trackers,
+            )  # fmt: skip
             outcome = work(root, run.spec, options, execute=self._execute)
             parent = summary.outcomes.get(run.parent or "")
             if outcome.result == "blocked" and parent is not None:

@@ -7,20 +7,22 @@ python -m sweeps.backends.local ROOT SUBMISSION        what a detached superviso
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from results import StoreError, TokenlawError
 from results.store import atomic
 from sweeps.planning.plan import Plan
-from sweeps.planning.planned_run import planned
+from sweeps.planning.planned_run import PlannedRun, planned
 from sweeps.record.attempts import living
 from sweeps.record.code_snapshot import load_snapshot
 from sweeps.record.ledger import Submission, load_submission, submissions
+from sweeps.study.resources import Resources
 from sweeps.worker.process import awaited, cores, worker_environment
 
 from .base import Request, Submitted
@@ -31,6 +33,8 @@ from .submission import check, enter, remaining
 
 START_SECONDS = 20.0
 """How long `submit` waits for a detached supervisor to enter itself in the ledger."""
+RESOURCES = "resources.json"
+"""In a submission: what each of its runs gets, by id; a supervisor knows no study."""
 
 
 class LocalBackend:
@@ -51,7 +55,8 @@ class LocalBackend:
         if not begun:
             return report
         beginning = [run for run_id, run in request.runs.items() if run_id in left.ready]
-        report.submission = enter(request, self.name, beginning, list(request.runs.values()))
+        entered = list(request.runs.values())
+        report.submission = enter(request, self.name, beginning, entered, {RESOURCES: _written(entered)})
         report.queued = len(beginning)
         if request.wait:
             report.submission.adopt(request.root)
@@ -77,6 +82,23 @@ class LocalBackend:
         return f"told {told} submitters and {alone} workers without one to save and stop" if told or alone else ""
 
 
+def _written(runs: Iterable[PlannedRun]) -> bytes:
+    resources = {run.run_id: run.as_json()["resources"] for run in runs}
+    return (json.dumps(resources) + "\n").encode()
+
+
+def _entered(root: Path, submission: Submission) -> list[PlannedRun]:
+    """The runs of a submission, with what each gets. Raises StoreError."""
+    path = submission.folder(root) / RESOURCES
+    try:
+        resources = {
+            run_id: Resources.model_validate(fields) for run_id, fields in json.loads(path.read_text()).items()
+        }
+        return [planned(run, resources[run.run_id]) for run in submission.runs(root)]
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error!r}") from error
+
+
 def _supervise(root: Path, submission: Submission) -> None:
     """Start the supervisor of a submission, and see it begin. Raises StoreError."""
     log = submission.folder(root) / "supervisor.log"
@@ -99,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root, name = Path((arguments or sys.argv[1:])[0]), (arguments or sys.argv[1:])[1]
     try:
         submission = load_submission(root, name)
-        runs = [planned(spec) for spec in submission.runs(root)]
+        runs = _entered(root, submission)
         submission.adopt(root)
         with PlainView(sys.stdout) as view:
             summary = LocalScheduler(runs, root, submission, observe=view, again=False).run()

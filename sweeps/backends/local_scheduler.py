@@ -222,9 +222,10 @@ class LocalScheduler:
             self._settle(run_id, outcome)
 
     def _spawn(self, run: PlannedRun) -> subprocess.Popen[str]:
-        options = ["--submitter", json.dumps(ProcessId.current().as_json())]
-        # Of this machine no more memory can be asked for.
-        microbatch = grown(Resources(), run.spec, self.failures.of(run.run_id), 1.0).microbatch
+        options = ["--submitter", json.dumps(ProcessId.current().as_json()), *run.resources.worker_options]
+        # Of this machine no more memory can be asked for, and one process has the whole batch.
+        alone = Resources(microbatch=run.resources.microbatch)
+        microbatch = grown(alone, run.spec, self.failures.of(run.run_id), 1.0).microbatch
         # A session of its own keeps the terminal's Ctrl-C for the scheduler, which stops the workers in order.
         process = start_worker(self.root, self.submission, run.spec, options, microbatch=microbatch, own_session=True)
         self.workers[run.run_id] = ProcessId.of(process.pid)

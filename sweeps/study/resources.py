@@ -175,7 +175,7 @@ class ResourceTable:
     def of(self, run: Any) -> Resources:
         """What a run gets; the defaults of Resources for a stage without a section.
 
-        Raises SpecError if the rules that hold for it contradict each other, or its batch.
+        Raises SpecError if the rules that hold for it contradict each other, its batch or its trainer.
         """
         rules = self._sections.get(run.stage)
         if rules is None:
@@ -192,6 +192,12 @@ class ResourceTable:
                 f"{where} batch_size = {batch} cannot be shared by {resources.tasks} tasks, nodes x gpus_per_node; "
                 "allowed: at most one an image"
             )
+        if run.trainer is not None and (chosen := _ways(resources.model_dump())):
+            name, value = chosen[0]
+            raise SpecError(
+                f"{where} {name} = {value!r} is not allowed, for the run's own trainer is not told of it; allowed: "
+                f"{name} = {Resources.model_fields[name].default!r}"
+            )
         return resources
 
 
@@ -206,7 +212,7 @@ def _parse_section(stage: Stage, table: Any) -> list[Rule]:
     as_table(table, f"resources.{stage}", f"a table, {where}")
     check_keys(table, where, [*Resources.model_fields, "rules"])
     defaults = {name: value for name, value in table.items() if name != "rules"}
-    validated(Resources, defaults, where)
+    _check_strategy(stage, validated(Resources, defaults, where), where)
     rules = table.get("rules", [])
     if not isinstance(rules, list):
         raise SpecError(f"resources.{stage}.rules is a single table; allowed: [[resources.{stage}.rules]] tables")
@@ -226,5 +232,20 @@ def _rule(table: Any, number: int, stage: Stage, defaults: Mapping[str, Any]) ->
     fields = {name: value for name, value in table.items() if name != "where"}
     if not fields:
         raise SpecError(f"{where} sets nothing; allowed: {', '.join(Resources.model_fields)}")
-    validated(Resources, {**defaults, **fields}, where)
+    _check_strategy(stage, validated(Resources, {**defaults, **fields}, where), where)
     return Rule(conditions, fields)
+
+
+def _check_strategy(stage: Stage, resources: Resources, where: str) -> None:
+    """Raise SpecError for a strategy that a stage has not: only generators are cut over processes."""
+    if stage != "generator" and resources.strategy != "ddp":
+        raise SpecError(
+            f"{where} strategy = {resources.strategy!r} is not allowed, for only generators are cut over processes; "
+            "allowed: 'ddp'"
+        )
+
+
+def _ways(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Fields of how to train that are not the default, with their values."""
+    names = ("strategy", "recompute_activations")
+    return [(name, fields[name]) for name in names if fields[name] != Resources.model_fields[name].default]

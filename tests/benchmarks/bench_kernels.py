@@ -59,7 +59,7 @@ def main() -> None:
         logits, uniforms = torch.randn(500, codes), torch.rand(500)
         compare(
             f"draw from {codes} codes, 500 rows",
-            lambda x=logits, u=uniforms: draw(x, u),
+            lambda x=logits, u=uniforms: draw(x.clone(), u),
             lambda x=logits: torch.multinomial(x.softmax(1), 1),
         )
     x, upstream = torch.randn(64, 16, 64, requires_grad=True), torch.randn(64, 16, 64)

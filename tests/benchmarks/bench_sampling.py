@@ -5,9 +5,10 @@ Usage: python tests/benchmarks/bench_sampling.py [small] [middle] [large] [--rep
 
 Needs `transformers` (any throwaway environment: pip install transformers). Both sides draw all tokens of the same
 number of images with guidance 2, without truncation, from random weights. The peer's guidance is its own (a second pass
-without the prompt, `guidance_scale`), its cache the default one. Models are in the precision named. Sides take turns; a
-time is the least of its repeats, with one thread processor time, else wall time. The last columns are bounds of ours,
-each measured in the same run: reading all weights once a token, and the head with the draw.
+without the prompt, `guidance_scale`), its cache the default one. Ours is applied to logits (`ours`) and, as a study may
+ask, to the states before the head (`states`). Models are in the precision named. Sides take turns; a time is the least
+of its repeats, with one thread processor time, else wall time. The last columns are bounds of ours, each measured in
+the same run: reading all weights once a token, the matrix products, and the head with the draw.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 
 from scaling.generator.sampling import draw, sample
 from scaling.generator.transformer import Generator, build_generator
+from scaling.specification.sampling import Guided
 from scaling.specification.spec import GeneratorRun
 
 IMAGES = {"small": (500, 5), "middle": (32, 3), "large": (8, 2)}
@@ -28,7 +30,7 @@ IMAGES = {"small": (500, 5), "middle": (32, 3), "large": (8, 2)}
 GUIDANCE = 2.0
 
 
-def ours(run: GeneratorRun, images: int) -> tuple[Generator, Callable[[], object]]:
+def ours(run: GeneratorRun, images: int, guided: Guided = "logits") -> tuple[Generator, Callable[[], object]]:
     """This package's sampling."""
     torch.manual_seed(0)
     model = build_generator(run).eval()
@@ -37,7 +39,7 @@ def ours(run: GeneratorRun, images: int) -> tuple[Generator, Callable[[], object
     nn.init.normal_(model.head.weight, std=0.02)  # type: ignore[arg-type]
     uniforms = torch.rand(images, run.tokenizer.tokens_per_image)
     labels = torch.arange(images) % 10
-    return model, lambda: sample(model, labels, uniforms, guidance=GUIDANCE)
+    return model, lambda: sample(model, labels, uniforms, guidance=GUIDANCE, guided=guided)
 
 
 def peer(run: GeneratorRun, images: int) -> Callable[[], object]:
@@ -70,7 +72,7 @@ def compare(shape: str, precision: str, threads: int, repeats: int | None) -> st
     images, usual = IMAGES[shape]
     run = run_of(shape, precision, threads)
     model, own = ours(run, images)
-    contenders = {"ours": own, "peer": peer(run, images)}
+    contenders = {"ours": own, "states": ours(run, images, "states")[1], "peer": peer(run, images)}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats or usual):
         for name, call in contenders.items():
@@ -86,7 +88,8 @@ def compare(shape: str, precision: str, threads: int, repeats: int | None) -> st
     parts = (100 * length * part / least["ours"] for part in (read, products, head))
     return (
         f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f} {1e3 * least['peer']:9.1f} "
-        f"{least['peer'] / least['ours']:6.2f}" + "".join(f" {part:7.0f}%" for part in parts)
+        f"{least['peer'] / least['ours']:6.2f} {least['peer'] / least['states']:6.2f}"
+        + "".join(f" {part:7.0f}%" for part in parts)
     )
 
 
@@ -133,7 +136,7 @@ def main() -> None:
         print(*(profile(shape, precision) for shape in shapes for precision in precisions), sep="\n")
         return
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print("shape   precision threads   ours ms   peer ms  ratio  weights products head+draw")
+    print("shape   precision threads   ours ms   peer ms   ours states  weights products head+draw")
     for shape in shapes:
         for precision in precisions:
             for threads in map(int, given.threads.split(",")):

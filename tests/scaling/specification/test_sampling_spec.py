@@ -44,11 +44,22 @@ def test_the_protocol_holds_what_is_not_the_default() -> None:
         "microbatch": 50, "temperature": 0.9, "top_k": 100, "top_p": 0.95, "guidance_schedule": "linear",
         "settings": "classes=proportional",
     }  # fmt: skip
+    assert sampling_fields(SamplingSpec(guided="states")) == {"microbatch": 50, "settings": "guided=states"}
     tuned = sampling_fields(spec, tuned=True)
     assert tuned["guidance_schedule"] == "best" and tuned["settings"] == "classes=proportional over-tokens=linear"
     ids = {Protocol("gfid", 100, guidance=2.0, **sampling_fields(each, tuned)).id for each in (spec, SamplingSpec())
            for tuned in (False, True)}  # fmt: skip
     assert len(ids | {Protocol("gfid", 100, guidance=2.0).id}) == 5
+
+
+def test_guided_states_are_a_field_of_their_own_and_need_a_linear_head() -> None:
+    assert "guided" not in SamplingSpec().model_dump()
+    states = EvaluationSpec(sampling=SamplingSpec(guided="states"))
+    assert run(evaluation=states).run_id != run(evaluation=EvaluationSpec(sampling=SamplingSpec())).run_id
+    assert parse_run(run(evaluation=states).canonical).evaluation == states
+    factorised = transformer("S").model_copy(update={"head": "factorised"})
+    with pytest.raises(ValidationError, match=r"guided = 'states' needs a head of one matrix; transformer.head = 'fac"):
+        run(evaluation=states, transformer=factorised)
 
 
 @pytest.mark.parametrize(

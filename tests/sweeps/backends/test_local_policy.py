@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from sweeps.backends import debug
+from sweeps.backends.base import Request
+from sweeps.backends.local import LocalBackend
 from sweeps.backends.status import collect
 from sweeps.cli.app import app
 from sweeps.record.attempts import attempted, attempts_at, living
+from sweeps.record.outcome import Outcome
+from sweeps.study.external_run import AnyRun
 from sweeps.worker.process import WORKER
+from sweeps.worker.worker import Options
+from tests.sweeps.rooted_study import TOY, submit_here
 
 if TYPE_CHECKING:
     from tests.sweeps.conftest import Sweep
@@ -268,3 +275,37 @@ def test_commands_leave_alone_what_failed_too_often_and_say_so(sweep: Sweep) -> 
     sweep.path.write_text(sweep.path.read_text().replace("retries = 0", "retries = 1"))
     assert sweep.submit().exit_code == 0
     assert attempts_at(sweep.root, run_id)[0].number == 2
+
+
+@pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_workers_are_told_how_to_train(sweep: Sweep, wait: bool) -> None:
+    """As the study says, by the submitter as by a supervisor, which knows no study."""
+    told = {"tokenizer": "microbatch = 8", "generator": 'strategy = "fsdp2"\nrecompute_activations = true'}
+    resources = "".join(f"[resources.{stage}]\n{fields}\n" for stage, fields in told.items())
+    sweep.path.write_text(f"{sweep.path.read_text()}\n{resources}".replace("[0, 1]", "[0]"))
+    sweep.behave(all={"steps": 2, "seconds": 0.001})
+    request = Request(sweep.plan, sweep.root, jobs=1, worker=TOY, wait=wait)
+    if wait:
+        assert submit_here(request).exit_code == 0
+    else:
+        LocalBackend().submit(request)
+        sweep.wait_for(lambda: len(sweep.store.finished()) == 2)
+    tokenizer, generator = (attempts_at(sweep.root, run.run_id)[0].log.read_text() for run in sweep.plan.runs)
+    assert ", microbatch 8, code " in tokenizer
+    assert ", fsdp2, recomputing activations, code " in generator
+
+
+def test_the_process_that_debugs_is_told_too(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[Options] = []
+
+    def noted(root: Path, spec: AnyRun, given: Options, **more: object) -> Outcome:
+        options.append(given)
+        return Outcome(spec.run_id, "done")
+
+    monkeypatch.setattr(debug, "work", noted)
+    more = '\n[resources.generator]\nmicrobatch = 8\nstrategy = "fsdp2"\nrecompute_activations = true\n'
+    sweep.path.write_text(sweep.path.read_text().replace("[0, 1]", "[0]") + more)
+    backend, request = debug.DebugBackend(), Request(sweep.plan, sweep.root)
+    backend.watch(request, backend.submit(request), lambda standing: None)
+    ways = [(given.microbatch, given.strategy, given.recompute) for given in options]
+    assert ways == [(None, "ddp", False), (8, "fsdp2", True)]

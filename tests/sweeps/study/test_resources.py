@@ -127,6 +127,21 @@ RULE = '[[resources.generator.rules]]\nwhere = { "generator.size" = "S" }\n'
         ("[resources.sampler]", "'sampler' is not a key of [resources]; allowed: generator, run, tokenizer"),
         ("[resources]\ntokenizer = 3", "resources.tokenizer = 3 is not allowed; allowed: a table"),
         ("[resources.generator]\ngpu_per_node = 1", "did you mean 'gpus_per_node'?"),
+        (
+            '[resources.tokenizer]\nstrategy = "fsdp2"',
+            "[resources.tokenizer] strategy = 'fsdp2' is not allowed, for only generators are cut over processes; "
+            "allowed: 'ddp'",
+        ),
+        (
+            "[resources.tokenizer]\n[[resources.tokenizer.rules]]\n"
+            'where = { "tokenizer.train_images" = 2048 }\nstrategy = "fsdp2"',
+            "[[resources.tokenizer.rules]] 1 strategy = 'fsdp2' is not allowed",
+        ),
+        (
+            '[worker]\nstage = "generator"\ncommand = ["true"]\n[resources.generator]\nrecompute_activations = true',
+            "recompute_activations = True is not allowed, for the run's own trainer is not told of it; allowed: "
+            "recompute_activations = False",
+        ),
         ("[resources.generator]\ngpus_per_node = -1", "[resources.generator] gpus_per_node = -1: "),
         ("[resources.generator]\ngpus_per_node = 1.5", "gpus_per_node = 1.5"),
         ("[resources.generator]\nnodes = 0", "nodes = 0"),
