@@ -188,7 +188,7 @@ def errors() -> None:
             rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * scales
             rows *= torch.exp(tails * torch.randn(n, 1, generator=generator, dtype=torch.float64) - tails**2)
             values.append(frechet.distance(Moments.of(rows), reference))
-            stated.append(frechet.standard_error(rows, reference))
+            stated.append(frechet_error.standard_error(rows, reference))
         v, s = torch.tensor(values), torch.tensor(stated)
         inside = float(((v - v.mean()).abs() < 1.96 * s).double().mean())
         print(

@@ -1,7 +1,7 @@
 """Do standard errors of Frechet distances cover at 2,048 dimensions? `bench_wide_errors.py [VALUES STATED [N [D]]]`.
 
-A stated error costs six decompositions, a distance one. So the scatter is that of many distances, of moments drawn
-without their rows (Bartlett 1933: the scatter matrix of n Gaussian rows is L T T' L', T lower triangular, chi-squared
+A stated error costs a decomposition and its rows, a distance less. So the scatter is that of many distances, of
+moments drawn without their rows (Bartlett 1933: the scatter matrix of n Gaussian rows is L T T' L', T lower triangular, chi-squared
 roots on its diagonal and normal numbers below it; the mean is normal), and errors are stated for a few sets of rows.
 An interval covers if it holds the mean distance at this n; each stated error is tried at each distance, which supposes
 that the two are independent: the stated ones scatter by a percent or two.
@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor
 
-from scaling.evaluation.sets import frechet
+from scaling.evaluation.sets import frechet, frechet_error
 from scaling.evaluation.sets.moments import Moments
 
 NOMINAL = 1.96
@@ -63,7 +63,7 @@ def measure(values: int, stated: int, n: int, d: int, seed: int = 0) -> tuple[Te
     errors = []
     for number in range(stated):
         rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * scales
-        errors.append(frechet.standard_error(rows, reference, seed=number))
+        errors.append(frechet_error.standard_error(rows, reference, seed=number))
         print(f"{number + 1} of {stated} errors, {time.process_time():.0f} s", file=sys.stderr, flush=True)
     distances = []
     for number in range(values):
