@@ -25,6 +25,7 @@ from scaling.evaluation.networks.extractors import EFFICIENTNET_PACKAGE, load_ex
 from scaling.evaluation.networks.inception import Inception, resize_as_tensorflow
 from scaling.evaluation.reconstruction import ms_ssim, ssim
 from scaling.evaluation.sets import frechet, kid
+from scaling.evaluation.sets.frechet_error import standard_error
 from scaling.evaluation.sets.inception_score import inception_score
 from scaling.evaluation.sets.moments import Moments, MomentsStream
 from scaling.evaluation.sets.precision_recall import precision_recall
@@ -188,7 +189,7 @@ def errors() -> None:
             rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * scales
             rows *= torch.exp(tails * torch.randn(n, 1, generator=generator, dtype=torch.float64) - tails**2)
             values.append(frechet.distance(Moments.of(rows), reference))
-            stated.append(frechet_error.standard_error(rows, reference))
+            stated.append(standard_error(rows, reference))
         v, s = torch.tensor(values), torch.tensor(stated)
         inside = float(((v - v.mean()).abs() < 1.96 * s).double().mean())
         print(

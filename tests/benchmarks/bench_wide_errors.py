@@ -1,10 +1,10 @@
 """Do standard errors of Frechet distances cover at 2,048 dimensions? `bench_wide_errors.py [VALUES STATED [N [D]]]`.
 
 A stated error costs a decomposition and its rows, a distance less. So the scatter is that of many distances, of
-moments drawn without their rows (Bartlett 1933: the scatter matrix of n Gaussian rows is L T T' L', T lower triangular, chi-squared
-roots on its diagonal and normal numbers below it; the mean is normal), and errors are stated for a few sets of rows.
-An interval covers if it holds the mean distance at this n; each stated error is tried at each distance, which supposes
-that the two are independent: the stated ones scatter by a percent or two.
+moments drawn without their rows (Bartlett 1933: the scatter matrix of n Gaussian rows is L T T' L', T lower triangular,
+chi-squared roots on its diagonal and normal numbers below it; the mean is normal), and errors are stated for a few sets
+of rows. An interval covers if it holds the mean distance at this n; each stated error is tried at each distance, which
+supposes that the two are independent: the stated ones scatter by a percent or two.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ k by k matrix. Over log t the trapezoidal rule converges as exp(-pi^2 / step).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ LEAST_ROWS = 25
 """Below, an error would itself be known to no more than a fifth."""
 TRIPLES = 2_048
 """Drawn for P and T: a 2 % error of P, which is about a fourth of J at n = 2.5 d."""
+PAIRS = ((0, 1), (0, 2), (1, 2))
+"""Of a triple."""
 STEP, REACH = 0.5, 12
 """Of the rule in log t, around the largest root of M: an error of 3e-9, and of exp(-24) beyond its ends."""
 CHUNK = 512
@@ -52,14 +55,13 @@ def standard_error(features: Tensor, reference: Moments | Tensor, seed: int = 0)
         raise ValueError(f"a Frechet distance with standard error needs at least {LEAST_ROWS} images, not {count}")
     deleted = Deletions.of(features, reference)
     triples = _triples(count, torch.Generator().manual_seed(seed))
-    without_one = deleted.distances(torch.arange(count)[:, None])
+    without_one = deleted.distances(torch.arange(count)[:, None], [(0,)])[0]
     singles = without_one[triples]
-    pairs = [deleted.distances(triples[:, [i, j]]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    *pairs, without_three = deleted.distances(triples, [*PAIRS, (0, 1, 2)])
     seconds = [
-        deleted.whole - singles[:, i] - singles[:, j] + pair
-        for (i, j), pair in zip(((0, 1), (0, 2), (1, 2)), pairs, strict=True)
-    ]
-    thirds = deleted.whole - singles.sum(dim=1) + torch.stack(pairs).sum(dim=0) - deleted.distances(triples)
+        deleted.whole - singles[:, i] - singles[:, j] + pair for (i, j), pair in zip(PAIRS, pairs, strict=True)
+    ]  # fmt: skip
+    thirds = deleted.whole - singles.sum(dim=1) + torch.stack(pairs).sum(dim=0) - without_three
     jackknife = (count - 1) ** 2 / count * float(without_one.var())
     shared_by_two = math.comb(count, 2) * float(torch.cat(seconds).var())
     shared_by_three = math.comb(count, 3) * float(thirds.var())
@@ -113,9 +115,8 @@ class Deletions:
         else:
             inverse = torch.linalg.solve_triangular(root.T, torch.eye(len(root), dtype=root.dtype), upper=True)
         values, vectors = torch.linalg.eigh(root.T @ other.covariance @ root)
-        return Deletions(
-            features, originals, moments, other, values.clamp(min=0), inverse @ vectors, root @ vectors
-        )  # fmt: skip
+        values = values.clamp(min=0)
+        return Deletions(features, originals, moments, other, values, inverse @ vectors, root @ vectors)
 
     @property
     def whole(self) -> float:
@@ -123,8 +124,8 @@ class Deletions:
         traces = self.moments.covariance.trace() + self.other.covariance.trace() - 2 * self.eigenvalues.sqrt().sum()
         return float((self.moments.mean - self.other.mean).square().sum() + traces)
 
-    def distances(self, sets: Tensor) -> Tensor:
-        """float64 [p]: without the k rows of each of sets, int [p, k], k the same for all and small."""
+    def distances(self, sets: Tensor, members: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """float64 [p] for each of `members`: without those rows of each of sets, int [p, k], whose places they are."""
         # The nodes t and their weights; geometric series stand for what lies beyond the ends, where t times the
         # integrand falls as t and as 1 / t.
         offsets = torch.arange(-REACH, REACH + STEP / 2, STEP, dtype=torch.float64)
@@ -132,52 +133,69 @@ class Deletions:
         nodes = (largest or 1.0) * offsets.exp()
         weights = STEP / math.pi * nodes
         weights[[0, -1]] /= 1 - math.exp(-STEP)
-        resolvent = 1 / (nodes.square() + self.eigenvalues[:, None])
-        return torch.cat([self._distances(rows, nodes, weights, resolvent) for rows in sets.split(CHUNK)])
+        grid = _Grid(nodes, weights, 1 / (nodes.square() + self.eigenvalues[:, None]))
 
-    def _distances(self, rows: Tensor, nodes: Tensor, weights: Tensor, resolvent: Tensor) -> Tensor:
-        n, k = self.moments.count, rows.shape[1]
+        def deviations(side: Tensor, mean: Tensor, rows: Tensor) -> Tensor:
+            return side[rows.flatten()].to("cpu", torch.float64).sub(mean).unflatten(0, rows.shape)
+
+        parts = []
+        for rows in sets.split(CHUNK):
+            own = deviations(self.features, self.moments.mean, rows)
+            coordinates = own @ self.to_own
+            sides = [own, coordinates]
+            if self.originals is not None:
+                original = deviations(self.originals, self.other.mean, rows)
+                sides += [original, original @ self.to_other]
+            parts.append([self._distances(grid, *(side[:, list(places)] for side in sides)) for places in members])
+        return [torch.cat(list(values)) for values in zip(*parts, strict=True)]
+
+    def _distances(
+        self, grid: _Grid, own: Tensor, coordinates: Tensor, original: Tensor | None = None, there: Tensor | None = None
+    ) -> Tensor:
+        """Without k rows of deviations `own` [p, k, d] and coordinates [p, k, r], and those of their originals."""
+        n, k = self.moments.count, own.shape[1]
+        left = n - 1 - k
         # Scatter of what is left: all of it less C shares C', C the deviations of the k rows from the mean of all n.
         shares = torch.eye(k, dtype=torch.float64) + 1 / (n - k)
-        left = n - 1 - k
 
         def products(first: Tensor, second: Tensor) -> Tensor:
-            """[p, t, k, k]: of the coordinates [p, k, r] of each two rows under 1 / (t^2 + L)."""
-            cells = [(first[:, i] * second[:, j]) @ resolvent for i in range(k) for j in range(k)]
-            return torch.stack(cells, dim=-1).unflatten(-1, (k, k))
-
-        def deviations(side: Tensor, mean: Tensor) -> Tensor:
-            return side[rows.flatten()].to("cpu", torch.float64).sub(mean).unflatten(0, (-1, k))
+            """[p, t, k, k]: of coordinates [p, k, r] of each two rows under 1 / (t^2 + L), times what they share."""
+            cells = [(first[:, i] * second[:, j]) @ grid.resolvent for i in range(k) for j in range(k)]
+            return torch.stack(cells, dim=-1).unflatten(-1, (k, k)) @ shares / (n - 1)
 
         def trace(scatter: Tensor, removed: Tensor) -> Tensor:
             total = removed.square().sum(dim=(1, 2)) + removed.sum(dim=1).square().sum(dim=1) / (n - k)
             return (scatter.trace() - total) / left
 
-        own = deviations(self.features, self.moments.mean)
-        coordinates = own @ self.to_own
         weighted = coordinates * self.eigenvalues.sqrt()
         identity = torch.eye(k, dtype=torch.float64)
-        changed = identity - products(weighted, weighted) @ shares / (n - 1)
+        changed = identity - products(weighted, weighted)
         shift = self.moments.mean - self.other.mean - own.sum(dim=1) / (n - k)
         rescaled = (n - 1) / left
-        if self.originals is None:
+        if original is None or there is None:
             traces = trace(self.moments.scatter, own) + self.other.covariance.trace()
             rescaled **= 0.5
         else:
             # Both factors of M = AB change: log det(t^2 + AB) is that of the matrix of blocks (t, A; -B, t).
-            originals = deviations(self.originals, self.other.mean)
-            there = originals @ self.to_other
-            crossed = nodes[:, None, None] * products(coordinates, there)
-            top = torch.cat([changed, -crossed @ shares / (n - 1)], dim=-1)
-            low = identity - products(there, there) @ shares / (n - 1)
-            bottom = torch.cat([crossed.mT @ shares / (n - 1), low], dim=-1)
-            changed = torch.cat([top, bottom], dim=-2)
-            shift = shift + originals.sum(dim=1) / (n - k)
-            traces = trace(self.moments.scatter, own) + trace(self.other.scatter, originals)
+            t = grid.nodes[:, None, None]
+            top = torch.cat([changed, -t * products(coordinates, there)], dim=-1)
+            low = torch.cat([t * products(there, coordinates), identity - products(there, there)], dim=-1)
+            changed = torch.cat([top, low], dim=-2)
+            shift = shift + original.sum(dim=1) / (n - k)
+            traces = trace(self.moments.scatter, own) + trace(self.other.scatter, original)
         # Where removal leaves M a lower rank, the determinant falls to 0 as t^2: rounding must not take it below.
         logs = torch.linalg.det(changed).clamp(min=torch.finfo(torch.float64).tiny).log()
-        roots = (self.eigenvalues.sqrt().sum() + logs @ weights) * rescaled
+        roots = (self.eigenvalues.sqrt().sum() + logs @ grid.weights) * rescaled
         return shift.square().sum(dim=1) + traces - 2 * roots
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Nodes t [q] of the integral, their weights [q], and 1 / (t^2 + L) [r, q]."""
+
+    nodes: Tensor
+    weights: Tensor
+    resolvent: Tensor
 
 
 def _triples(count: int, generator: torch.Generator) -> Tensor:

@@ -120,7 +120,7 @@ def test_distances_without_rows_are_those_of_what_is_left(n: int, paired: bool, 
     kept = [row for row in range(n) if row not in left_out]
     expected = frechet.exact_distance(Moments.of(x[kept]), Moments.of(originals[kept]) if paired else fixed)
     deleted = Deletions.of(x, originals if paired else fixed)
-    value = deleted.distances(torch.tensor([left_out]))
+    (value,) = deleted.distances(torch.tensor([[0, *left_out]]), [tuple(range(1, len(left_out) + 1))])
     assert float(value) == pytest.approx(expected, rel=1e-7 if n > 20 else 1e-4)
     whole = frechet.exact_distance(Moments.of(x), Moments.of(originals) if paired else fixed)
     assert deleted.whole == pytest.approx(whole, rel=1e-9)
@@ -128,7 +128,7 @@ def test_distances_without_rows_are_those_of_what_is_left(n: int, paired: bool, 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.7])
 def test_variance_of_terms(share: float) -> None:
-    """Terms of one row alone, of pairs alone, and those of a log-determinant beside some of one row: a_k = 2 y^k / k."""
+    """Terms of one row alone, of pairs alone, and those of a log-determinant with more of one row."""
     terms = [2 * share**k / k for k in range(1, 200)]
 
     def sums(a: list[float]) -> list[float]:
@@ -166,8 +166,8 @@ def test_constant_features_have_no_error() -> None:
     [(80, 0.0, True), (400, 0.0, True), (400, 0.5, True), (80, 0.0, False), (400, 0.0, False)],
 )
 def test_standard_errors_cover(n: int, tails: float, apart: bool) -> None:
-    """Nominal 95 % around the mean estimate, far from the reference and at the noise floor: 12 stated errors, each tried
-    at 500 estimates; coverage is then known to about 2 %."""
+    """Nominal 95 % around the mean estimate, far from the reference and at the noise floor: 12 stated errors, each
+    tried at 500 estimates; coverage is then known to about 2 %."""
     generator, d = torch.Generator().manual_seed(5), 24
     scales = torch.logspace(0, -1, d, dtype=torch.float64)
     mean, scatter = (0.2 * scales, 1.8 * scales**2) if apart else (torch.zeros_like(scales), scales**2)
