@@ -52,7 +52,7 @@ test: $(VENV)/.installed-dev
 	[ $$most = 0 ] && [ $$slurm = 0 ] || $(PYTEST) --gate second --last-failed --last-failed-no-failures none
 
 gpu-check: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m gpu --durations 0 tests
+	$(BIN)/python -m pytest -m gpu -v -rsP --durations 0 tests
 
 docs: $(VENV)/.installed
 	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
