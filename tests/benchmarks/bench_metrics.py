@@ -121,6 +121,9 @@ def fidelity() -> None:
         print(f"Inception, random weights: features differ by {gap:.1e} of their largest", end=", ")
         print(f"logits by {float((network.classify(mine) - logits).abs().max()):.1e}", flush=True)
         small = [(network((resize_as_tensorflow(p[:24].float(), 299) - 128) / 128)) for p in pixels]
+        # Weights drawn at random tell images apart by little: in units of their scatter the figures are of size 1.
+        middle, scatter = small[0].mean(dim=0), small[0].std(dim=0).mean()
+        small = [(features - middle) / scatter for features in small]
         rows = [torch.cat([general.features(chunk) for chunk in p.split(50)]).clone() for p in pixels]
     for name, (a, b) in {"EfficientNet-Lite0": rows, "Inception, random": small}.items():
         size = min(len(a) // 2, 100)
@@ -134,8 +137,8 @@ def fidelity() -> None:
         theirs_shares = prc_features_to_metric(a, b, verbose=False)
         classes = (general if name.startswith("Eff") else network).classify(a)
         score, isc = inception_score(classes), isc_features_to_metric(classes)
-        print(f"{name}: FID {ours:.6f} / {fid:.6f}, KID {estimate.value:.8f}", end=" / ")
-        print(f"{reference['kernel_inception_distance_mean']:.8f}, precision {shares.precision:.4f}", end=" / ")
+        print(f"{name}: FID {ours:.8g} / {fid:.8g}, KID {estimate.value:.8g}", end=" / ")
+        print(f"{reference['kernel_inception_distance_mean']:.8g}, precision {shares.precision:.4f}", end=" / ")
         print(f"{theirs_shares['precision']:.4f}, recall {shares.recall:.4f} / {theirs_shares['recall']:.4f}", end=", ")
         print(f"IS {score.value:.6f} / {isc['inception_score_mean']:.6f}", flush=True)
 
