@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .frechet import covariance_root
-from .moments import Moments
+from .moments import Moments, MomentsStream
 
 LEAST_ROWS = 25
 """Below, an error would itself be known to no more than a fifth."""
@@ -46,9 +46,8 @@ CHUNK = 512
 def standard_error(features: Tensor, reference: Moments | Tensor, seed: int = 0) -> float:
     """Of the distance of features [n, d] to fixed moments, or to the rows [n, d] of the same images' originals.
 
-    Of the draw of these rows alone; `seed` chooses the triples. Simulated from 32 to 2,048 dimensions, n = 2.5 d and
-    more, far from the reference and at the noise floor (docs/metrics.md). Raises ValueError below 25 rows, and for
-    rows that do not match.
+    Of the draw of these rows alone; `seed` chooses the triples. Simulated up to 2,048 dimensions, what was in
+    docs/metrics.md. Raises ValueError below 25 rows, and for rows that do not match.
     """
     count = len(features)
     if count < LEAST_ROWS:
@@ -105,9 +104,9 @@ class Deletions:
         ValueError for rows that do not match."""
         if isinstance(reference, Tensor) and reference.shape != features.shape:
             raise ValueError(f"features {list(features.shape)} and originals {list(reference.shape)} do not match")
-        moments = Moments.of(features)
+        moments = _streamed(features)
         originals = reference if isinstance(reference, Tensor) else None
-        other = reference if isinstance(reference, Moments) else Moments.of(reference)
+        other = reference if isinstance(reference, Moments) else _streamed(reference)
         root, failed = torch.linalg.cholesky_ex(moments.covariance)
         if int(failed) or moments.count <= len(moments.mean):
             root = covariance_root(moments.covariance)
@@ -196,6 +195,13 @@ class _Grid:
     nodes: Tensor
     weights: Tensor
     resolvent: Tensor
+
+
+def _streamed(rows: Tensor) -> Moments:
+    """Their moments; rows may be mapped from a file, and are never in memory at once."""
+    stream = MomentsStream()
+    stream.add(rows)
+    return stream.moments
 
 
 def _triples(count: int, generator: torch.Generator) -> Tensor:
