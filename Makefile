@@ -55,7 +55,7 @@ golden: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scaling.test_golden_generator
 
 gpu-check: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m gpu --durations 0 tests
+	$(BIN)/python -m pytest -m gpu -v -rsP --durations 0 tests
 
 docs: $(VENV)/.installed
 	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"

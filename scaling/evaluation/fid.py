@@ -23,8 +23,9 @@ from scaling.sealed_tensors import cached, checksum
 from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
 from .networks.features import extract_features, features_in_order
-from .sets.frechet import FAST_FROM, standard_error
+from .sets.frechet import FAST_FROM
 from .sets.frechet import distance as frechet_distance
+from .sets.frechet_error import standard_error
 from .sets.moments import Moments
 
 
@@ -52,7 +53,8 @@ def frechet_estimate(features: Tensor, reference: Moments, seed: int = 0) -> Fre
     proportions vary less than independent draws, so for such samples it errs on the wide side. So it does, by up to
     twice, near the noise floor, where the distance is flat in the moments to first order.
 
-    From frechet.FAST_FROM dimensions on, where 20 distances would take minutes, the error is frechet.standard_error's.
+    From frechet.FAST_FROM dimensions on, where 20 distances would take minutes, the error is that of
+    frechet_error.py, which needs one decomposition.
     """
     if features.ndim == 2 and features.shape[1] >= FAST_FROM:
         value = frechet_distance(Moments.of(features), reference)

@@ -20,6 +20,7 @@ from .npz import MEAN, NpzStatistics, content_hash, npz_arrays, npz_statistics, 
 from .reference import Features, ImageSource, extract, holds_images, open_images, reference_features
 from .set_figures import SetFigure, compare, score
 from .sets import fid_curve, frechet
+from .sets.frechet_error import LEAST_ROWS, standard_error
 from .sets.moments import Moments
 
 ROWS_NEEDED = ("kid", "precision-recall", "mind")
@@ -151,7 +152,7 @@ def _figures(
     for metric in request.metrics:
         if metric == "fid":
             value = frechet.distance(features.moments, moments)
-            error = frechet.standard_error(features.rows, moments, request.seed) if n >= 5 * frechet.FOLDS else None
+            error = standard_error(features.rows, moments, request.seed) if n >= LEAST_ROWS else None
             add("frechet_distance", extractor.label, value, error, **against)
         elif metric in ROWS_NEEDED:
             for figure in compare(metric, features.rows, rows, request.seed):

@@ -160,7 +160,7 @@ def extract(
             break
         count += len(pixels)
         for extractor, (rows, logits) in zip(extractors, spools, strict=True):
-            features = extractor.features(pixels)
+            features = _features_of(source, extractor, pixels)
             rows.add(features)
             if extractor.classify is not None:
                 with torch.inference_mode():
@@ -171,6 +171,14 @@ def extract(
         _features(rows.rows(), logits.rows() if extractor.classify is not None else None)
         for extractor, (rows, logits) in zip(extractors, spools, strict=True)
     ]
+
+
+def _features_of(source: ImageSource, extractor: Extractor, pixels: Tensor) -> Tensor:
+    """The extractor's; what it refuses is told with the source's name."""
+    try:
+        return extractor.features(pixels)
+    except (UsageError, DataError) as error:
+        raise type(error)(f"{source.name}: {error}") from None
 
 
 def _features(rows: Tensor, logits: Tensor | None = None) -> Features:
@@ -185,7 +193,7 @@ def reference_features(source: ImageSource, extractor: Extractor, cache: Path, b
     path = kept_path(cache, "features", "|".join(facts)).with_suffix(".npy")
 
     def blocks() -> Iterator[Tensor]:
-        return (extractor.features(pixels) for pixels in source.batches(batch))
+        return (_features_of(source, extractor, pixels) for pixels in source.batches(batch))
 
     try:
         return _features(kept_rows(path, source.count, blocks))

@@ -25,6 +25,7 @@ from scaling.evaluation.networks.extractors import EFFICIENTNET_PACKAGE, load_ex
 from scaling.evaluation.networks.inception import Inception, resize_as_tensorflow
 from scaling.evaluation.reconstruction import ms_ssim, ssim
 from scaling.evaluation.sets import frechet, kid
+from scaling.evaluation.sets.frechet_error import standard_error
 from scaling.evaluation.sets.inception_score import inception_score
 from scaling.evaluation.sets.moments import Moments, MomentsStream
 from scaling.evaluation.sets.precision_recall import precision_recall
@@ -120,6 +121,9 @@ def fidelity() -> None:
         print(f"Inception, random weights: features differ by {gap:.1e} of their largest", end=", ")
         print(f"logits by {float((network.classify(mine) - logits).abs().max()):.1e}", flush=True)
         small = [(network((resize_as_tensorflow(p[:24].float(), 299) - 128) / 128)) for p in pixels]
+        # Weights drawn at random tell images apart by little: in units of their scatter the figures are of size 1.
+        middle, scatter = small[0].mean(dim=0), small[0].std(dim=0).mean()
+        small = [(features - middle) / scatter for features in small]
         rows = [torch.cat([general.features(chunk) for chunk in p.split(50)]).clone() for p in pixels]
     for name, (a, b) in {"EfficientNet-Lite0": rows, "Inception, random": small}.items():
         size = min(len(a) // 2, 100)
@@ -133,8 +137,8 @@ def fidelity() -> None:
         theirs_shares = prc_features_to_metric(a, b, verbose=False)
         classes = (general if name.startswith("Eff") else network).classify(a)
         score, isc = inception_score(classes), isc_features_to_metric(classes)
-        print(f"{name}: FID {ours:.6f} / {fid:.6f}, KID {estimate.value:.8f}", end=" / ")
-        print(f"{reference['kernel_inception_distance_mean']:.8f}, precision {shares.precision:.4f}", end=" / ")
+        print(f"{name}: FID {ours:.8g} / {fid:.8g}, KID {estimate.value:.8g}", end=" / ")
+        print(f"{reference['kernel_inception_distance_mean']:.8g}, precision {shares.precision:.4f}", end=" / ")
         print(f"{theirs_shares['precision']:.4f}, recall {shares.recall:.4f} / {theirs_shares['recall']:.4f}", end=", ")
         print(f"IS {score.value:.6f} / {isc['inception_score_mean']:.6f}", flush=True)
 
@@ -188,7 +192,7 @@ def errors() -> None:
             rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * scales
             rows *= torch.exp(tails * torch.randn(n, 1, generator=generator, dtype=torch.float64) - tails**2)
             values.append(frechet.distance(Moments.of(rows), reference))
-            stated.append(frechet.standard_error(rows, reference))
+            stated.append(standard_error(rows, reference))
         v, s = torch.tensor(values), torch.tensor(stated)
         inside = float(((v - v.mean()).abs() < 1.96 * s).double().mean())
         print(

@@ -1,10 +1,10 @@
 """Do standard errors of Frechet distances cover at 2,048 dimensions? `bench_wide_errors.py [VALUES STATED [N [D]]]`.
 
-A stated error costs six decompositions, a distance one. So the scatter is that of many distances, of moments drawn
-without their rows (Bartlett 1933: the scatter matrix of n Gaussian rows is L T T' L', T lower triangular, chi-squared
-roots on its diagonal and normal numbers below it; the mean is normal), and errors are stated for a few sets of rows.
-An interval covers if it holds the mean distance at this n; each stated error is tried at each distance, which supposes
-that the two are independent: the stated ones scatter by a percent or two.
+The scatter is that of many distances, of Gaussian features drawn without their rows (Bartlett 1933: the scatter matrix
+of n rows is L T T' L', T lower triangular, chi-squared roots on its diagonal and normal numbers below it; the mean is
+normal); errors are stated for a few sets of rows. An interval covers if it holds the mean distance at this n; each
+stated error is tried at each distance, which supposes that the two are independent: the stated ones scatter by a
+percent or two.
 """
 
 from __future__ import annotations
@@ -16,35 +16,47 @@ import torch
 from torch import Tensor
 
 from scaling.evaluation.sets import frechet
+from scaling.evaluation.sets.frechet_error import standard_error
 from scaling.evaluation.sets.moments import Moments
 
 NOMINAL = 1.96
 
 
-def pair(d: int) -> tuple[Tensor, Moments]:
-    """Scales float64 [d] of independent Gaussian features, over one and a half decades as those of networks are, and
-    moments of a reference with another mean and a rotated, larger covariance."""
-    generator = torch.Generator().manual_seed(1)
-    scales = torch.logspace(0, -1.5, d, dtype=torch.float64)
-    # A reflection, I - 2 v v', turns every feature a little, at no cost of an orthogonal factor.
-    v = torch.randn(d, generator=generator, dtype=torch.float64)
-    v = v / v.norm()
-    root = torch.diag(scales) - 2 * v[:, None] * (v * scales)[None]
-    return scales, Moments(10**9, 0.1 * scales, 1.5 * root @ root.T * (10**9 - 1))
+class Pair:
+    """Independent Gaussian features with scales over one and a half decades, as those of networks have them, and a
+    reference with another mean and a covariance B that is rotated and half as large again."""
 
+    def __init__(self, d: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.scales = torch.logspace(0, -1.5, d, dtype=torch.float64)
+        # A reflection, I - 2 v v', turns every feature a little, and costs no product of matrices.
+        v = torch.randn(d, generator=generator, dtype=torch.float64)
+        self.v = v / v.norm()
+        self.mean = 0.1 * self.scales
+        root = self.reflected(torch.diag(self.scales))
+        self.reference = Moments(10**9, self.mean, 1.5 * root @ root.T * (10**9 - 1))
 
-def moments_of(n: int, scales: Tensor, generator: torch.Generator) -> Moments:
-    """Moments of n rows of independent Gaussian features with these scales, drawn without the rows."""
-    d = len(scales)
-    normal = torch.randn(d, d, generator=generator, dtype=torch.float64).tril(-1)
-    shapes = (n - 1 - torch.arange(d, dtype=torch.float64)) / 2
-    # torch's gamma draws take no generator: Wilson and Hilferty's cube is good to 1e-4 at so many degrees of freedom.
-    freedom = 2 * shapes
-    z = torch.randn(d, generator=generator, dtype=torch.float64)
-    chi_squared = freedom * (1 - 2 / (9 * freedom) + z * (2 / (9 * freedom)).sqrt()) ** 3
-    factor = (normal + torch.diag(chi_squared.sqrt())) * scales[:, None]
-    mean = scales * torch.randn(d, generator=generator, dtype=torch.float64) / n**0.5
-    return Moments(n, mean, factor @ factor.T)
+    def reflected(self, matrix: Tensor) -> Tensor:
+        """(I - 2 v v') matrix."""
+        return matrix - 2 * torch.outer(self.v, self.v @ matrix)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mean [d] of n rows, and a factor F [d, d] of their scatter, F F'."""
+        d = len(self.scales)
+        normal = torch.randn(d, d, generator=generator, dtype=torch.float64).tril(-1)
+        freedom = n - 1 - torch.arange(d, dtype=torch.float64)
+        # torch's gamma draws take no generator: Wilson and Hilferty's cube is good to 1e-4 at so many degrees.
+        z = torch.randn(d, generator=generator, dtype=torch.float64)
+        chi_squared = freedom * (1 - 2 / (9 * freedom) + z * (2 / (9 * freedom)).sqrt()) ** 3
+        factor = (normal + torch.diag(chi_squared.sqrt())) * self.scales[:, None]
+        return self.scales * torch.randn(d, generator=generator, dtype=torch.float64) / n**0.5, factor
+
+    def distance(self, mean: Tensor, factor: Tensor, n: int) -> float:
+        """That of frechet.distance, with one product: B is (I - 2 v v') S (I - 2 v v')' with S = 1.5 diag(scales^2)."""
+        overlap = self.scales[:, None] * self.reflected(factor) * (1.5 / (n - 1)) ** 0.5
+        roots = torch.linalg.eigvalsh(overlap @ overlap.T).clamp(min=0).sqrt()
+        traces = factor.square().sum() / (n - 1) + 1.5 * self.scales.square().sum()
+        return float((mean - self.mean).square().sum() + traces - 2 * roots.sum())
 
 
 def cover(values: Tensor, stated: Tensor) -> tuple[float, float, float]:
@@ -58,16 +70,19 @@ def cover(values: Tensor, stated: Tensor) -> tuple[float, float, float]:
 
 def measure(values: int, stated: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Distances float64 [values] at n rows, and stated errors float64 [stated]."""
-    scales, reference = pair(d)
-    generator = torch.Generator().manual_seed(seed)
+    pair, generator = Pair(d), torch.Generator().manual_seed(seed)
     errors = []
     for number in range(stated):
-        rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * scales
-        errors.append(frechet.standard_error(rows, reference, seed=number))
+        rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * pair.scales
+        errors.append(standard_error(rows, pair.reference, seed=number))
         print(f"{number + 1} of {stated} errors, {time.process_time():.0f} s", file=sys.stderr, flush=True)
     distances = []
     for number in range(values):
-        distances.append(frechet.distance(moments_of(n, scales, generator), reference))
+        mean, factor = pair.draw(n, generator)
+        distances.append(pair.distance(mean, factor, n))
+        if number == 0:
+            package = frechet.distance(Moments(n, mean, factor @ factor.T), pair.reference)
+            assert abs(package - distances[0]) < 1e-6 * package, f"{package} and {distances[0]}"
         if number % 10 == 9:
             print(f"{number + 1} of {values} distances, {time.process_time():.0f} s", file=sys.stderr, flush=True)
     return torch.tensor(distances, dtype=torch.float64), torch.tensor(errors, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The Frechet distance of two Gaussians at any width: a fast and an exact route, and its error to first order.
+"""The Frechet distance of two Gaussians at any width: a fast and an exact route.
 
 d(a, b) = |m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2 (Dowson and Landau 1982). With any R of R R^T = A, the
 last trace is the sum of the roots of the eigenvalues of M = R^T B R, and of the singular values of R^T S if B = S S^T.
@@ -15,8 +15,6 @@ found imply for the distance, 2 (sum of min(root u, u / (2 root))^2)^1/2 with u 
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -75,78 +73,3 @@ def covariance_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
     return vectors[:, kept] * values[kept].sqrt()
-
-
-@dataclass(frozen=True, eq=False)
-class Influence:
-    """The distance's gradient in the moments of one side: what each row adds to it, to first order.
-
-    With the optimal transport map T of N(m, A) to N(m', B), T A T = B: d changes by 2 (m - m') . dm + tr((1 - T) dA),
-    so a row x with deviation c = x - m has the influence 2 (m - m') . c + |c|^2 - c' T c, less a constant.
-    """
-
-    mean: Tensor
-    slope: Tensor
-    factor: Tensor
-    """F [d, r] with F F^T = T."""
-
-    @staticmethod
-    def of(moving: Moments, other: Moments) -> Influence:
-        """At these moments, of `moving`; directions in which it has no variance count as not transported."""
-        root, failed = torch.linalg.cholesky_ex(moving.covariance)
-        if int(failed) or moving.count <= len(moving.mean):
-            root = covariance_root(moving.covariance)
-            inverse = root / root.square().sum(dim=0)
-        else:
-            identity = torch.eye(len(root), dtype=root.dtype)
-            inverse = torch.linalg.solve_triangular(root.T, identity, upper=True)
-        values, vectors = torch.linalg.eigh(root.T @ other.covariance @ root)
-        factor = inverse @ (vectors * values.clamp(min=0).sqrt().sqrt())
-        return Influence(moving.mean, 2 * (moving.mean - other.mean), factor)
-
-    def of_rows(self, features: Tensor, chunk: int = 4_096) -> Tensor:
-        """Influence float64 [n] of each row of features [n, d], up to one constant."""
-        values = []
-        for rows in features.split(chunk):
-            centred = rows.to("cpu", torch.float64) - self.mean
-            transported = (centred @ self.factor).square().sum(dim=1)
-            values.append(centred @ self.slope + centred.square().sum(dim=1) - transported)
-        return torch.cat(values)
-
-
-FOLDS = 5
-"""Of the standard error: each costs one decomposition."""
-
-
-def standard_error(features: Tensor, reference: Moments | Tensor, seed: int = 0) -> float:
-    """Of the distance of features [n, d] to fixed moments, or to the rows [n, d] of the same images' originals.
-
-    How much the distance changes with a row is a line integral of its influence from the moments without it to those
-    with it. By the trapezoidal rule that is the mean of both ends: of the influence at all rows, and of that at the
-    rows outside its fold of five. SE^2 = var / n. Neither end suffices where n is not much larger than d: the first
-    alone is up to 25 % too small, as a row pulls the moments towards itself; the second up to twice too large.
-
-    Simulated at 64 dimensions (docs/metrics.md): nominal 95 % intervals cover 94 to 98 % for n >= 2.5 d, Gaussian rows
-    and ones with heavy tails; wider widths, and the noise floor, have not been. Raises ValueError below 5 FOLDS rows.
-    """
-    count = len(features)
-    if count < 5 * FOLDS:
-        raise ValueError(f"a Frechet distance with standard error needs at least {5 * FOLDS} images, not {count}")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    sides = [features] if isinstance(reference, Moments) else [features, reference]
-    folds = [[Moments.of(side[rows]) for rows in order.tensor_split(FOLDS)] for side in sides]
-
-    def influence(used: list[int], rows: Tensor) -> Tensor:
-        moments = [Moments.total(parts[i] for i in used) for parts in folds]
-        others = [reference] if isinstance(reference, Moments) else moments[::-1]
-        parts = [
-            Influence.of(moving, other).of_rows(side[rows])
-            for moving, other, side in zip(moments, others, sides, strict=True)
-        ]
-        return torch.stack(parts).sum(dim=0)
-
-    with_row = influence(list(range(FOLDS)), order)
-    without = [
-        influence([i for i in range(FOLDS) if i != fold], rows) for fold, rows in enumerate(order.tensor_split(FOLDS))
-    ]
-    return float((with_row + torch.cat(without)).std() / 2 / count**0.5)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,65 @@ def test_bad_pictures_are_named_and_counted(tmp_path: Path) -> None:
     assert (facts["train_images"], facts["validation_images"], facts["left_out"], facts["leaks"]) == (90, 41, 4, 2)
     assert facts["splits"]["train"]["classes"] == {"bird": 30, "cat": 32, "dog": 30, "wolf": 0}
     assert facts["splits"]["train"]["damaged"][0].endswith("AVIF, GIF, BMP, TIFF, PPM, JPEG2000)")
+
+
+STUDY = """
+[study]
+name = "pictures"
+[data]
+source = "folder"
+path = "pictures"
+image_size = 16
+[tokenizer]
+train_images = 256
+[generator]
+size = "XS"
+train_images = [256]
+"""
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "link to nothing": (lambda path: path.symlink_to("nowhere.jpg"), "No such file or directory"),
+    "pipe": (os.mkfifo, "it is no regular file"),
+    "device without end": (lambda path: path.symlink_to("/dev/zero"), "it is no regular file"),
+    "socket": (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), r"No such device or address"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_is_named_before_a_study_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    write_folder(tmp_path / "pictures", CONTENTS)
+    (tmp_path / "study.toml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    make, reason = UNREADABLE[kind]
+    make(Path("pictures/cat/odd.jpg"))
+    line = f"pictures/cat/odd.jpg cannot be read ({reason})"
+    code, text = inspect("pictures", "--image-size", 16)
+    assert code == 1 and line in text and "damaged       1" in text
+    result = CliRunner().invoke(app, ["plan", "study.toml"])
+    assert result.exit_code == 2
+    assert line in result.output and "on_damaged = 'skip'" in result.output and result.output.count("\n") == 1
+    code, text = inspect("pictures", "--image-size", 16, "--set", "on_damaged=skip")
+    assert code == 0 and "(1 left out)" in text
+
+
+def test_every_kind_of_picture_is_seen(tmp_path: Path) -> None:
+    """Grey, CMYK, palette, 16 bits, alpha, turned by EXIF: none is damage, and the sheet shows them upright."""
+    root = write_folder(tmp_path / "pictures", CONTENTS)
+    colour = Image.fromarray(pixels(7, 24, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, image in {
+        "grey.jpg": colour.convert("L"), "cmyk.jpg": colour.convert("CMYK"), "palette.png": colour.convert("P"),
+        "alpha.png": colour.convert("RGBA"), "bits.png": colour.convert("1"),
+        "deep.png": Image.fromarray(np.arange(480, dtype=np.uint16).reshape(24, 20) * 130),
+    }.items():  # fmt: skip
+        image.save(root / "cat" / name)
+    colour.save(root / "cat/turned.jpg", exif=exif)
+    code, text = inspect(root, "--image-size", 16, "--sheet", tmp_path / "sheet.png")
+    assert code == 0 and "97 pictures in 3 classes" in text and "(0 left out)" in text and "damaged" not in text
+    for kind in ("JPEG L 1", "JPEG CMYK 1", "PNG P 1", "PNG RGBA 1", "PNG I;16 1", "PNG 1 1"):
+        assert kind in text
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,33 @@ def test_bad_folders_and_requests(tmp_path: Path) -> None:
         npz_images(tmp_path / "b.npz")
 
 
+class NotFinite(Blocks):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("extractor", "message"),
+    [
+        ("builtin", "extractor builtin takes images of 1 channel, not 3; allowed here: efficientnet-lite0"),
+        ("evaluate_networks:NotFinite", "extractor evaluate_networks:NotFinite gives features that are not finite"),
+    ],
+)
+def test_what_a_network_refuses_is_told_with_the_images(tmp_path: Path, extractor: str, message: str) -> None:
+    import sys
+
+    sys.modules["evaluate_networks"].NotFinite = NotFinite  # type: ignore[attr-defined]
+    np.savez(tmp_path / "grey.npz", pictures(0)[..., :1])
+    np.savez(tmp_path / "colour.npz", pictures(1))
+    for names in (("colour.npz", "grey.npz"), ("grey.npz", "colour.npz")):
+        images, reference = (str(tmp_path / name) for name in names)
+        with pytest.raises(TokenlawError, match=message) as caught:
+            evaluate(Request(images, reference, (extractor,), ("fid",)), report=lambda line: None)
+        # A reference is looked at first; a network of one channel takes grey images.
+        refused = "colour.npz" if extractor == "builtin" else names[1]
+        assert f"{refused}: extractor" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_images_of_an_npz_are_streamed(tmp_path: Path) -> None:
     images = pictures(0, 50)
     np.savez_compressed(tmp_path / "a.npz", images)
