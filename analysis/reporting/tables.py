@@ -21,7 +21,7 @@ from . import wording
 from .answer import Answer
 from .comparison_tables import equal_images_table, multiplier_table
 from .fits_table import own_fits_table, validation_table
-from .rendering import Facts, Shown, Table, cell, estimate_of, known, level, table_estimate
+from .rendering import Facts, Shown, Table, cell, estimate_of, estimates_of, known, level, table_estimate
 from .run_table import run_table
 from .spaces_table import spaces_table
 
@@ -111,10 +111,13 @@ def generator_table(frames: StudyFrames) -> Table | None:
         "unigram_normalised_nats": "difference",
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
+    settings_of = settings.to_dict("index")
     shares = head_shares(frames.ranked)
     order = {family: i for i, family in enumerate(frames.families["family"])}
     sizes = in_order(points)
-    cells = dict(groups(points, ["family", "size", "images"]))
+    keys = ["family", "size", "images"]
+    cells = dict(groups(points, keys))
+    estimates = {metric: estimates_of(points, keys, metric, scale) for metric, scale in metrics.items()}
     facts = []
     for family, size, images in sorted(cells, key=lambda key: (order[key[0]], sizes.index(key[1]), key[2])):
         rows = cells[family, size, images]
@@ -125,8 +128,8 @@ def generator_table(frames: StudyFrames) -> Table | None:
             | {name: None if np.isnan(median) else int(median) for name, median in medians.items()}
             | {"output_head": shares.get((str(family), str(size)))}
             | {"runs": len(rows), "_seeds": rows["tokenizer_seed"].nunique()}
-            | {metric: estimate_of(rows, metric, scale) for metric, scale in metrics.items()}
-            | settings.loc[size].to_dict()
+            | {metric: estimates[metric].get((family, size, images)) for metric in metrics}
+            | settings_of[size]
         )
 
     def parameters(f: Facts) -> str:

@@ -148,8 +148,10 @@ class PairLaw:
     def draws(self, x: Sequence[float], count: int, seed: int) -> Array:
         """ln gFID of every seed at its ln FLOPs x (S,): (count, S) draws of the law common to all seeds."""
         g = np.random.default_rng(seed).choice(len(self.weights), size=count, p=self.weights)
-        above = self.amplitude[g] - self.alpha[g, None] * (np.asarray(x) - self.centre)
-        return np.log(self.floors[g] + np.exp(above))
+        # Most draws fall on few points of the grid.
+        met = np.flatnonzero(np.bincount(g, minlength=len(self.weights)))
+        above = self.amplitude[met] - self.alpha[met, None] * (np.asarray(x) - self.centre)
+        return np.log(self.floors[met] + np.exp(above))[np.searchsorted(met, g)]
 
 
 def _residuals(amplitude: Array, fall: Array, e: Array, y: Array, known: Array) -> tuple[Array, Array]:
