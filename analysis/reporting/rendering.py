@@ -132,6 +132,8 @@ def estimates_of(
         if not pd.isna(seed):
             by_cell.setdefault(tuple(place), {})[int(seed)] = float(value)
     return {
-        place: None if scale != "difference" and min(values.values()) <= 0 else over_seeds(values, scale=scale, paired=False)
+        place: None
+        if scale != "difference" and min(values.values()) <= 0
+        else over_seeds(values, scale=scale, paired=False)
         for place, values in by_cell.items()
     }

@@ -111,23 +111,26 @@ def generator_table(frames: StudyFrames) -> Table | None:
         "unigram_normalised_nats": "difference",
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
-    settings_of = settings.to_dict("index")
+    settings_of = {size: settings.loc[size].to_dict() for size in settings.index}
     shares = head_shares(frames.ranked)
     order = {family: i for i, family in enumerate(frames.families["family"])}
     sizes = in_order(points)
     keys = ["family", "size", "images"]
-    cells = dict(groups(points, keys))
+    known_of = ("path_flops", "parameters_other", "parameters_embedding")
+    cells = points.astype(dict.fromkeys(known_of, float)).groupby(keys, dropna=False)
+    medians = cells[list(known_of)].median().assign(runs=cells.size(), seeds=cells["tokenizer_seed"].nunique())
     estimates = {metric: estimates_of(points, keys, metric, scale) for metric, scale in metrics.items()}
     facts = []
-    for family, size, images in sorted(cells, key=lambda key: (order[key[0]], sizes.index(key[1]), key[2])):
-        rows = cells[family, size, images]
-        medians = {c: rows[c].astype(float).median() for c in ("parameters_other", "parameters_embedding")}
+    for cell in sorted(
+        records(medians.reset_index()), key=lambda c: (order[c["family"]], sizes.index(c["size"]), c["images"])
+    ):
+        family, size, images = (cell[key] for key in keys)
         facts.append(
-            {"family": family, "size": size, "images": images, "path_flops": float(rows["path_flops"].median())}
+            {"family": family, "size": size, "images": images, "path_flops": cell["path_flops"]}
             # Unknown of rows measured elsewhere.
-            | {name: None if np.isnan(median) else int(median) for name, median in medians.items()}
+            | {name: None if np.isnan(cell[name]) else int(cell[name]) for name in known_of[1:]}
             | {"output_head": shares.get((str(family), str(size)))}
-            | {"runs": len(rows), "_seeds": rows["tokenizer_seed"].nunique()}
+            | {"runs": cell["runs"], "_seeds": cell["seeds"]}
             | {metric: estimates[metric].get((family, size, images)) for metric in metrics}
             | settings_of[size]
         )

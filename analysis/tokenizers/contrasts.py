@@ -81,7 +81,9 @@ def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
     table = frames.families
     # Who differ in a column that tells a field of theirs need no look at their specifications.
     alike = ["quantizer", "codebook_size", "tokens_per_image", "downsampling"]
-    plain, treated = (table.loc[rows, ["family", *alike]] for rows in (table["regulariser"].isna(), table["regulariser"].notna()))
+    plain, treated = (
+        table.loc[rows, ["family", *alike]] for rows in (table["regulariser"].isna(), table["regulariser"].notna())
+    )
     pairs = plain.merge(treated, on=alike, suffixes=("_a", "_b"))
     named = [(str(a), str(b)) for a, b in zip(pairs["family_a"], pairs["family_b"], strict=True)]
     return [(a, b) for a, b in named if facets(frames, a, b) == ("regulariser",)]

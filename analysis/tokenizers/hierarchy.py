@@ -52,37 +52,36 @@ def posterior(y: Array, pair: Array, cluster: Array, draws: int, seed: int) -> P
     # A block with fewer pairs than the largest is filled up with such that have nothing to do with the others.
     filled = np.eye(columns) * (runs == 0)[:, None, :]
     diagonal = np.eye(columns) * runs[:, None, :]
-    means, covariances, log_weights, squares = [], [], [], []
-    for rho in RHO.tolist():
-        c = rho / (1 - rho + sizes * rho)
-        weighted = c[:, :, None] * counts
-        information = (diagonal - counts.swapaxes(1, 2) @ weighted) / (1 - rho) + filled
-        right = (totals - (weighted.swapaxes(1, 2) @ sums[:, :, None])[:, :, 0]) / (1 - rho)
-        covariance = np.linalg.inv(information)
-        mu = (covariance @ right[:, :, None])[:, :, 0][of_pair, column]
-        residual = y - mu[pair]
-        by_cluster = np.zeros_like(sums)
-        np.add.at(by_cluster, (block, row[cluster]), residual)
-        square = max(float((residual @ residual - (c * by_cluster**2).sum()) / (1 - rho)), 1e-300)
-        log_v = n * math.log(1 - rho) + float(np.log1p(sizes * rho / (1 - rho)).sum())
-        log_det = float(np.linalg.slogdet(information)[1].sum())
-        log_weights.append(-0.5 * (log_v + log_det + df * math.log(square)))
-        means.append(mu)
-        covariances.append(covariance)
-        squares.append(square)
-    weight = np.exp(np.array(log_weights) - max(log_weights))
+    # From here on the first axis is rho.
+    rest, rho = (1 - RHO)[:, None, None], RHO[:, None, None]
+    c = rho / (rest + sizes * rho)
+    weighted = (c[..., None] * counts).swapaxes(2, 3)
+    information = (diagonal - weighted @ counts) / rest[..., None] + filled
+    right = (totals - (weighted @ sums[..., None])[..., 0]) / rest
+    covariance = np.linalg.inv(information)
+    mu = (covariance @ right[..., None])[..., 0][:, of_pair, column]
+    residual = y - mu[:, pair]
+    by_cluster = np.zeros((len(RHO), blocks, rows))
+    np.add.at(by_cluster, (slice(None), block, row[cluster]), residual)
+    squares = ((residual**2).sum(axis=1) - (c * by_cluster**2).sum(axis=(1, 2))) / (1 - RHO)
+    squares = np.maximum(squares, 1e-300)
+    log_v = n * np.log(1 - RHO) + np.log1p(sizes * rho / rest).sum(axis=(1, 2))
+    log_det = np.linalg.slogdet(information)[1].sum(axis=1)
+    log_weight = -0.5 * (log_v + log_det + df * np.log(squares))
+    weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
     random = np.random.default_rng(seed)
     chosen = random.choice(len(RHO), size=draws, p=weight)
-    spread = np.sqrt(np.array(squares)[chosen] / random.chisquare(df, size=draws))
+    spread = np.sqrt(squares[chosen] / random.chisquare(df, size=draws))
     normal = np.zeros((blocks, columns, draws))
     normal[of_pair, column] = random.standard_normal((draws, k)).T
+    factors = np.linalg.cholesky(covariance)
     for i in np.unique(chosen).tolist():
-        rows = np.flatnonzero(chosen == i)
-        normal[:, :, rows] = np.linalg.cholesky(covariances[i]) @ normal[:, :, rows]
-    drawn = (np.array(means)[chosen].T + spread * normal[of_pair, column]).T
-    sd = math.sqrt(float(weight @ np.array(squares)) / df)
-    return Posterior(weight @ np.array(means), drawn, sd, df)
+        of_rho = np.flatnonzero(chosen == i)
+        normal[:, :, of_rho] = factors[i] @ normal[:, :, of_rho]
+    drawn = (mu[chosen].T + spread * normal[of_pair, column]).T
+    sd = math.sqrt(float(weight @ squares) / df)
+    return Posterior(weight @ mu, drawn, sd, df)
 
 
 def _blocks(pair: Array, cluster: Array) -> tuple[Array, Array, Array]:

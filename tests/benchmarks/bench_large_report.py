@@ -51,12 +51,16 @@ def main() -> None:
     _, second = timed("laws of fronts", lambda: fits(frames))
     _, third = timed("optimum, three budgets", lambda: optimum(frames))
     seconds, gigabytes = LIMITS["frames, fits, optimum"]
-    print(f"  together {first + second + third:.1f} s (limit {seconds:.0f} s), peak {_peak():.2f} GiB (limit {gigabytes} GB)")
+    print(
+        f"  together {first + second + third:.1f} s (limit {seconds:.0f} s), peak {_peak():.2f} GiB (limit {gigabytes} GB)"
+    )
     with tempfile.TemporaryDirectory() as folder:
         fresh = from_tables(tables)
         report, wall = timed("report", lambda: write_report(fresh, Path(folder), title="Many runs"))
         size = report.index.stat().st_size / 1e6
-        print(f"  {wall:.1f} s (limit {LIMITS['report'][0]:.0f} s), {size:.2f} MB (limit {PAGE_MB:.0f} MB), peak {_peak():.2f} GiB")
+        print(
+            f"  {wall:.1f} s (limit {LIMITS['report'][0]:.0f} s), {size:.2f} MB (limit {PAGE_MB:.0f} MB), peak {_peak():.2f} GiB"
+        )
 
 
 def _peak() -> float:
