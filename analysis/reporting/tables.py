@@ -117,20 +117,19 @@ def generator_table(frames: StudyFrames) -> Table | None:
     sizes = in_order(points)
     keys = ["family", "size", "images"]
     known_of = ("path_flops", "parameters_other", "parameters_embedding")
-    cells = points.astype(dict.fromkeys(known_of, float)).groupby(keys, dropna=False)
-    medians = cells[list(known_of)].median().assign(runs=cells.size(), seeds=cells["tokenizer_seed"].nunique())
+    grouped = points.astype(dict.fromkeys(known_of, float)).groupby(keys, dropna=False)
+    medians = grouped[list(known_of)].median().assign(runs=grouped.size(), seeds=grouped["tokenizer_seed"].nunique())
     estimates = {metric: estimates_of(points, keys, metric, scale) for metric, scale in metrics.items()}
     facts = []
-    for cell in sorted(
-        records(medians.reset_index()), key=lambda c: (order[c["family"]], sizes.index(c["size"]), c["images"])
-    ):
-        family, size, images = (cell[key] for key in keys)
+    cells = records(medians.reset_index())
+    for f in sorted(cells, key=lambda f: (order[f["family"]], sizes.index(f["size"]), f["images"])):
+        family, size, images = (f[key] for key in keys)
         facts.append(
-            {"family": family, "size": size, "images": images, "path_flops": cell["path_flops"]}
+            {"family": family, "size": size, "images": images, "path_flops": f["path_flops"]}
             # Unknown of rows measured elsewhere.
-            | {name: None if np.isnan(cell[name]) else int(cell[name]) for name in known_of[1:]}
+            | {name: None if np.isnan(f[name]) else int(f[name]) for name in known_of[1:]}
             | {"output_head": shares.get((str(family), str(size)))}
-            | {"runs": cell["runs"], "_seeds": cell["seeds"]}
+            | {"runs": f["runs"], "_seeds": f["seeds"]}
             | {metric: estimates[metric].get((family, size, images)) for metric in metrics}
             | settings_of[size]
         )

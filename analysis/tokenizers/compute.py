@@ -16,7 +16,7 @@ import pandas as pd
 
 from results.errors import DataError, UsageError
 
-from .rows import Record, groups
+from .rows import Record
 
 
 @dataclass(frozen=True)

@@ -170,12 +170,17 @@ def fit_joint(
     return JointFit(form, result, drawn, table, centre, identified, floors, noise)
 
 
-def _widened(drawn: Bootstrap, tokenizers: int, told: int) -> Bootstrap:
-    """The draws further from the fit, as few tokenizers ask for: by sqrt(G / (G - m)), since m numbers were fitted to G
-    tokenizers and their residuals are the smaller for it, and by Student's t over the normal quantile (Cameron & Miller
-    2015, A practitioner's guide to cluster-robust inference, Sec. VI)."""
+def widening(tokenizers: int, told: int) -> float:
+    """By how much draws move further from the fit, as few tokenizers ask for: sqrt(G / (G - m)), since m numbers were
+    fitted to G tokenizers and their residuals are the smaller for it, times Student's t over the normal quantile
+    (Cameron & Miller 2015, A practitioner's guide to cluster-robust inference, Sec. VI)."""
     freedom = max(tokenizers - told, 1)
-    factor = np.sqrt(tokenizers / freedom) * stdtrit(freedom, 0.975) / stdtrit(np.inf, 0.975)
+    return float(np.sqrt(tokenizers / freedom) * stdtrit(freedom, 0.975) / stdtrit(np.inf, 0.975))
+
+
+def _widened(drawn: Bootstrap, tokenizers: int, told: int) -> Bootstrap:
+    """The draws of the parameters, `widening` times as far from the fit."""
+    factor = widening(tokenizers, told)
     fitted = drawn.result.coordinates
     lower, upper = bounds_of(drawn.result.law)
     coordinates = np.clip(fitted + factor * (drawn.coordinates - fitted), lower, upper)

@@ -161,7 +161,7 @@ def test_colours_and_dashes_tell_tokenizers_apart_in_grey(full):
 @pytest.mark.slow
 def test_every_figure_of_a_full_study_is_drawn_and_holds_ink(full, tmp_path):
     absent = {"own-metrics", "tokens-overlay", "codebook-overlay", "entropy-by-position", "loss-by-position"}
-    absent |= {"depth-ablation", "data-size", "joint-law", "reconstructions", "samples", "tokenizer-losses"}
+    absent |= {"depth-ablation", "data-size", "reconstructions", "samples", "tokenizer-losses"}
     for name in set(GALLERY) - absent:
         path = tmp_path / "picture.png"
         path.write_bytes(style.image_bytes(draw(GALLERY[name], full).figure, "png"))
@@ -202,7 +202,7 @@ def test_a_study_without_the_data_has_no_such_figure(make_study, known):
         ("compute-loss", "nats_per_token is known of no row"),
         ("training", "the study has no training curves"),
         ("regulariser", "no two of its tokenizers differ in the regulariser alone"),
-        ("joint-law", "no table of held-out points of a joint law"),
+        ("joint-law", "one tokenizer alone was trained"),
         ("samples", "no picture of a generator lies beside its rows"),
     ):
         with pytest.raises(NotDrawn, match=reason):
@@ -224,6 +224,21 @@ def test_figures_are_written_with_rows_fit_and_caption(fashion, tmp_path):
     error = f"{100 * (np.exp(document['fit']['rmsle']) - 1):.2g} %"
     assert error in caption and error.replace("%", r"\%") in files[".tex"].read_text()
     assert files[".tex"].read_text().startswith("\\begin{figure}\n")
+
+
+def test_joint_law_hides_each_tokenizer_whole_and_every_largest_budget(fashion):
+    shown = GALLERY["joint-law"].of_study(fashion)
+    points = fashion.points
+    whole = shown.rows[shown.rows["case"] == "a tokenizer, floor measured"]
+    ends = shown.rows[shown.rows["case"] == "the largest compute"]
+    for family, own in whole.groupby("family"):
+        assert len(own) == (points["family"] == family).sum()
+    largest = points["images"] == points.groupby(["family", "size"])["images"].transform("max")
+    assert sorted(ends["gfid"]) == sorted(points.loc[largest, "gfid"])
+    assert (shown.rows["low"] < shown.rows["predicted"]).all() and (shown.rows["predicted"] < shown.rows["high"]).all()
+    for case, own in shown.rows.groupby("case"):
+        error = np.sqrt((np.log(own["predicted"] / own["gfid"]) ** 2).mean())
+        assert shown.fit[case]["rmsle"] == pytest.approx(error) and error < 0.25
 
 
 def test_joint_law_is_drawn_from_its_table(fashion):
