@@ -142,6 +142,14 @@
   }
   addEventListener("resize", cues);
 
+  // --- on paper every table is open
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+
   // --- the chart
   const points = data.points, count = points.run.length;
   const explorer = byId("explorer");
