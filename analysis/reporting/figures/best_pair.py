@@ -152,10 +152,11 @@ def _name_band(axis: Axes, family: str, flops: np.ndarray, base: np.ndarray, hei
     if wide < len(flops):
         lower = np.array([base[i : i + wide].max() for i in range(len(flops) - wide)])
         upper = np.array([(base + height)[i : i + wide].min() for i in range(len(flops) - wide)])
-        # In the middle of where there is most room, away from the ends.
-        roomy = np.flatnonzero(upper - lower >= 0.97 * (upper - lower).max())
-        best = int(roomy[len(roomy) // 2])
-        if upper[best] - lower[best] >= needed:
+        room = upper - lower
+        if room.max() >= needed:
+            # In the middle of where there is most of it, away from the ends.
+            roomy = np.flatnonzero(room >= 0.97 * room.max())
+            best = int(roomy[len(roomy) // 2])
             at = flops[best + wide // 2], (upper[best] + lower[best]) / 2
             stroke = [withStroke(linewidth=2.4, foreground="white")]
             look: Any = {"fontsize": page.small, "weight": "bold", "color": INK, "path_effects": stroke}

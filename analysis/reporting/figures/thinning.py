@@ -12,7 +12,7 @@ MOST_MARKS = 1500
 
 
 def thinned(runs: pd.DataFrame, page: Page, value: str = "gfid") -> pd.DataFrame:
-    """At most MOST_MARKS of the rows, evenly along `value` so that both extremes stay; the figure says so where rows are
+    """At most MOST_MARKS of the rows, evenly along `value` so that both extremes stay; the figure says where rows are
     left out. The file of the figure's rows has all."""
     if len(runs) <= MOST_MARKS:
         return runs

@@ -15,9 +15,10 @@ from matplotlib.image import imread, imsave
 
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
-from analysis.reporting.figures import style
+from analysis.reporting.figures import style, thinning
 from analysis.reporting.figures.gallery import GALLERY, draw, drawn, write_figures
 from analysis.reporting.figures.labels import visible_texts
+from analysis.reporting.figures.page import _wrapped
 from analysis.reporting.figures.registry import Evidence, NotDrawn, figure, from_file, plot_of
 from analysis.reporting.latex import caption_text, with_amounts
 from analysis.tokenizers.frames import load
@@ -202,7 +203,7 @@ def test_a_study_without_the_data_has_no_such_figure(make_study, known):
         ("compute-loss", "nats_per_token is known of no row"),
         ("training", "the study has no training curves"),
         ("regulariser", "no two of its tokenizers differ in the regulariser alone"),
-        ("joint-law", "one tokenizer alone was trained"),
+        ("joint-law", "the joint law needs 8 points"),
         ("samples", "no picture of a generator lies beside its rows"),
     ):
         with pytest.raises(NotDrawn, match=reason):
@@ -330,3 +331,25 @@ def test_settings_do_not_leak(fashion):
 
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(digests(Evidence.of(load(FASHION))), indent=1, ensure_ascii=False) + "\n")
+
+
+def test_of_very_many_runs_fewer_marks_are_drawn_and_the_figure_says_so(fashion, monkeypatch):
+    whole = draw(GALLERY["gfid-compute"], fashion)
+    monkeypatch.setattr(thinning, "MOST_MARKS", 20)
+    few = draw(GALLERY["gfid-compute"], fashion)
+
+    def marks(drawing):
+        return np.concatenate([dots.get_offsets()[:, 1] for axis in drawing.figure.axes for dots in axis.collections
+                               if len(dots.get_offsets()) and dots.get_sizes()[0] > 1])  # fmt: skip
+
+    count = len(fashion.points)
+    assert len(marks(whole)) == count and len(marks(few)) == 20
+    assert marks(few).min() == marks(whole).min() and marks(few).max() == marks(whole).max()
+    note = f"Marks: 20 of {count} measurements, evenly along the vertical axis; the data has all."
+    assert note in " ".join(text.get_text().replace("\n ", "") for text in few.figure.texts).replace("  ", " ")
+    assert len(few.shown.rows) == len(whole.shown.rows)
+
+
+def test_a_title_breaks_between_words_never_within_mathematics():
+    title = r"At $5.6\!\times\!10^{10}$ FLOPs of training"
+    assert _wrapped(title, 12) == "At $5.6\\!\\times\\!10^{10}$\nFLOPs of\ntraining"
