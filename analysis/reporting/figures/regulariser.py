@@ -211,7 +211,7 @@ def draw_multiplier(axis: Axes, rows: pd.DataFrame, page: Page) -> None:
         handle = page.palette.handles([family])[0]
         page.label(axis, family, mean["gfid"], mean["multiplier"], colour, handle=handle, prefer=0.5, weight="bold")
     axis.axhline(1, color=INK, lw=0.9)
-    scales.log_value_axis(axis, f"{page.measure} to be reached (better →)", rows["gfid"], "x")
+    scales.log_value_axis(axis, f"{page.measure} to be reached (better\u00a0→)", rows["gfid"], "x")
     axis.invert_xaxis()
     scales.log_value_axis(axis, "compute multiplier", values)
     axis.set_ylim(min(values) * 0.85, max(values) * 1.18)
