@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,5 +89,5 @@ def head_shares(points: pd.DataFrame) -> dict[tuple[str, str], float]:
     known."""
     tokens, width = points["tokens_per_image"].astype(float), points["width"].astype(float)
     shares = 6 * tokens * width * points["codebook_size"] / points["flops_per_image"]
-    medians = shares.astype(float).groupby([points["family"], points["size"]], sort=True, dropna=False).median()
+    medians: Any = shares.astype(float).groupby([points["family"], points["size"]], sort=True, dropna=False).median()
     return {(str(f), str(z)): share for (f, z), share in medians.items() if math.isfinite(share) and 0 < share < 1}

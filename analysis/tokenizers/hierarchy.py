@@ -61,8 +61,8 @@ def posterior(y: Array, pair: Array, cluster: Array, draws: int, seed: int) -> P
     covariance = np.linalg.inv(information)
     mu = (covariance @ right[..., None])[..., 0][:, of_pair, column]
     residual = y - mu[:, pair]
-    by_cluster = np.zeros((len(RHO), blocks, rows))
-    np.add.at(by_cluster, (slice(None), block, row[cluster]), residual)
+    place = block * rows + row[cluster]
+    by_cluster = np.stack([np.bincount(place, r, blocks * rows) for r in residual]).reshape(len(RHO), blocks, rows)
     squares = ((residual**2).sum(axis=1) - (c * by_cluster**2).sum(axis=(1, 2))) / (1 - RHO)
     squares = np.maximum(squares, 1e-300)
     log_v = n * np.log(1 - RHO) + np.log1p(sizes * rho / rest).sum(axis=(1, 2))
