@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.image import imread, imsave
 
 from analysis.reporting import wording
@@ -339,8 +340,8 @@ def test_of_very_many_runs_fewer_marks_are_drawn_and_the_figure_says_so(fashion,
     few = draw(GALLERY["gfid-compute"], fashion)
 
     def marks(drawing):
-        return np.concatenate([dots.get_offsets()[:, 1] for axis in drawing.figure.axes for dots in axis.collections
-                               if len(dots.get_offsets()) and dots.get_sizes()[0] > 1])  # fmt: skip
+        dots = [d for axis in drawing.figure.axes for d in axis.collections if isinstance(d, PathCollection)]
+        return np.concatenate([d.get_offsets()[:, 1] for d in dots])
 
     count = len(fashion.points)
     assert len(marks(whole)) == count and len(marks(few)) == 20
