@@ -33,9 +33,10 @@ caption) and `NAME.tex` (a figure environment with the caption, for `\\input`).
 - Tokenizers differ in colour and dash, generator sizes in shade and marker: a print in grey says as much. A front keeps
   the lowest value reached up to each compute, so it never rises; it is thin where no dearer run is better.
 
-Pictures of the runs (`samples`, `reconstructions`) come from `artifacts/RUN/preview.png` of a data root, further tables
-(`joint-law`) from `tables/NAME.csv` of a source. The loss by position is a metric of your own: `own_nats_at_0`,
-`own_nats_at_1`, ...; the size of the training set a setting named `unique_images`.
+Pictures of the runs (`samples`, `reconstructions`) come from `artifacts/RUN/preview.png` of a data root. `joint-law`
+fits the joint law without each tokenizer in turn, then without the largest budgets; a table `tables/joint-law.csv` of a
+source (family, size, path_flops, gfid, predicted, low, high) takes the place of these. The loss by position is a metric
+of your own: `own_nats_at_0`, `own_nats_at_1`, ...; the size of the training set a setting named `unique_images`.
 
 ## A figure of your own
 

@@ -23,10 +23,11 @@ def summary(frames: StudyFrames) -> str:
     time = time if seconds >= 60 else f"{seconds:.0f} seconds"
     data = ", ".join(sorted(set(runs["data"].dropna())))
     points = f", {len(frames.points)} points" if len(frames.points) else ""
-    return (
-        f"{wording.listing(counts)} runs{f' on {data}' if data else ''}{points}, "
-        f"{wording.flops(float(runs['executed_flops'].sum()))} training FLOPs in all, {time} of computing."
-    )
+    spent = float(runs["executed_flops"].sum())
+    # Of rows measured elsewhere they may be unknown.
+    cost = f", {wording.flops(spent)} training FLOPs in all" if spent > 0 else ""
+    cost += f", {time} of computing" if seconds > 0 else ""
+    return f"{wording.listing(counts)} runs{f' on {data}' if data else ''}{points}{cost}."
 
 
 def provenance_lines(frames: StudyFrames) -> list[tuple[str, str]]:

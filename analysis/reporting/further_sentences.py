@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -16,10 +17,14 @@ from . import wording
 from .rendering import table_estimate
 from .sentences import Statement
 
+SHOWN = 6
+"""Comparisons of one kind in the short answer: those at the largest compute; the section has all."""
+
 
 def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statement]:
     """Where along a ladder of codebooks the metric is the lowest, and how sure that is."""
     statements = []
+    shown = sorted(optima, key=lambda o: o.flops or math.inf)[-SHOWN:]
     for o in optima:
         ladder = f"{wording.number(o.rungs[0])} to {wording.number(o.rungs[-1])} bits a token"
         where = f" at {wording.flops(o.flops)} FLOPs" if o.flops else ""
@@ -35,13 +40,14 @@ def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statemen
             f": {wording.number(min(o.gfids))} to {wording.number(max(o.gfids))}, a factor of {wording.number(o.span)}"
         )
         text += "." if o.repeated else ", of runs that were not repeated: the interval is the scatter about a parabola."
-        statements.append(Statement("compression", text, conditional=not o.repeated))
+        statements.append(Statement("compression", text, conditional=not o.repeated, main=o in shown))
     return statements
 
 
 def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statement]:
     """Where the lowest cross-entropy does not have the best images."""
     statements = []
+    shown = sorted(rankings, key=lambda r: r.flops)[-SHOWN:]
     for r in rankings:
         place = "the worst" if r.place == len(r.families) else f"place {r.place} by"
         text = (
@@ -50,7 +56,7 @@ def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statem
             f"({wording.number(r.loss_value)}) and {place} {metric} ({wording.number(r.gfid)} against "
             f"{wording.number(r.best_gfid)} of {r.best})."
         )
-        statements.append(Statement("compression", text, conditional=r.seeds == 1))
+        statements.append(Statement("compression", text, conditional=r.seeds == 1, main=r in shown))
     return statements
 
 

@@ -17,7 +17,7 @@ def scientific(text: str) -> str:
         lambda m: f"{m[1]}&nbsp;×&nbsp;10<sup>{'−' if m[2] else ''}{int(m[3])}</sup>",
         escape(text),
     )
-    text = re.sub(r"(?<=\d) (?=%|times\b)", "&nbsp;", text)
+    text = re.sub(r"(?<=\d) (?=%|times\b)|(?<=&[lg]t;) (?=\d)", "&nbsp;", text)
     name = r"(?<![\w&#;/.-])((?=[\w.-]*\d)[A-Za-z]\w*(?:-[\w.]*\w)+)"
     return Markup(re.sub(name, r'<span class="name">\1</span>', text))
 

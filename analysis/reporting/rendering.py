@@ -118,3 +118,22 @@ def estimate_of(rows: pd.DataFrame, metric: str, scale: Scale) -> SeedEstimate |
     if scale != "difference" and min(values.values()) <= 0:
         return None
     return over_seeds(values, scale=scale, paired=False)
+
+
+def estimates_of(
+    rows: pd.DataFrame, cell: list[str], metric: str, scale: Scale
+) -> dict[tuple[Any, ...], SeedEstimate | None]:
+    """`estimate_of` of every cell, by the values of its columns; cells without the metric are left out."""
+    if metric not in rows:
+        return {}
+    means = rows[rows[metric].notna()].groupby([*cell, "tokenizer_seed"], dropna=False)[metric].mean()
+    by_cell: dict[tuple[Any, ...], dict[int, float]] = {}
+    for (*place, seed), value in zip(means.index.tolist(), means.tolist(), strict=True):
+        if not pd.isna(seed):
+            by_cell.setdefault(tuple(place), {})[int(seed)] = float(value)
+    return {
+        place: None
+        if scale != "difference" and min(values.values()) <= 0
+        else over_seeds(values, scale=scale, paired=False)
+        for place, values in by_cell.items()
+    }

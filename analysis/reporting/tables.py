@@ -21,7 +21,7 @@ from . import wording
 from .answer import Answer
 from .comparison_tables import equal_images_table, forms_table, matched_table, multiplier_table
 from .fits_table import own_fits_table, validation_table
-from .rendering import Facts, Shown, Table, cell, estimate_of, known, level, table_estimate
+from .rendering import Facts, Shown, Table, cell, estimate_of, estimates_of, known, level, table_estimate
 from .run_table import run_table
 from .spaces_table import spaces_table
 
@@ -113,22 +113,27 @@ def generator_table(frames: StudyFrames) -> Table | None:
         "unigram_normalised_nats": "difference",
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
+    settings_of = {size: settings.loc[size].to_dict() for size in settings.index}
     shares = head_shares(frames.ranked)
     order = {family: i for i, family in enumerate(frames.families["family"])}
     sizes = in_order(points)
-    cells = dict(groups(points, ["family", "size", "images"]))
+    keys = ["family", "size", "images"]
+    known_of = ("path_flops", "parameters_other", "parameters_embedding")
+    grouped = points.astype(dict.fromkeys(known_of, float)).groupby(keys, dropna=False)
+    medians = grouped[list(known_of)].median().assign(runs=grouped.size(), seeds=grouped["tokenizer_seed"].nunique())
+    estimates = {metric: estimates_of(points, keys, metric, scale) for metric, scale in metrics.items()}
     facts = []
-    for family, size, images in sorted(cells, key=lambda key: (order[key[0]], sizes.index(key[1]), key[2])):
-        rows = cells[family, size, images]
-        medians = {c: rows[c].astype(float).median() for c in ("parameters_other", "parameters_embedding")}
+    cells = records(medians.reset_index())
+    for f in sorted(cells, key=lambda f: (order[f["family"]], sizes.index(f["size"]), f["images"])):
+        family, size, images = (f[key] for key in keys)
         facts.append(
-            {"family": family, "size": size, "images": images, "path_flops": float(rows["path_flops"].median())}
+            {"family": family, "size": size, "images": images, "path_flops": f["path_flops"]}
             # Unknown of rows measured elsewhere.
-            | {name: None if np.isnan(median) else int(median) for name, median in medians.items()}
+            | {name: None if np.isnan(f[name]) else int(f[name]) for name in known_of[1:]}
             | {"output_head": shares.get((str(family), str(size)))}
-            | {"runs": len(rows), "_seeds": rows["tokenizer_seed"].nunique()}
-            | {metric: estimate_of(rows, metric, scale) for metric, scale in metrics.items()}
-            | settings.loc[size].to_dict()
+            | {"runs": f["runs"], "_seeds": f["seeds"]}
+            | {metric: estimates[metric].get((family, size, images)) for metric in metrics}
+            | settings_of[size]
         )
 
     def parameters(f: Facts) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from results.errors import DataError, UsageError
 
-from .rows import Record, groups
+from .rows import Record
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,7 @@ def _known(points: pd.DataFrame, column: str, option: str) -> np.ndarray:
 def head_shares(points: pd.DataFrame) -> dict[tuple[str, str], float]:
     """The share of the output head in the training FLOPs of each (family, size); without those whose costs are not
     known."""
-    shares = {}
-    for (family, size), rows in groups(points, ["family", "size"]):
-        head = 6 * rows["tokens_per_image"].astype(float) * rows["width"].astype(float) * rows["codebook_size"]
-        share = float((head / rows["flops_per_image"]).median())
-        if math.isfinite(share) and 0 < share < 1:
-            shares[str(family), str(size)] = share
-    return shares
+    tokens, width = points["tokens_per_image"].astype(float), points["width"].astype(float)
+    shares = 6 * tokens * width * points["codebook_size"] / points["flops_per_image"]
+    medians: Any = shares.astype(float).groupby([points["family"], points["size"]], sort=True, dropna=False).median()
+    return {(str(f), str(z)): share for (f, z), share in medians.items() if math.isfinite(share) and 0 < share < 1}

@@ -79,9 +79,14 @@ def facets(frames: StudyFrames, a: str, b: str) -> tuple[str, ...]:
 def regulariser_contrasts(frames: StudyFrames) -> list[tuple[str, str]]:
     """Pairs (base, treatment) of families that differ in the regulariser alone, base being the one without."""
     table = frames.families
-    plain = table[table["regulariser"].isna()]["family"]
-    treated = table[table["regulariser"].notna()]["family"]
-    return [(a, b) for a in plain for b in treated if facets(frames, a, b) == ("regulariser",)]
+    # Who differ in a column that tells a field of theirs need no look at their specifications.
+    alike = ["quantizer", "codebook_size", "tokens_per_image", "downsampling"]
+    plain, treated = (
+        table.loc[rows, ["family", *alike]] for rows in (table["regulariser"].isna(), table["regulariser"].notna())
+    )
+    pairs = plain.merge(treated, on=alike, suffixes=("_a", "_b"))
+    named = [(str(a), str(b)) for a, b in zip(pairs["family_a"], pairs["family_b"], strict=True)]
+    return [(a, b) for a, b in named if facets(frames, a, b) == ("regulariser",)]
 
 
 def contrast(frames: StudyFrames, base: str, treatment: str) -> Contrast:

@@ -147,9 +147,20 @@ class PairLaw:
 
     def draws(self, x: Sequence[float], count: int, seed: int) -> Array:
         """ln gFID of every seed at its ln FLOPs x (S,): (count, S) draws of the law common to all seeds."""
-        g = np.random.default_rng(seed).choice(len(self.weights), size=count, p=self.weights)
-        above = self.amplitude[g] - self.alpha[g, None] * (np.asarray(x) - self.centre)
-        return np.log(self.floors[g] + np.exp(above))
+        if (count, seed) not in self._drawn:
+            g = np.random.default_rng(seed).choice(len(self.weights), size=count, p=self.weights)
+            # Most draws fall on few points of the grid.
+            met = np.flatnonzero(np.bincount(g, minlength=len(self.weights)))
+            self._drawn[count, seed] = met, np.searchsorted(met, g).astype(np.int16)
+        met, drawn = self._drawn[count, seed]
+        above = self.amplitude[met] - self.alpha[met, None] * (np.asarray(x) - self.centre)
+        return np.log(self.floors[met] + np.exp(above))[drawn]
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[int, int], tuple[Array, Array]]:
+        """By count and seed: the points of the grid that were drawn, and which of them each draw is. A curve asks for
+        the same draws at many compute values."""
+        return {}
 
 
 def _residuals(amplitude: Array, fall: Array, e: Array, y: Array, known: Array) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ IMAGES = 2 ** np.arange(14, 19)
 PROTOCOL = '{"crop":"pad32","extractor":"f","extractor_hash":"a","guidance":%s,"metric":"%s","n":10000,"reference":"t"}'
 
 
-def _tables(count: int) -> dict[str, pd.DataFrame]:
+def synthetic_tables(count: int) -> dict[str, pd.DataFrame]:
     random = np.random.default_rng(0)
     families = [(k, t, w) for k in 2 ** np.arange(4, 16) for t in (16, 64, 144, 256) for w in (0.0, 0.5)]
     seeds = -(-count // (len(families) * len(SIZES)))
@@ -70,7 +70,7 @@ def _tables(count: int) -> dict[str, pd.DataFrame]:
 def main() -> None:
     """Print seconds of each part and the peak of memory."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    tables = _tables(count)
+    tables = synthetic_tables(count)
     start = time.perf_counter()
 
     def lap(what: str) -> None:

@@ -148,12 +148,15 @@ def _name_band(axis: Axes, family: str, flops: np.ndarray, base: np.ndarray, hei
     """The name inside its band where that is thick for the whole text, else an entry of the legend."""
     high = page.width * (0.42 if page.columns == 2 else 0.75) * 0.7
     needed = 1.4 * page.small / 72 / high
-    wide = math.ceil(len(flops) * 0.6 * len(family) * page.small / 72 / (0.8 * page.width))
+    wide = math.ceil(len(flops) * 0.7 * len(family) * page.small / 72 / (0.8 * page.width))
     if wide < len(flops):
         lower = np.array([base[i : i + wide].max() for i in range(len(flops) - wide)])
         upper = np.array([(base + height)[i : i + wide].min() for i in range(len(flops) - wide)])
-        best = int((upper - lower).argmax())
-        if upper[best] - lower[best] >= needed:
+        room = upper - lower
+        if room.max() >= needed:
+            # In the middle of where there is most of it, away from the ends.
+            roomy = np.flatnonzero(room >= 0.97 * room.max())
+            best = int(roomy[len(roomy) // 2])
             at = flops[best + wide // 2], (upper[best] + lower[best]) / 2
             stroke = [withStroke(linewidth=2.4, foreground="white")]
             look: Any = {"fontsize": page.small, "weight": "bold", "color": INK, "path_effects": stroke}

@@ -25,6 +25,7 @@ from . import axes as scales
 from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
 from .style import INK, MUTED
+from .thinning import thinned
 
 RUN = ["family", "size", "tokenizer_seed", "seed", "images", "path_flops", "gfid"]
 BETWEEN = 41
@@ -91,9 +92,10 @@ def _overlay(evidence: Evidence, families: Sequence[str], what: str) -> Shown:
 def draw_fronts(axis: Axes, rows: pd.DataFrame, page: Page, *, marks: bool = True) -> None:
     """Runs as marks, fronts as lines with their names beside them."""
     palette, runs = page.palette, rows[rows["kind"] == "run"]
+    shown = thinned(runs, page) if marks else runs
     for family in palette.present(rows):
         colour = palette.colours[family]
-        for size, group in groups(runs[runs["family"] == family], "size") if marks else ():
+        for size, group in groups(shown[shown["family"] == family], "size") if marks else ():
             look: Any = {"color": colour, "alpha": 0.4, "lw": 0, "s": (0.5 * page.style.font_size) ** 2}
             axis.scatter(group["path_flops"], group["gfid"], marker=palette.markers[str(size)], **look)
         line = rows[(rows["family"] == family) & (rows["kind"] == "front")]

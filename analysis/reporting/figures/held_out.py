@@ -26,7 +26,11 @@ LEAST_KNOWN = 3
 STEPS = 9
 """Compute values up to which runs are taken as known."""
 JOINT_LAW = "joint-law"
-"""The table of the joint law's held-out points: family, size, path_flops, gfid, predicted, low, high."""
+"""A table that may take the place of the joint law's held-out points, with columns family, size, path_flops, gfid,
+predicted, low, high and, should they be of several kinds, case."""
+HELD_OUT = "held out"
+CASES = {"a tokenizer, floor measured": "Tokenizers left out", "the largest compute": "Largest budgets left out"}
+"""Titles of the panels, by how points were held out."""
 
 
 def _shortened(curve: SeedCurve) -> SeedCurve:
@@ -76,9 +80,15 @@ def _errors(table: pd.DataFrame) -> tuple[dict[str, Any], str]:
 
 def extrapolation_check(rows: pd.DataFrame, page: Page) -> Axes:
     """Predicted against measured, on the diagonal where the law was right."""
-    axis = page.axes(0.55 if page.columns == 2 else 0.85)
+    return _against(page.axes(0.55 if page.columns == 2 else 0.85), rows, page)
+
+
+def _against(axis: Axes, rows: pd.DataFrame, page: Page) -> Axes:
     values = [*rows["gfid"], *rows["predicted"]]
     low, high = min(values) / 1.12, max(values) * 1.12
+    # Bars are shown whole unless one is so long that the points would be lost.
+    bottom = min(low, max(float(rows["low"].min()) / 1.04, low / 2))
+    top = max(high, min(float(rows["high"].max()) * 1.04, high * 2))
     axis.plot([low, high], [low, high], color=INK, lw=0.8)
     for (family, size), own in groups(rows, ["family", "size"]):
         colour, marker = page.palette.colours[family], page.palette.markers[size]
@@ -90,9 +100,9 @@ def extrapolation_check(rows: pd.DataFrame, page: Page) -> Axes:
         line.set(marker=marker, ls="", label=f"{family} + {size}", markersize=4.5)
         page.label(axis, f"{family} + {size}", own["gfid"], own["predicted"], colour, handle=line)
     scales.log_value_axis(axis, f"measured {page.measure}", values, "x")
-    scales.log_value_axis(axis, f"predicted {page.measure}", values)
+    scales.log_value_axis(axis, f"predicted {page.measure}", [bottom, top])
     axis.set_xlim(low, high)
-    axis.set_ylim(low, high)
+    axis.set_ylim(bottom, top)
     return axis
 
 
@@ -161,8 +171,17 @@ def regret(rows: pd.DataFrame, page: Page) -> Axes:
 
 def _joint_law(evidence: Evidence) -> Shown:
     table = evidence.tables.get(JOINT_LAW)
+    notes: tuple[str, ...] = ()
     if table is None:
-        raise NotDrawn("the study has no table of held-out points of a joint law (tables/joint-law.csv)")
+        # The joint law alone needs the engine of fits.
+        from analysis.tokenizers.joint.held_out import held_out_points
+        from analysis.tokenizers.joint.table import fitted_table
+
+        try:
+            table, left_in = held_out_points(fitted_table(evidence.frames))
+        except FitError as problem:
+            raise NotDrawn(str(problem)) from problem
+        notes = (f"Not left out: {'; '.join(left_in)}.",) if left_in else ()
     needed = ["family", "size", "path_flops", "gfid", "predicted", "low", "high"]
     missing = [column for column in needed if column not in table]
     if missing:
@@ -171,11 +190,24 @@ def _joint_law(evidence: Evidence) -> Shown:
     rows = table[table["family"].isin(known) & table["size"].isin(set(evidence.palette.markers))]
     if rows.empty:
         raise NotDrawn("the table of the joint law names no tokenizer and generator of this study")
-    fit, words = _errors(rows)
-    caption = (
-        f"The joint law over tokenizers against the {evidence.frames.measure.name} of points held out of it. {words}"
+    rows = rows.assign(case=rows.get("case", HELD_OUT)).reset_index(drop=True)
+    fits = {case: _errors(own) for case, own in rows.groupby("case", sort=False)}
+    name = evidence.frames.measure.name
+    by_case = " ".join(
+        f"{CASES.get(str(case), str(case))}: {words[0].lower()}{words[1:]}" for case, (_, words) in fits.items()
     )
-    return Shown(rows.reset_index(drop=True), caption, fit)
+    caption = f"The joint law over tokenizers against the {name} of points held out of it. {by_case}"
+    return Shown(rows, caption, {str(case): numbers for case, (numbers, _) in fits.items()}, notes)
+
+
+def joint_law(rows: pd.DataFrame, page: Page) -> list[Axes]:
+    """Predicted against measured, a panel for each way of holding points out."""
+    cases = list(dict.fromkeys(rows["case"]))
+    axes = page.panels(len(cases), 0.85 if len(cases) > 1 or page.columns == 1 else 0.55)
+    for axis, case in zip(axes, cases, strict=True):
+        page.title(axis, CASES.get(case, case))
+        _against(axis, rows[rows["case"] == case], page)
+    return axes
 
 
 PLOTS = (
@@ -184,5 +216,5 @@ PLOTS = (
     Plot("regret", "what choosing a pair from smaller runs costs at the largest compute",
          regret, _regret, needs=("gfid", "path_flops")),
     Plot("joint-law", "the joint law over tokenizers against points held out of it",
-         extrapolation_check, _joint_law, needs=("gfid", "path_flops")),
+         joint_law, _joint_law, needs=("gfid", "path_flops")),
 )  # fmt: skip

@@ -34,6 +34,7 @@ LETTERS = "abcdefghijklmnop"
 SHORT = 24
 """Characters of a panel's name that stand beside its letter, as in (a) K1024-T16; longer ones are in the caption."""
 _MATHS = re.compile(r"\\[a-z!]+|[${}^]")
+_FORMULA = re.compile(r"\$[^$]*\$")
 
 
 @dataclass
@@ -142,7 +143,7 @@ class Page:
         """The figure, laid out for good."""
         for i, (axis, text) in enumerate(self.titles.items()):
             if not self.style.paper:
-                axis.set_title(textwrap.fill(text, self._letters(axis.get_position().width)))
+                axis.set_title(_wrapped(text, self._letters(axis.get_position().width)))
             elif len(self.titles) > 1:
                 name = f" {text}" if len(_MATHS.sub("", text)) <= SHORT else ""
                 axis.set_title(f"({LETTERS[i]}){name}", weight="normal")
@@ -177,7 +178,7 @@ class Page:
             title = axis._left_title  # type: ignore[attr-defined]
             if title.get_text() and title.get_window_extent(renderer).width > 1.02 * frame.width:
                 words = title.get_text().replace("\n", " ")
-                shorter = textwrap.fill(words, max(8, int(0.8 * len(words))))
+                shorter = _wrapped(words, max(8, int(0.8 * len(_plain(words)))))
                 title.set_text(words.split(" ")[0] if self.style.paper else shorter)
                 changed = True
         return changed
@@ -235,6 +236,16 @@ class Page:
 def _plain(text: str) -> str:
     """A panel's name for a caption in plain text: mathematics such as 5.3 x 10^10 as 5.3e10."""
     return re.sub(r"\$(?:([\d.]+)\\!\\times\\!)?10\^\{(-?\d+)\}\$", lambda m: f"{m[1] or '1'}e{m[2]}", text)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Lines of at most so many letters, broken between words only and never within mathematics."""
+    formulas = _FORMULA.findall(text)
+    # Each formula is a word of the length that it has on paper.
+    kept = iter(formulas)
+    stand_in = _FORMULA.sub(lambda m: "\0" * max(1, len(_plain(m[0]))), text)
+    lines = textwrap.fill(stand_in, width, break_long_words=False, break_on_hyphens=False)
+    return re.sub("\0+", lambda _: next(kept), lines)
 
 
 def legend_columns(handles: Sequence[Line2D], room: float) -> int:

@@ -21,6 +21,7 @@ from .fronts import draw_fronts, front_rows, run_rows, seeds_of
 from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
 from .style import INK, MUTED
+from .thinning import thinned
 
 NONE = "no two of its tokenizers differ in the regulariser alone with a generator size run on both"
 
@@ -96,7 +97,7 @@ def _curves(axis: Axes, rows: pd.DataFrame, page: Page) -> None:
         look: Any = {"color": palette.colours[family], "marker": palette.markers[size], "ls": palette.dashes[family]}
         axis.plot(line["path_flops"], line["gfid"], **look)
     runs = rows[rows["kind"] == "run"]
-    for (family, size), group in groups(runs, ["family", "size"]):
+    for (family, size), group in groups(thinned(runs, page), ["family", "size"]):
         look = {"color": palette.colours[family], "marker": palette.markers[size], "s": 6, "alpha": 0.45, "lw": 0}
         axis.scatter(group["path_flops"], group["gfid"], **look)
     scales.compute_axis(axis, label=page.compute_label)
@@ -210,7 +211,7 @@ def draw_multiplier(axis: Axes, rows: pd.DataFrame, page: Page) -> None:
         handle = page.palette.handles([family])[0]
         page.label(axis, family, mean["gfid"], mean["multiplier"], colour, handle=handle, prefer=0.5, weight="bold")
     axis.axhline(1, color=INK, lw=0.9)
-    scales.log_value_axis(axis, f"{page.measure} to be reached (better →)", rows["gfid"], "x")
+    scales.log_value_axis(axis, f"{page.measure} to be reached (better\u00a0→)", rows["gfid"], "x")
     axis.invert_xaxis()
     scales.log_value_axis(axis, "compute multiplier", values)
     axis.set_ylim(min(values) * 0.85, max(values) * 1.18)

@@ -78,7 +78,7 @@
   }
 
   // --- long tables: only the rows in view are in the document
-  const ROW = 32, SPARE = 12;
+  const ROW = 32, SPARE = 16;
   function grid(box) {
     const name = box.dataset.grid, { columns, rows } = data.tables[name];
     let order = rows.map((_, i) => i), shown = order;
@@ -90,9 +90,10 @@
     box.append(table);
     let first = -1, last = -1;
     function draw(force) {
-      const from = Math.max(0, Math.floor(box.scrollTop / ROW) - SPARE);
-      const to = Math.min(shown.length, Math.ceil((box.scrollTop + (box.clientHeight || 416)) / ROW) + SPARE);
-      if (!force && from === first && to === last) return;
+      const top = Math.floor(box.scrollTop / ROW), bottom = Math.ceil((box.scrollTop + (box.clientHeight || 416)) / ROW);
+      // What is in view lies among the rows drawn: nothing to do until they have run out.
+      if (!force && top >= first && Math.min(shown.length, bottom) <= last) return;
+      const from = Math.max(0, top - SPARE), to = Math.min(shown.length, bottom + SPARE);
       [first, last] = [from, to];
       const lines = [];
       const gap = (count) => element("tr", { "aria-hidden": "true" }, [
@@ -141,6 +142,14 @@
     details.addEventListener("toggle", () => { for (const one of Object.values(grids)) one.draw(true); cues(); });
   }
   addEventListener("resize", cues);
+
+  // --- on paper every table is open
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 
   // --- the chart
   const points = data.points, count = points.run.length;

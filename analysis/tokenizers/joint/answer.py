@@ -17,10 +17,8 @@ from .allocation import JointOptimum, Prices, Tokenizer, candidates, joint_optim
 from .comparison import LAW_FLOOR, OWN_FLOOR, Comparison, compare_joint
 from .fitting import REPLICATES, JointFit, fit_joint
 from .law import EXCESS, FORMS
-from .table import joint_table
+from .table import fitted_table
 
-MOST_ROWS, MOST_TOKENIZERS = 2000, 120
-"""A joint law has an irreducible loss for each tokenizer: beyond these its fit takes minutes."""
 DRAWS = 4000
 MISFIT_SD, MISFIT_DF = 0.08, 2
 """The prior of the law's error for a tokenizer that it has not seen, in ln gFID: worth two that were left out."""
@@ -75,14 +73,7 @@ class JointAnswer:
     @classmethod
     def of(cls, frames: StudyFrames, *, replicates: int = REPLICATES, seed: int = 0) -> JointAnswer:
         """Of a study. Raises FitError, in one sentence, where it cannot have a joint law."""
-        table = joint_table(frames)
-        if table["family"].nunique() < 2:
-            raise FitError("one tokenizer alone was trained: a law over tokenizers needs two or more")
-        if len(table) > MOST_ROWS or table["tokenizer"].nunique() > MOST_TOKENIZERS:
-            raise FitError(
-                f"{len(table)} points of {table['tokenizer'].nunique()} tokenizers are more than the joint law takes "
-                f"({MOST_ROWS} of {MOST_TOKENIZERS})"
-            )
+        table = fitted_table(frames)
         comparison = compare_joint(table)
         with_loss = bool((table["nats"] > 0).all())
         form = comparison.best_form or ("joint" if with_loss else "direct")

@@ -70,7 +70,7 @@ def compare_joint(table: pd.DataFrame) -> Comparison:
     families = [str(name) for name in table.groupby("family")["rate"].first().sort_values().index]
     for group in (families[i::FOLDS] for i in range(min(FOLDS, len(families)))):
         hidden = table["family"].isin(group).to_numpy()
-        reason = _untestable(table[~hidden], table[hidden])
+        reason = untestable(table[~hidden], table[hidden])
         if reason:
             untested.append(f"{', '.join(group)}: without it {reason}")
             continue
@@ -113,7 +113,7 @@ def _laws(table: pd.DataFrame, nested: bool) -> list[str]:
     return [*names, *([RATE_ALONE] if nested and with_loss else []), PROCESS]
 
 
-def _untestable(rest: pd.DataFrame, hidden: pd.DataFrame) -> str | None:
+def untestable(rest: pd.DataFrame, hidden: pd.DataFrame) -> str | None:
     """Why the rest cannot say anything of the tokenizer left out; None where it can."""
     if rest["family"].nunique() < 2:
         return "one tokenizer is left"

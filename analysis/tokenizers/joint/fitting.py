@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from analysis.fitting.fit import fit
 from analysis.fitting.problem import bounds_of
@@ -31,12 +32,14 @@ STARTS = 12
 
 @dataclass(frozen=True)
 class JointFit:
-    """A fitted form: `result` of the engine, `drawn` its replicates (None: none were asked for), and what was not told
+    """A fitted form: `result` of the engine, `drawn` its replicates (None: none were asked for), from which predictions
+    are drawn, `apart` the same, each parameter as far from the fit as its own interval asks for, and what was not told
     (`identified`). `noise` is the residual standard deviation of log gFID and of log nats."""
 
     form: Form
     result: FitResult
     drawn: Bootstrap | None
+    apart: Bootstrap | None
     table: pd.DataFrame
     centre: Centre
     identified: Identified
@@ -63,19 +66,19 @@ class JointFit:
             value = self.result.parameters[name].value
             if name in self.identified.held or value is None:
                 estimates[name] = ParameterEstimate(None)
-            elif self.drawn is None:
+            elif self.apart is None:
                 estimates[name] = ParameterEstimate(value)
             else:
-                estimates[name] = self.drawn.estimate(self.drawn.parameters[name], value)
+                estimates[name] = self.apart.estimate(self.apart.parameters[name], value)
         return estimates
 
     def rate_alone(self) -> tuple[ParameterEstimate, float] | None:
         """The nested test of p = q (rate alone matters): p - q with its interval, and the two-sided share of draws on
         the other side of 0. None where p and q are not both told."""
-        if self.drawn is None or self.law.tied or not {"p", "q"} <= self.identified.names:
+        if self.apart is None or self.law.tied or not {"p", "q"} <= self.identified.names:
             return None
-        difference = self.drawn.derive(lambda values: values["p"] - values["q"])
-        draws = self.drawn.parameters["p"] - self.drawn.parameters["q"]
+        difference = self.apart.derive(lambda values: values["p"] - values["q"])
+        draws = self.apart.parameters["p"] - self.apart.parameters["q"]
         below = (1 + float(np.sum(draws < 0))) / (2 + len(draws))
         return difference, 2 * min(below, 1 - below)
 
@@ -161,21 +164,30 @@ def fit_joint(
         }
         start = {name: value for name, value in result.values.items() if np.isfinite(value) and name not in held}
     drawn = bootstrap(result, replicates=replicates, kind="wild", seed=seed) if replicates else None
+    apart = None
     if drawn is not None:
-        drawn = _widened(drawn, of_loss)
+        # Parameters that make up for each other would leave the data if each had its own factor here.
+        apart = _moved(drawn, few_cluster_factors(drawn.result, of_loss.astype(np.int64)))
+        drawn = _moved(drawn, widening(table["tokenizer"].nunique(), 1 + len(identified.names)))
     try:
         floors = FloorLaw.of(table, centre)
     except FitError:
         floors = None
-    return JointFit(form, result, drawn, table, centre, identified, floors, noise)
+    return JointFit(form, result, drawn, apart, table, centre, identified, floors, noise)
 
 
-def _widened(drawn: Bootstrap, of_loss: Array) -> Bootstrap:
-    """The draws further from the fit, as few tokenizers ask for: each coordinate by a factor of its own, rows of one
-    tokenizer and metric sharing a shift."""
-    factors = few_cluster_factors(drawn.result, of_loss.astype(np.int64))
+def widening(tokenizers: int, told: int) -> float:
+    """By how much draws of predictions move further from the fit, as few tokenizers ask for: sqrt(G / (G - m)), since m
+    numbers were fitted to G tokenizers and their residuals are the smaller for it, times Student's t over the normal
+    quantile (Cameron & Miller 2015, A practitioner's guide to cluster-robust inference, Sec. VI)."""
+    freedom = max(tokenizers - told, 1)
+    return float(np.sqrt(tokenizers / freedom) * stdtrit(freedom, 0.975) / stdtrit(np.inf, 0.975))
+
+
+def _moved(drawn: Bootstrap, factor: float | Array) -> Bootstrap:
+    """The draws so many times as far from the fit: all coordinates, or each (p,)."""
     fitted = drawn.result.coordinates
     lower, upper = bounds_of(drawn.result.law)
-    coordinates = np.clip(fitted + factors * (drawn.coordinates - fitted), lower, upper)
+    coordinates = np.clip(fitted + factor * (drawn.coordinates - fitted), lower, upper)
     parameters = drawn.result.scales.natural_at(drawn.result.law, coordinates)
     return replace(drawn, coordinates=coordinates, parameters=parameters)

@@ -19,6 +19,8 @@ NEEDED = {
 """Columns of points without which a row says nothing to the law, and what they are called in its table."""
 LOSS = "nats_per_image"
 FEWEST_ROWS = 8
+MOST_ROWS, MOST_TOKENIZERS = 2000, 120
+"""A joint law has an irreducible loss for each tokenizer: beyond these its fit takes minutes."""
 SAME = 1e-6
 
 
@@ -51,6 +53,20 @@ def joint_table(frames: StudyFrames) -> pd.DataFrame:
             f"the study has {len(table)}"
         )
     return table.assign(rate=table["tokens"] * np.log2(table["codes"])).reset_index(drop=True)
+
+
+def fitted_table(frames: StudyFrames) -> pd.DataFrame:
+    """The `joint_table` of a study that a joint law can be fitted to. Raises FitError, in one sentence, for one
+    tokenizer alone or for more than a fit takes."""
+    table = joint_table(frames)
+    if table["family"].nunique() < 2:
+        raise FitError("one tokenizer alone was trained: a law over tokenizers needs two or more")
+    if len(table) > MOST_ROWS or table["tokenizer"].nunique() > MOST_TOKENIZERS:
+        raise FitError(
+            f"{len(table)} points of {table['tokenizer'].nunique()} tokenizers are more than the joint law takes "
+            f"({MOST_ROWS} of {MOST_TOKENIZERS})"
+        )
+    return table
 
 
 @dataclass(frozen=True)

@@ -248,12 +248,26 @@ def test_axe_finds_no_serious_problem(browser, written, width, theme):
     assert passed > 20 and [v for v in violations if v[0] in ("serious", "critical", "moderate")] == []
 
 
+def test_on_paper_every_table_is_open_and_on_the_screen_as_before(page):
+    closed = page.run("return document.querySelectorAll('details:not([open])').length")
+    assert closed > 3
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run("return document.querySelectorAll('details:not([open])').length") == 0
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = "return [...document.querySelectorAll('.controls, .legend, .cue, nav, #theme')].some(e => e.offsetHeight)"
+    assert not page.run(shown)
+    assert page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run("return document.querySelectorAll('details:not([open])').length") == closed
+
+
 def test_a_report_of_ones_own_trainer_is_as_usable(browser, own_study, tmp_path):
     report = write_report(own_study.frames(), tmp_path, title="Own")
     browser.logged()
     browser.open(report.index)
     assert browser.logged() == []
-    assert browser.run("return document.querySelectorAll('#chart .mark').length") == 18
+    assert browser.run("return document.querySelectorAll('#chart .mark').length") == 12
     assert browser.run("return document.getElementById('axis-y').selectedOptions[0].text") == "missed"
     browser.mouse(*_place(browser, "#chart .mark", 0), click=True)
     pin = browser.run("return document.querySelector('.pin').innerText")

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.image import imread, imsave
 
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
-from analysis.reporting.figures import style
+from analysis.reporting.figures import style, thinning
 from analysis.reporting.figures.gallery import GALLERY, draw, drawn, write_figures
 from analysis.reporting.figures.labels import visible_texts
+from analysis.reporting.figures.page import _wrapped
 from analysis.reporting.figures.registry import Evidence, NotDrawn, figure, from_file, plot_of
 from analysis.reporting.latex import caption_text, with_amounts
 from analysis.tokenizers.frames import load
@@ -161,7 +163,7 @@ def test_colours_and_dashes_tell_tokenizers_apart_in_grey(full):
 @pytest.mark.slow
 def test_every_figure_of_a_full_study_is_drawn_and_holds_ink(full, tmp_path):
     absent = {"own-metrics", "tokens-overlay", "codebook-overlay", "entropy-by-position", "loss-by-position"}
-    absent |= {"depth-ablation", "data-size", "joint-law", "reconstructions", "samples", "tokenizer-losses"}
+    absent |= {"depth-ablation", "data-size", "reconstructions", "samples", "tokenizer-losses"}
     for name in set(GALLERY) - absent:
         path = tmp_path / "picture.png"
         path.write_bytes(style.image_bytes(draw(GALLERY[name], full).figure, "png"))
@@ -202,7 +204,7 @@ def test_a_study_without_the_data_has_no_such_figure(make_study, known):
         ("compute-loss", "nats_per_token is known of no row"),
         ("training", "the study has no training curves"),
         ("regulariser", "no two of its tokenizers differ in the regulariser alone"),
-        ("joint-law", "no table of held-out points of a joint law"),
+        ("joint-law", "the joint law needs 8 points"),
         ("samples", "no picture of a generator lies beside its rows"),
     ):
         with pytest.raises(NotDrawn, match=reason):
@@ -224,6 +226,21 @@ def test_figures_are_written_with_rows_fit_and_caption(fashion, tmp_path):
     error = f"{100 * (np.exp(document['fit']['rmsle']) - 1):.2g} %"
     assert error in caption and error.replace("%", r"\%") in files[".tex"].read_text()
     assert files[".tex"].read_text().startswith("\\begin{figure}\n")
+
+
+def test_joint_law_hides_each_tokenizer_whole_and_every_largest_budget(fashion):
+    shown = GALLERY["joint-law"].of_study(fashion)
+    points = fashion.points
+    whole = shown.rows[shown.rows["case"] == "a tokenizer, floor measured"]
+    ends = shown.rows[shown.rows["case"] == "the largest compute"]
+    for family, own in whole.groupby("family"):
+        assert len(own) == (points["family"] == family).sum()
+    largest = points["images"] == points.groupby(["family", "size"])["images"].transform("max")
+    assert sorted(ends["gfid"]) == sorted(points.loc[largest, "gfid"])
+    assert (shown.rows["low"] < shown.rows["predicted"]).all() and (shown.rows["predicted"] < shown.rows["high"]).all()
+    for case, own in shown.rows.groupby("case"):
+        error = np.sqrt((np.log(own["predicted"] / own["gfid"]) ** 2).mean())
+        assert shown.fit[case]["rmsle"] == pytest.approx(error) and error < 0.25
 
 
 def test_joint_law_is_drawn_from_its_table(fashion):
@@ -315,3 +332,25 @@ def test_settings_do_not_leak(fashion):
 
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(digests(Evidence.of(load(FASHION))), indent=1, ensure_ascii=False) + "\n")
+
+
+def test_of_very_many_runs_fewer_marks_are_drawn_and_the_figure_says_so(fashion, monkeypatch):
+    whole = draw(GALLERY["gfid-compute"], fashion)
+    monkeypatch.setattr(thinning, "MOST_MARKS", 20)
+    few = draw(GALLERY["gfid-compute"], fashion)
+
+    def marks(drawing):
+        dots = [d for axis in drawing.figure.axes for d in axis.collections if isinstance(d, PathCollection)]
+        return np.concatenate([d.get_offsets()[:, 1] for d in dots])
+
+    count = len(fashion.points)
+    assert len(marks(whole)) == count and len(marks(few)) == 20
+    assert marks(few).min() == marks(whole).min() and marks(few).max() == marks(whole).max()
+    note = f"Marks: 20 of {count} measurements, evenly along the vertical axis; the data has all."
+    assert note in " ".join(text.get_text().replace("\n ", "") for text in few.figure.texts).replace("  ", " ")
+    assert len(few.shown.rows) == len(whole.shown.rows)
+
+
+def test_a_title_breaks_between_words_never_within_mathematics():
+    title = r"At $5.6\!\times\!10^{10}$ FLOPs of training"
+    assert _wrapped(title, 12) == "At $5.6\\!\\times\\!10^{10}$\nFLOPs of\ntraining"
