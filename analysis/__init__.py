@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .inference.profile import with_profile
     from .inference.validation import holdout, validate
     from .reporting.report import report
-    from .tokenizers.crossover import crossover
+    from .tokenizers.comparisons.crossover import crossover
     from .tokenizers.frames import load
     from .tokenizers.pairs import best_pairs
 
@@ -54,7 +54,7 @@ _HOMES = {
     "inference.profile": ("with_profile",),
     "inference.validation": ("holdout", "validate"),
     "reporting.report": ("report",),
-    "tokenizers.crossover": ("crossover",),
+    "tokenizers.comparisons.crossover": ("crossover",),
     "tokenizers.frames": ("load",),
     "tokenizers.pairs": ("best_pairs",),
 }

@@ -59,8 +59,9 @@ def quality_by_size(rows, page):
 
 `figure` names the table of [StudyFrames](../analysis/tokenizers/frames.py) (`ranked`, `points`, `tokenizers`, `runs`,
 `curves`, `evaluations`, `guided`, `own`) and the columns without which the figure is not drawn; without it, `ranked`.
-The first paragraph of the docstring is the caption. `page` ([page.py](../analysis/reporting/figures/page.py)) has
-`axes`, `panels`, `stacked`, `title`, `label`, `legend`, `note`, the palette and the sizes of text.
+The first paragraph of the docstring is the caption. `page`
+([page.py](../analysis/reporting/figures/drawing/page.py)) has `axes`, `panels`,
+`stacked`, `title`, `label`, `legend`, `note`, the palette and the sizes of text.
 
 ## Gallery
 
@@ -88,9 +89,9 @@ def write_pictures() -> None:
     """Draw every figure of the study, small and in few colours."""
     from PIL import Image
 
+    from analysis.reporting.figures.drawing.style import applied
     from analysis.reporting.figures.gallery import GALLERY, draw
     from analysis.reporting.figures.registry import Evidence, NotDrawn
-    from analysis.reporting.figures.style import applied
     from analysis.tokenizers.frames import load
 
     evidence = Evidence.of(load(STUDY))

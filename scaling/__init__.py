@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .export import load_exported
     from .run import execute
-    from .specification.autoencoders import AutoencoderSpec, VqganSpec
     from .specification.components import (
         CausalRegulariserSpec,
         DataSpec,
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
         ReconstructionLossSpec,
         TransformerSpec,
     )
+    from .specification.costs.flops import flops_per_image, parameters
     from .specification.evaluation import EvaluationSpec
-    from .specification.flops import flops_per_image, parameters
     from .specification.ladder import transformer
-    from .specification.quantizers import (
+    from .specification.models.autoencoders import AutoencoderSpec, VqganSpec
+    from .specification.models.quantizers import (
         BinarySphericalSpec,
         FiniteScalarQuantizerSpec,
         IndexBackpropagationSpec,
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 _NAMES = {
     "export": ("load_exported",),
     "run": ("execute",),
-    "specification.autoencoders": ("AutoencoderSpec", "VqganSpec"),
+    "specification.models.autoencoders": ("AutoencoderSpec", "VqganSpec"),
     "specification.components": (
         "CausalRegulariserSpec", "DataSpec", "OptimiserSpec", "ReconstructionLossSpec", "TransformerSpec",
     ),
     "specification.evaluation": ("EvaluationSpec",),
-    "specification.flops": ("flops_per_image", "parameters"),
+    "specification.costs.flops": ("flops_per_image", "parameters"),
     "specification.ladder": ("transformer",),
-    "specification.quantizers": (
+    "specification.models.quantizers": (
         "BinarySphericalSpec", "FiniteScalarQuantizerSpec", "IndexBackpropagationSpec", "LookupFreeQuantizerSpec",
         "SimVectorQuantizerSpec", "VectorQuantizerSpec",
     ),

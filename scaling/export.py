@@ -14,8 +14,8 @@ from results.errors import DataError, UsageError
 from results.store import atomic
 from scaling.generator.stored import load_generator
 from scaling.generator.transformer import Generator
-from scaling.specification import flops
-from scaling.specification.generator_counts import generator_parameters
+from scaling.specification.costs import flops
+from scaling.specification.costs.generator_counts import generator_parameters
 from scaling.specification.spec import GeneratorRun, parse_run
 from scaling.tokenizer.model import Tokenizer
 

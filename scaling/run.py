@@ -16,10 +16,10 @@ from scaling.data.images import LabelledImages, Split
 from scaling.data.run_images import RunImages
 from scaling.data.sources import weights
 from scaling.data.tokens import TokenSplit, load_tokens, mapped, save_tokens
-from scaling.evaluation.measure_generator import SHOWN, GeneratorMeasurement, labels_in_turn
-from scaling.evaluation.measure_tokenizer import measure_tokenizer
+from scaling.evaluation.measuring.measure_generator import SHOWN, GeneratorMeasurement, labels_in_turn
+from scaling.evaluation.measuring.measure_tokenizer import measure_tokenizer
+from scaling.evaluation.measuring.sampled import Sampler
 from scaling.evaluation.networks.run_networks import check_networks, judges
-from scaling.evaluation.sampled import Sampler
 from scaling.generator.transformer import Generator
 from scaling.networks import recompute_activations
 from scaling.specification.run_columns import estimated_seconds, evaluation_seconds

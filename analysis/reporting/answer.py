@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from analysis.tokenizers.compute_law import Compression, ComputeLaw, FloorKind, LawCrossover, compute_law, law_crossover
-from analysis.tokenizers.contrasts import (
+from analysis.tokenizers.comparisons.contrasts import (
     Contrast,
     Multiplier,
     contrast,
@@ -23,14 +22,15 @@ from analysis.tokenizers.contrasts import (
     tokenizer_effects,
     tokenizer_scores,
 )
-from analysis.tokenizers.crossover import Crossover, crossover
-from analysis.tokenizers.expected_crossover import expected_crossover
+from analysis.tokenizers.comparisons.crossover import Crossover, crossover
+from analysis.tokenizers.comparisons.expected_crossover import expected_crossover
+from analysis.tokenizers.comparisons.loss_ranking import loss_rankings, refuse_loss
+from analysis.tokenizers.comparisons.rate_optimum import rate_optima
+from analysis.tokenizers.compute_law import Compression, ComputeLaw, FloorKind, LawCrossover, compute_law, law_crossover
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs
-from analysis.tokenizers.loss_ranking import loss_rankings, refuse_loss
 from analysis.tokenizers.measure import selection_note
 from analysis.tokenizers.pairs import BestPairs, best_pairs, default_budgets
-from analysis.tokenizers.rate_optimum import rate_optima
 from analysis.tokenizers.rows import Record
 from results.errors import FitError
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.tokenizers.comparisons.loss_ranking import LossRanking
+from analysis.tokenizers.comparisons.rate_optimum import RateOptimum
 from analysis.tokenizers.frames import StudyFrames
-from analysis.tokenizers.loss_ranking import LossRanking
 from analysis.tokenizers.measure import NAMES
-from analysis.tokenizers.rate_optimum import RateOptimum
 from analysis.tokenizers.rows import groups
 
 from . import wording

@@ -24,7 +24,7 @@ def scientific(text: str) -> str:
 
 def inline_svg(text: str, prefix: str, label: str) -> str:
     """An SVG for embedding in a page: unique ids, ink in the page's text colour, size left to the page."""
-    from analysis.reporting.figures.style import INK
+    from analysis.reporting.figures.drawing.style import INK
 
     for pattern, unique in (
         (r'\bid="([^"]+)"', rf'id="{prefix}-\1"'),

@@ -19,7 +19,7 @@ from .extent import drawn_frames
 from .glossary import study_words, terms_of
 from .markup import embedded, inline_svg, plain_text, scientific
 from .pictures import further_samples, shown_pictures
-from .tables import all_tables
+from .tables.all_tables import all_tables
 
 README_FIGURE = "worse-is-better"
 """The figure that is also written as a PNG, for a README or a slide."""
@@ -53,7 +53,7 @@ def write_report(
     file is replaced atomically and index.html last, so a reader never sees half of a report. A study without gFID is
     shown with what it has. Raises StoreError if the folder cannot be written.
     """
-    from analysis.reporting.figures import style
+    from analysis.reporting.figures.drawing import style
     from analysis.reporting.figures.gallery import drawn
 
     for folder in ("figures", "tables"):

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from analysis.tokenizers.comparisons.contrasts import (
+    Contrast,
+    Multiplier,
+    contrast,
+    tokenizer_scores,
+)
+from analysis.tokenizers.comparisons.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.compute import head_shares
 from analysis.tokenizers.compute_law import Compression
-from analysis.tokenizers.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
-from analysis.tokenizers.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs, in_order
 from analysis.tokenizers.pairs import BestPairs

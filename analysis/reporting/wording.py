@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis.tokenizers.crossover import Crossover
+from analysis.tokenizers.comparisons.crossover import Crossover
 from analysis.tokenizers.seed_intervals import SeedEstimate
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from results.errors import DataError, FitError
 
-from .crossover import Crossover
+from .comparisons.crossover import Crossover
 from .fronts import pareto_points
 from .rows import Record, by_seed
 from .seed_intervals import SeedEstimate, over_seeds

@@ -17,7 +17,7 @@ from scaling import randomness
 from scaling.specification.catalogue import DATASETS, Dataset
 from scaling.specification.spec import DataSpec
 
-from .sources import catalogue_files as sources
+from .sources.builtin import catalogue_files as sources
 
 Split = Literal["train", "validation"]
 

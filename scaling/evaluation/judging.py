@@ -14,7 +14,7 @@ from results.store import atomic
 
 from .figures import Figure, Request, StoredGenerator
 from .generated import TRAIN, VALIDATION, drawn_images, study_images
-from .measurements import sampling_fields
+from .measuring.measurements import sampling_fields
 from .networks.extractors import Extractor, load_extractor
 from .npz import MEAN, NpzStatistics, content_hash, npz_arrays, npz_statistics, write_statistics
 from .reference import Features, ImageSource, extract, holds_images, open_images, reference_features

@@ -78,7 +78,7 @@ def open_images(text: str, cache: Path, image_size: int | None = None, workers: 
     source = guess_source(path)
     if source == "folder":
         # A folder of images is judged whole, also if it has folders named train and validation.
-        from scaling.data.sources.folder import open_folder
+        from scaling.data.sources.layouts.folder import open_folder
 
         pictures: Pictures = open_folder(path)
     else:

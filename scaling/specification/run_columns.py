@@ -7,8 +7,8 @@ import importlib.util
 from functools import lru_cache
 from typing import Any
 
-from . import flops
 from .catalogue import PACKAGES
+from .costs import flops
 from .evaluation import OF_RECONSTRUCTIONS
 from .ladder import size_name
 from .spec import RunSpec, TokenizerRun, canonical_json

@@ -29,8 +29,6 @@ from pydantic import (
 
 from results.errors import SpecError
 
-from .adversarial import AdversarialSpec
-from .autoencoders import AUTOENCODER_TAGS, AnyAutoencoderSpec, AutoencoderSpec, VqganSpec
 from .command_template import check_command
 from .components import (
     LISTED,
@@ -48,9 +46,15 @@ from .components import (
 )
 from .evaluation import EvaluationSpec
 from .ladder import size_name
-from .pictures import PicturesSpec
-from .pretrained import PretrainedSpec
-from .quantizers import (
+from .models.adversarial import AdversarialSpec
+from .models.autoencoders import (
+    AUTOENCODER_TAGS,
+    AnyAutoencoderSpec,
+    AutoencoderSpec,
+    VqganSpec,
+)
+from .models.pretrained import PretrainedSpec
+from .models.quantizers import (
     BinarySphericalSpec,
     FiniteScalarQuantizerSpec,
     IndexBackpropagationSpec,
@@ -59,7 +63,8 @@ from .quantizers import (
     SimVectorQuantizerSpec,
     VectorQuantizerSpec,
 )
-from .regularisers import REGULARISER_TAGS, LinearPriorSpec, RegulariserSpec
+from .models.regularisers import REGULARISER_TAGS, LinearPriorSpec, RegulariserSpec
+from .pictures import PicturesSpec
 
 __all__ = [
     "AdversarialSpec", "AutoencoderSpec", "BinarySphericalSpec", "CausalRegulariserSpec", "DataSpec",

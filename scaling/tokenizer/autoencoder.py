@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.networks import RecomputedSequential
-from scaling.specification.autoencoders import AutoencoderSpec
+from scaling.specification.models.autoencoders import AutoencoderSpec
 
 
 def _groups(channels: int) -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from results.errors import UsageError
 from scaling.generator.transformer import CausalBlocks, initialise
-from scaling.specification.regulariser_flops import regulariser_latent_dim, regulariser_outputs
+from scaling.specification.costs.regulariser_flops import regulariser_latent_dim, regulariser_outputs
 from scaling.specification.spec import CausalRegulariserSpec, TokenizerRun
 
 from .model import Encoded

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.specification.adversarial import AdversarialSpec
+from scaling.specification.models.adversarial import AdversarialSpec
 
 SLOPE = 0.2
 EPSILON = 1e-5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.specification.regulariser_flops import regulariser_latent_dim
-from scaling.specification.regularisers import LinearPriorSpec
+from scaling.specification.costs.regulariser_flops import regulariser_latent_dim
+from scaling.specification.models.regularisers import LinearPriorSpec
 from scaling.specification.spec import TokenizerRun
 
 from .model import Encoded

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from results.errors import DataError
 from scaling.data.images import resize, to_float, to_pixels
 from scaling.networks import channels_last, device_of, in_batches
-from scaling.specification.autoencoders import AutoencoderSpec
+from scaling.specification.models.autoencoders import AutoencoderSpec
 from scaling.specification.spec import TokenizerRun
 
 from .autoencoder import Decoder, Encoder

@@ -10,9 +10,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from results.errors import DataError
-from scaling.specification.autoencoders import AnyAutoencoderSpec
-from scaling.specification.pretrained import PretrainedSpec
-from scaling.specification.quantizers import QuantizerSpec
+from scaling.specification.models.autoencoders import AnyAutoencoderSpec
+from scaling.specification.models.pretrained import PretrainedSpec
+from scaling.specification.models.quantizers import QuantizerSpec
 from scaling.specification.spec import TokenizerRun
 
 from .importing import ImportedTokenizer, load_imported, read_imported

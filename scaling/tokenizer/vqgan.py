@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.networks import RecomputedSequential
-from scaling.specification.autoencoders import VqganSpec
+from scaling.specification.models.autoencoders import VqganSpec
 
 from .convolution import Convolution
 

@@ -8,7 +8,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from results.errors import UsageError
 from scaling import randomness
-from scaling.specification.adversarial import AdversarialSpec
+from scaling.specification.models.adversarial import AdversarialSpec
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.discriminator import Discriminator, discriminator_loss, generator_loss
 

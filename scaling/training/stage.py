@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from results.recorder import Recorder
-from scaling.specification import flops
+from scaling.specification.costs import flops
 from scaling.specification.spec import OptimiserSpec, RunSpec
 
 from .distributed import Ranks

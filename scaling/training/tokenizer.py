@@ -17,7 +17,7 @@ from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
 from scaling.evaluation.networks.run_networks import perceptual_loss
 from scaling.networks import in_double
-from scaling.specification.quantizers import needs_whole_batch
+from scaling.specification.models.quantizers import needs_whole_batch
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.known_regularisers import build_regulariser
 from scaling.tokenizer.model import Tokenizer

@@ -171,8 +171,8 @@ def enter(
 
 def compose_stamps(path: str, say: Say) -> None:
     """See that a set of the built-in pictures is there, so that workers need not wait. Raises DataError."""
+    from scaling.data.sources.builtin.stamps import composed
     from scaling.data.sources.kept import cache_folder
-    from scaling.data.sources.stamps import composed
 
     composed(path, cache_folder(), say)
 
@@ -189,7 +189,7 @@ def prepare_training(runs: Sequence[PlannedRun], say: Say) -> None:
     for run in ours:
         if not isinstance(run.spec, ExternalRun) and (lacking := missing_package(run.spec)):
             raise UsageError(f"{run.label}: {lacking}")
-    from scaling.data.sources.catalogue_files import locate
+    from scaling.data.sources.builtin.catalogue_files import locate
 
     data = [run.spec.tokenizer.data for run in ours if not isinstance(run.spec, ExternalRun)]
     for name in sorted({images.name for images in data if isinstance(images, DataSpec)}):

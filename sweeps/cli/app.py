@@ -16,12 +16,12 @@ from results.errors import TokenlawError
 
 COMMANDS = {
     **dict.fromkeys(("figures", "report"), "store"),
-    **dict.fromkeys(("fit", "predict"), "fit"),
-    "optimum": "optimum",
-    "joint": "joint",
-    "next": "next",
-    **dict.fromkeys(("validate", "compare"), "compare"),
-    "isoflop": "optimum",
+    **dict.fromkeys(("fit", "predict"), "laws.fit"),
+    "optimum": "laws.optimum",
+    "joint": "laws.joint",
+    "next": "laws.next",
+    **dict.fromkeys(("validate", "compare"), "laws.compare"),
+    "isoflop": "laws.optimum",
     **dict.fromkeys(("demo", "plan", "submit", "status", "retry", "cancel", "logs", "run", "doctor"), "studies"),
     "store": "store",
     "data": "data",

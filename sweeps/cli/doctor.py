@@ -143,7 +143,7 @@ def _exclusive(root: Path) -> Finding:
 
 
 def _data() -> Finding:
-    from scaling.data.sources.catalogue_files import locate
+    from scaling.data.sources.builtin.catalogue_files import locate
     from scaling.specification.catalogue import DATASETS
 
     places = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from scaling.specification.flops import regulariser_overhead
+from scaling.specification.costs.flops import regulariser_overhead
 from scaling.specification.spec import TokenizerRun
 from sweeps import text
 from sweeps.backends.slurm.arrays import arrange

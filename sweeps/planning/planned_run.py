@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.settings import parts, told_apart
-from scaling.specification.generator_counts import plan_columns
+from scaling.specification.costs.generator_counts import plan_columns
 from scaling.specification.spec import GeneratorRun
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of, seconds_of
 from sweeps.study.resources import DEFAULT, Resources

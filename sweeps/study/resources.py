@@ -17,9 +17,9 @@ from pydantic import Field, field_validator, model_validator
 from results.errors import SpecError
 from scaling.ranks import Strategy
 
-from .conditions import parse_conditions, value_at
 from .external_run import STAGES, Stage
 from .fields import Section, as_table, check_keys, validated
+from .grids.conditions import parse_conditions, value_at
 
 _SECTIONS: dict[Stage, tuple[str, ...]] = {
     "tokenizer": ("data", "tokenizer", "evaluation"),

@@ -17,10 +17,10 @@ from results.errors import SpecError, UsageError
 from scaling.specification.pictures import PicturesLocation
 from scaling.specification.spec import TokenizerRun
 
-from .expansion import Expander, Lookup
 from .external_run import AnyRun
 from .fields import FREE, Section, as_table, check_keys, check_path, check_tree, nearest, parse, set_at
-from .grid import GridBlock, parse_block
+from .grids.expansion import Expander, Lookup
+from .grids.grid import GridBlock, parse_block
 from .hardware import Hardware
 from .resources import STAGES, Resources, ResourceTable, parse_resources
 from .sections import About, Limits, RunSeeds, Seeds, Trackers, Worker

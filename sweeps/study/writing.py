@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from results.errors import SpecError
 
-from .conditions import NONE
+from .grids.conditions import NONE
 
 NOT_OF_TOKENIZER = ("seed", "data", "evaluation", "stage", "trainer")
 NOT_OF_GENERATOR = ("seed", "tokenizer", "evaluation", "stage", "train_images", "trainer")

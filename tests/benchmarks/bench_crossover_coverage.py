@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from analysis.tokenizers.crossover import crossover_of
+from analysis.tokenizers.comparisons.crossover import crossover_of
 from analysis.tokenizers.fronts import Design, Front, compared_fronts, fronts
 
 SIZES = {"XS": 2e4, "S": 1.2e5, "M": 5e5}

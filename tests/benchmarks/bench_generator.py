@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.data.tokens import TokenSplit
-from scaling.specification import flops
+from scaling.specification.costs import flops
 from scaling.specification.spec import (
     GeneratorRun,
     OptimiserSpec,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.tokenizers.contrasts import multiplier
-from analysis.tokenizers.expected_crossover import expected_crossover
+from analysis.tokenizers.comparisons.contrasts import multiplier
+from analysis.tokenizers.comparisons.expected_crossover import expected_crossover
 from analysis.tokenizers.joint.allocation import Prices, joint_optimum
 from analysis.tokenizers.joint.fitting import fit_joint
 from analysis.tokenizers.joint.table import joint_table

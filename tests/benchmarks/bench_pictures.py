@@ -25,7 +25,7 @@ from PIL import Image
 
 from scaling.data.loader import PictureStream, in_order
 from scaling.data.sources.fingerprint import prepare
-from scaling.data.sources.folder import open_folder
+from scaling.data.sources.layouts.folder import open_folder
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 SHARD = 10_000

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaling.specification import flops
+from scaling.specification.costs import flops
 from scaling.specification.spec import PicturesSpec, TokenizerRun
 from scaling.tokenizer.importing import load_imported, read_diffusers
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from results.errors import DataError
-from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.builtin import catalogue_files as sources
 
 
 @pytest.fixture(scope="module", autouse=True)

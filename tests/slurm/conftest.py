@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from results import TokenlawError
-from scaling.data.sources.catalogue_files import locate
+from scaling.data.sources.builtin.catalogue_files import locate
 
 from .cluster import Cluster, why_not
 from .lab import Lab, study_text

@@ -125,7 +125,7 @@ def clean_up(sweep: Sweep) -> None:
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
     """Points to fit; what fits them is imported only where it is used."""
-    from tests.sweeps.cli.fit_commands import write_points
+    from tests.sweeps.cli.laws.fit_commands import write_points
 
     return write_points(tmp_path / "points.csv")
 
@@ -133,6 +133,6 @@ def csv(tmp_path: Path) -> Path:
 @pytest.fixture
 def fit_file(csv: Path, tmp_path: Path) -> Path:
     """The file of a fit to these points."""
-    from tests.sweeps.cli.fit_commands import write_fit
+    from tests.sweeps.cli.laws.fit_commands import write_fit
 
     return write_fit(csv, tmp_path / "fit.json")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from results.errors import DataError, SpecError
 from results.recorder import Recorder
 from scaling.data.sources import weights
-from scaling.data.sources.catalogue_files import locate
+from scaling.data.sources.builtin.catalogue_files import locate
 from scaling.run import MODEL, TOKENS, execute
 from scaling.specification.run_columns import estimated_seconds, run_facts
 from scaling.specification.spec import AutoencoderSpec, TokenizerRun, VectorQuantizerSpec, parse_run

@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.tokenizers.contrasts import facets
+from analysis.tokenizers.comparisons.contrasts import facets
 from analysis.tokenizers.rows import groups
 from results.schema import TRUNK
 
-from . import axes as scales
 from .compute import LOSS, outer_label
-from .page import Page
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import COLOURS, DASHES, INK
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import COLOURS, DASHES, INK
 
 TERMS = {
     "squared_error": "squared error", "perceptual": "perceptual", "codebook": "codebook", "commitment": "commitment",

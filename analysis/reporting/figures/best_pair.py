@@ -22,11 +22,11 @@ from analysis.tokenizers.fronts import family_fronts
 from analysis.tokenizers.rows import groups
 from analysis.tokenizers.seed_intervals import over_seeds
 
-from . import axes as scales
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import BUDGET_SHADES, INK, MUTED
 from .fronts import not_run
-from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import BUDGET_SHADES, INK, MUTED
 
 SHOWN = 5
 """Pairs shown at each budget."""

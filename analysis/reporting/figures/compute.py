@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 
 from analysis.tokenizers.rows import geometric_means, groups, plain
 
-from . import axes as scales
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import INK
 from .fronts import front_rows, run_rows, seeds_of
-from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import INK
 
 PANELS = 6
 """Tokenizers shown at most: those with most runs."""

@@ -18,9 +18,9 @@ from analysis.inference.sandwich import problem_of
 from analysis.reporting import wording
 from results.errors import UsageError
 
-from . import axes as scales
-from . import style as look
-from .page import Page
+from .drawing import axes as scales
+from .drawing import style as look
+from .drawing.page import Page
 
 LABELS = {
     "params": "parameters N",

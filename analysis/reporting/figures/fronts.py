@@ -21,10 +21,10 @@ from analysis.tokenizers.fronts import family_fronts, in_order
 from analysis.tokenizers.rows import groups, plain
 from results.errors import DataError
 
-from . import axes as scales
-from .page import Page
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import INK, MUTED
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import INK, MUTED
 from .thinning import thinned
 
 RUN = ["family", "size", "tokenizer_seed", "seed", "images", "path_flops", "gfid"]

@@ -20,10 +20,16 @@ from results.errors import UsageError
 from results.store import atomic
 
 from . import ablations, best_pair, compute, fronts, held_out, rate, regulariser, runs, sheets
-from .labels import overlapping
-from .page import Page
+from .drawing.labels import overlapping
+from .drawing.page import Page
+from .drawing.style import (
+    FORMATS,
+    STYLES,
+    applied,
+    image_bytes,
+    named,
+)
 from .registry import Evidence, NotDrawn, Plot, Shown, from_file
-from .style import FORMATS, STYLES, applied, image_bytes, named
 
 ROOMS: tuple[Any, ...] = (best_pair, fronts, compute, rate, regulariser, ablations, held_out, runs, sheets)
 GALLERY: dict[str, Plot] = {plot.name: plot for room in ROOMS for plot in room.PLOTS}

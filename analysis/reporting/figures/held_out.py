@@ -16,10 +16,10 @@ from analysis.tokenizers.pairs import best_pairs, default_budgets
 from analysis.tokenizers.rows import groups, records
 from results.errors import FitError
 
-from . import axes as scales
-from .page import Page
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import INK, MUTED
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import INK, MUTED
 
 LEAST_KNOWN = 3
 """Budgets of a run that a law is fitted to, at least."""

@@ -14,14 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.reporting import wording
-from analysis.tokenizers.rate_optimum import LEAST_RUNGS, rate_optima
+from analysis.tokenizers.comparisons.rate_optimum import LEAST_RUNGS, rate_optima
 from analysis.tokenizers.rows import groups, plain
 
-from . import axes as scales
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import INK, MUTED
 from .fronts import not_run
-from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import INK, MUTED
 
 QUALITY = {"rfid": "rFID", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM", "ssim": "SSIM"}
 POSITION = re.compile(r"own_nats_at_(\d+)")

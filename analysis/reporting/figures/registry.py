@@ -22,8 +22,8 @@ from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.pairs import best_pairs, default_budgets
 from results.errors import UsageError
 
-from .page import Page
-from .style import Palette
+from .drawing.page import Page
+from .drawing.style import Palette
 
 TABLES = ("ranked", "points", "tokenizers", "runs", "curves", "evaluations", "guided", "own")
 """The tables of StudyFrames that a figure may stand on."""

@@ -12,15 +12,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.reporting import wording
-from analysis.tokenizers.contrasts import Contrast
+from analysis.tokenizers.comparisons.contrasts import Contrast
 from analysis.tokenizers.rows import groups, plain
 
-from . import axes as scales
 from .compute import LOSS, cell_means, outer_label
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import INK, MUTED
 from .fronts import draw_fronts, front_rows, run_rows, seeds_of
-from .page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import INK, MUTED
 from .thinning import thinned
 
 NONE = "no two of its tokenizers differ in the regulariser alone with a generator size run on both"

@@ -12,10 +12,15 @@ from matplotlib.lines import Line2D
 from analysis.tokenizers.rows import groups, said
 from results.schema import TRUNK
 
-from . import axes as scales
-from .page import Page
+from .drawing import axes as scales
+from .drawing.page import Page
+from .drawing.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+)
 from .registry import Evidence, NotDrawn, Plot, Shown
-from .style import COLOURS, DASHES, INK, MARKERS
 
 TERMS = {
     "tokenizer": ("perceptual", "squared_error"),

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from analysis.tokenizers.rows import records
 
-from .page import Page
+from .drawing.page import Page
 from .registry import Evidence, NotDrawn, Plot, Shown
 
 SHOWN = 8

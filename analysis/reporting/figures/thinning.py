@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .page import Page
+from .drawing.page import Page
 
 MOST_MARKS = 1500
 """Runs drawn as marks in one figure. What is drawn of them otherwise (fronts, means, intervals) stands on all."""

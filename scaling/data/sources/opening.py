@@ -9,14 +9,14 @@ from pathlib import Path
 from results.errors import DataError
 from scaling.specification.pictures import PicturesLocation, Source
 
-from .folder import open_folder
-from .huggingface import open_arrows, split_arrows
-from .imagenet import BELOW, open_imagenet
-from .parquet import open_parquet
+from .builtin.stamps import composed
+from .layouts.folder import open_folder
+from .layouts.huggingface import open_arrows, split_arrows
+from .layouts.imagenet import BELOW, open_imagenet
+from .layouts.parquet import open_parquet
+from .layouts.shards import COMPRESSED, open_shards
 from .pictures import Pictures
-from .shards import COMPRESSED, open_shards
 from .splits import split_files, split_folders
-from .stamps import composed
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from results.errors import DataError, UsageError
 from scaling.data.images import resize
-from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.builtin import catalogue_files as sources
 from scaling.data.sources.kept import cache_folder
 from scaling.networks import channels_last
 from scaling.sealed_tensors import checksum

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from results.errors import DataError
-from scaling.specification.autoencoders import VqganSpec
-from scaling.specification.quantizers import VectorQuantizerSpec
+from scaling.specification.models.autoencoders import VqganSpec
+from scaling.specification.models.quantizers import VectorQuantizerSpec
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.quantizers import VectorQuantizer
 from scaling.tokenizer.vqgan import VqganDecoder, VqganEncoder

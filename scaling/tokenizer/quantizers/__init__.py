@@ -1,6 +1,6 @@
 """From latents to tokens and back: one file a quantizer, behind the protocol of `base`."""
 
-from scaling.specification import quantizers as specifications
+from scaling.specification.models import quantizers as specifications
 
 from .base import CodebookQuantizer, Quantised, Quantizer, Revivable
 from .bsq import BinarySphericalQuantizer

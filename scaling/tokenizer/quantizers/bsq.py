@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from scaling.specification.quantizers import BinarySphericalSpec
+from scaling.specification.models.quantizers import BinarySphericalSpec
 
 from .binary import BinaryQuantizer
 

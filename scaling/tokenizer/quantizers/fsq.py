@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scaling.specification.quantizers import FiniteScalarQuantizerSpec
+from scaling.specification.models.quantizers import FiniteScalarQuantizerSpec
 
 from .base import Quantised, Quantizer
 

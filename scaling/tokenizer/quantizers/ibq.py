@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from scaling.specification.quantizers import IndexBackpropagationSpec
+from scaling.specification.models.quantizers import IndexBackpropagationSpec
 
 from .base import CodebookQuantizer, squared_distances
 from .entropy import codebook_entropies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scaling.specification.quantizers import LookupFreeQuantizerSpec
+from scaling.specification.models.quantizers import LookupFreeQuantizerSpec
 
 from .binary import BinaryQuantizer
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.specification.quantizers import SimVectorQuantizerSpec
+from scaling.specification.models.quantizers import SimVectorQuantizerSpec
 
 from .base import CodebookQuantizer, squared_distances
 

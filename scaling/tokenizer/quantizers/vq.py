@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.specification.quantizers import VectorQuantizerSpec
+from scaling.specification.models.quantizers import VectorQuantizerSpec
 
 from .base import Revivable, squared_distances
 

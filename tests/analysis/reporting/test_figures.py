@@ -16,10 +16,11 @@ from matplotlib.image import imread, imsave
 
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
-from analysis.reporting.figures import style, thinning
+from analysis.reporting.figures import thinning
+from analysis.reporting.figures.drawing import style
+from analysis.reporting.figures.drawing.labels import visible_texts
+from analysis.reporting.figures.drawing.page import _wrapped
 from analysis.reporting.figures.gallery import GALLERY, draw, drawn, write_figures
-from analysis.reporting.figures.labels import visible_texts
-from analysis.reporting.figures.page import _wrapped
 from analysis.reporting.figures.registry import Evidence, NotDrawn, figure, from_file, plot_of
 from analysis.reporting.latex import caption_text, with_amounts
 from analysis.tokenizers.frames import load

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.reporting.answer import Answer, answer
+from analysis.tokenizers.comparisons.loss_ranking import loss_rankings
+from analysis.tokenizers.comparisons.rate_optimum import rate_optima
 from analysis.tokenizers.frames import load
-from analysis.tokenizers.loss_ranking import loss_rankings
 from analysis.tokenizers.measure import Measure
-from analysis.tokenizers.rate_optimum import rate_optima
 from results import Store
 from results.errors import DataError, UsageError
 from results.importing.importer import import_file

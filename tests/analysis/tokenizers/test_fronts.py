@@ -10,8 +10,14 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from analysis.tokenizers.contrasts import multiplier
-from analysis.tokenizers.crossover import crossing_over_seeds, crossover, crossover_of, median_bound, split_point
+from analysis.tokenizers.comparisons.contrasts import multiplier
+from analysis.tokenizers.comparisons.crossover import (
+    crossing_over_seeds,
+    crossover,
+    crossover_of,
+    median_bound,
+    split_point,
+)
 from analysis.tokenizers.fronts import (
     Curve,
     Design,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.tokenizers.expected_crossover import expected_crossover
+from analysis.tokenizers.comparisons.expected_crossover import expected_crossover
 from analysis.tokenizers.pairs import best_pairs, default_budgets, probability_curve
 from results.errors import FitError
 

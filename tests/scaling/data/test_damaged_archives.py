@@ -12,12 +12,12 @@ import pytest
 from pyarrow import parquet as pyarrow_parquet
 
 from results.errors import DataError
-from scaling.data.sources import parquet as parquet_source
 from scaling.data.sources.fingerprint import Prepared, prepare
-from scaling.data.sources.imagenet import open_imagenet
+from scaling.data.sources.layouts import parquet as parquet_source
+from scaling.data.sources.layouts.imagenet import open_imagenet
+from scaling.data.sources.layouts.shards import open_shards
+from scaling.data.sources.layouts.zipped import open_zip
 from scaling.data.sources.opening import open_pictures
-from scaling.data.sources.shards import open_shards
-from scaling.data.sources.zipped import open_zip
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 from .made_pictures import (

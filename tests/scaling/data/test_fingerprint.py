@@ -16,7 +16,7 @@ from results.errors import DataError
 from scaling.data.sources import kept, locations
 from scaling.data.sources import survey as survey_module
 from scaling.data.sources.fingerprint import prepare, prepare_again
-from scaling.data.sources.folder import FolderPictures, open_folder
+from scaling.data.sources.layouts.folder import FolderPictures, open_folder
 from scaling.data.sources.splits import draw_validation
 from scaling.data.sources.survey import survey
 from scaling.specification.pictures import PicturesLocation, PicturesView

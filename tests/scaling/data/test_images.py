@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from results.errors import DataError
 from scaling.data import images
-from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.builtin import catalogue_files as sources
 from scaling.specification.catalogue import DATASETS
 from scaling.specification.spec import DataSpec
 

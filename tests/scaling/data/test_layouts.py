@@ -15,12 +15,12 @@ from pyarrow import parquet as pyarrow_parquet
 
 from results.errors import DataError
 from scaling.data.sources.fingerprint import Prepared, prepare
-from scaling.data.sources.folder import open_folder
-from scaling.data.sources.imagenet import open_imagenet
+from scaling.data.sources.layouts.folder import open_folder
+from scaling.data.sources.layouts.imagenet import open_imagenet
+from scaling.data.sources.layouts.shards import open_shards
+from scaling.data.sources.layouts.zipped import open_zip
 from scaling.data.sources.opening import guess_source, open_pictures
 from scaling.data.sources.pictures import RangeReader
-from scaling.data.sources.shards import open_shards
-from scaling.data.sources.zipped import open_zip
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
 from .made_pictures import (

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from results.errors import DataError, RunError
 from scaling import randomness
 from scaling.data.loader import Batch, PictureStream, in_order
-from scaling.data.sources.folder import open_folder
+from scaling.data.sources.layouts.folder import open_folder
+from scaling.data.sources.layouts.shards import open_shards
 from scaling.data.sources.pictures import Pictures
-from scaling.data.sources.shards import open_shards
 from scaling.specification.pictures import PicturesView
 
 from .made_pictures import encoded, made, pixels, write_folder, write_parquet, write_shards
@@ -132,7 +132,7 @@ def test_a_killed_worker_is_told(pictures: Pictures) -> None:
 
 @pytest.mark.parametrize("layout", ["shards", "parquet"])
 def test_forked_workers_read_files_in_place(tmp_path: Path, pictures: Pictures, layout: str) -> None:
-    from scaling.data.sources.parquet import open_parquet
+    from scaling.data.sources.layouts.parquet import open_parquet
 
     opened: Pictures
     if layout == "shards":

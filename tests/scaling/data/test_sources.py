@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from results.errors import DataError
-from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.builtin import catalogue_files as sources
 from scaling.specification.catalogue import DATASETS, Dataset
 
 NAMES = ("first-idx", "second-idx")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from results.errors import DataError, SpecError
-from scaling.data.sources import stamps, stamps_files
+from scaling.data.sources.builtin import stamps, stamps_files
 from scaling.data.sources.fingerprint import prepare, prepare_again
 from scaling.specification import stamps as pins
 from scaling.specification.pictures import PicturesSpec, read_table

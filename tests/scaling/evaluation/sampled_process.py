@@ -13,8 +13,8 @@ import torch
 
 from scaling import randomness
 from scaling.evaluation.fid import frechet_estimate
+from scaling.evaluation.measuring.sampled import Sampler
 from scaling.evaluation.networks.features import load_network
-from scaling.evaluation.sampled import Sampler
 from scaling.evaluation.set_figures import compare
 from scaling.evaluation.sets.moments import Moments
 from scaling.generator.transformer import build_generator

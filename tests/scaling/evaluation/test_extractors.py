@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from results.errors import DataError, UsageError
-from scaling.data.sources import catalogue_files as sources
+from scaling.data.sources.builtin import catalogue_files as sources
 from scaling.evaluation.networks import extractors
 from scaling.evaluation.networks.efficientnet import EfficientNetLite0, SameConvolution
 from scaling.evaluation.networks.extractors import load_extractor, read_weights

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scaling.evaluation.fid import reference_hash
-from scaling.evaluation.measure_generator import labels_in_proportion
+from scaling.evaluation.measuring.measure_generator import labels_in_proportion
 from scaling.evaluation.networks.features import PerceptualLoss, extract_features, load_network
 from scaling.evaluation.networks.run_networks import grey, judges, perceptual_loss
 from scaling.specification.feature_networks import forward_flops

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from results.errors import DataError
-from scaling.evaluation.measure_tokenizer import distances_of
+from scaling.evaluation.measuring.measure_tokenizer import distances_of
 from scaling.evaluation.networks import lpips as lpips_module
 from scaling.evaluation.reconstruction import ms_ssim, ssim
 from scaling.specification.evaluation import OF_RECONSTRUCTIONS, EvaluationSpec

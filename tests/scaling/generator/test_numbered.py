@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from scaling.evaluation.sampled import Sampler
+from scaling.evaluation.measuring.sampled import Sampler
 from scaling.generator.numbered import NumberedImages, uniforms
 from scaling.generator.sampling import guidance_at, sample, truncated
 from scaling.ranks import Place

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from results.protocol import Protocol
-from scaling.evaluation.measurements import sampling_fields
+from scaling.evaluation.measuring.measurements import sampling_fields
 from scaling.specification.evaluation import EvaluationSpec
 from scaling.specification.ladder import transformer
 from scaling.specification.sampling import SamplingSpec

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from scaling.specification import flops
-from scaling.specification.discriminator_flops import discriminator_layers
+from scaling.specification.costs import flops
+from scaling.specification.costs.discriminator_flops import discriminator_layers
 from scaling.specification.spec import AdversarialSpec, ReconstructionLossSpec, TokenizerRun
 from scaling.tokenizer.discriminator import Discriminator, WholeBatchNorm, discriminator_loss, generator_loss
 

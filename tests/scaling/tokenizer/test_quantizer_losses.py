@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from results.errors import UsageError
 from scaling.data.run_images import RunImages
-from scaling.specification.quantizer_flops import quantizer_parameters, quantizer_training_flops
+from scaling.specification.costs.quantizer_flops import quantizer_parameters, quantizer_training_flops
 from scaling.specification.spec import (
     BinarySphericalSpec,
     FiniteScalarQuantizerSpec,

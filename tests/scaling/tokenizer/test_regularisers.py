@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from results.errors import UsageError
 from scaling.data.images import Images
-from scaling.evaluation.guards import collapsed_codebook, shrunk_latents
-from scaling.specification import flops
+from scaling.evaluation.measuring.guards import collapsed_codebook, shrunk_latents
+from scaling.specification.costs import flops
 from scaling.specification.spec import CausalRegulariserSpec, LinearPriorSpec, TokenizerRun, parse_run
 from scaling.tokenizer.known_regularisers import build_regulariser
 from scaling.tokenizer.model import Encoded

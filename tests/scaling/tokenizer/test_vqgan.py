@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from results.errors import SpecError
 from scaling.networks import RecomputedSequential, recompute_activations
-from scaling.specification import autoencoder_flops, flops
+from scaling.specification.costs import autoencoder_flops, flops
 from scaling.specification.spec import (
     PicturesSpec,
     TokenizerRun,

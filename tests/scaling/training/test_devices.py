@@ -19,7 +19,7 @@ from scaling.generator.loss import linear_cross_entropy
 from scaling.generator.sampling import sample
 from scaling.ranks import Place
 from scaling.specification.ladder import transformer
-from scaling.specification.regularisers import CausalRegulariserSpec
+from scaling.specification.models.regularisers import CausalRegulariserSpec
 from scaling.specification.spec import (
     AdversarialSpec,
     FiniteScalarQuantizerSpec,

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scaling.data.tokens import TokenSplit
-from scaling.specification import flops
+from scaling.specification.costs import flops
 from scaling.specification.ladder import transformer
 from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun, VectorQuantizerSpec
 from scaling.training.generator import GeneratorTraining

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scaling.data.images import Images
-from scaling.specification import flops
+from scaling.specification.costs import flops
 from scaling.specification.spec import (
     AdversarialSpec,
     CausalRegulariserSpec,

@@ -9,7 +9,7 @@ from scaling.specification.ladder import LLAMAGEN_SIZES, PAPER_SIZES, SIZES, gen
 from scaling.specification.learning_rates import RULES, default_rule, followed_rule, learning_rate
 from scaling.specification.spec import GeneratorRun
 from scaling.training.schedule import generator_learning_rate, segments
-from sweeps.study.conditions import value_at
+from sweeps.study.grids.conditions import value_at
 from sweeps.study.study import parse_study
 
 

@@ -1,0 +1,1 @@
+"""What every figure is drawn with: the sheet, axes, labels, and styles."""

@@ -1,0 +1,1 @@
+"""Data sets that are found, fetched or composed by name."""

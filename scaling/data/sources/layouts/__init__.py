@@ -1,0 +1,1 @@
+"""The layouts in which a user's own pictures may lie, one file a kind."""

@@ -1,0 +1,1 @@
+"""Parameters and FLOPs of what a specification names, in closed form."""

@@ -1,0 +1,1 @@
+"""Specifications of the parts of both stages, one class a kind."""

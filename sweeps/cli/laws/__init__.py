@@ -1,0 +1,1 @@
+"""The commands on laws and what follows from them."""

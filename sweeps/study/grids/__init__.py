@@ -1,0 +1,1 @@
+"""Grids of a study: axes, conditions and budgets, expanded to runs."""
