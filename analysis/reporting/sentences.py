@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.tokenizers.comparisons.contrasts import (
-    Contrast,
-    Multiplier,
-    contrast,
-    tokenizer_scores,
-)
+from analysis.tokenizers.comparisons.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
 from analysis.tokenizers.comparisons.crossover import Crossover, crossing_over_seeds, median_bound
 from analysis.tokenizers.compute import head_shares
 from analysis.tokenizers.compute_law import Compression

@@ -35,7 +35,6 @@ from .components import (
     CausalRegulariserSpec,
     DataSpec,
     Extended,
-    Frozen,
     NonNegativeFloat,
     NonNegativeInt,
     OptimiserSpec,
@@ -45,14 +44,10 @@ from .components import (
     TransformerSpec,
 )
 from .evaluation import EvaluationSpec
+from .explanation import explain
 from .ladder import size_name
 from .models.adversarial import AdversarialSpec
-from .models.autoencoders import (
-    AUTOENCODER_TAGS,
-    AnyAutoencoderSpec,
-    AutoencoderSpec,
-    VqganSpec,
-)
+from .models.autoencoders import AnyAutoencoderSpec, AutoencoderSpec, VqganSpec
 from .models.pretrained import PretrainedSpec
 from .models.quantizers import (
     BinarySphericalSpec,
@@ -63,7 +58,7 @@ from .models.quantizers import (
     SimVectorQuantizerSpec,
     VectorQuantizerSpec,
 )
-from .models.regularisers import REGULARISER_TAGS, LinearPriorSpec, RegulariserSpec
+from .models.regularisers import LinearPriorSpec, RegulariserSpec
 from .pictures import PicturesSpec
 
 __all__ = [
@@ -135,10 +130,6 @@ class RunFields(Extended):
         for name in ("canonical", "run_id", "family", "_own"):
             copied.__dict__.pop(name, None)
         return copied
-
-
-_TAGS = ("tokenizer-run", "generator-run", "catalogue", "pictures", *AUTOENCODER_TAGS, *REGULARISER_TAGS)
-"""Names of alternatives in the paths of pydantic's errors, which are no fields."""
 
 
 def _kind_of_data(value: Any) -> str:
@@ -367,41 +358,3 @@ def parse_run(text: str | bytes) -> RunSpec:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
         raise SpecError(explain(error)) from error
-
-
-def explain(error: ValidationError) -> str:
-    """A pydantic error as one line: field, value, what is allowed; several are separated by semicolons."""
-    parts = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(s) for s in item["loc"] if s not in _TAGS) or "run"
-        # a study file knows lists only
-        message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
-        shown = repr(item.get("input"))
-        if item["type"] == "value_error":
-            parts.append(message)
-        elif item["type"] == "extra_forbidden":
-            parts.append(_no_field(item["loc"], where))
-        else:
-            parts.append(f"{where} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}")
-    return "; ".join(dict.fromkeys(parts))
-
-
-def _kinds(base: type[Frozen]) -> list[type[Frozen]]:
-    """All specifications, those that gained fields included."""
-    return [model for direct in base.__subclasses__() for model in (direct, *_kinds(direct))]
-
-
-def _no_field(path: tuple[int | str, ...], where: str) -> str:
-    """What to say of a field that does not exist; of one of another `kind`, also which this kind has."""
-    kinds = {model.model_fields["kind"].default: model for model in _kinds(Frozen) if "kind" in model.model_fields}
-    model = kinds.get(path[-2]) if len(path) > 2 else None
-    if model is None:
-        return f"{where} is not a field"
-    table, kind, field = ".".join(map(str, path[:-2])), path[-2], path[-1]
-    fields = {name: info.default for name, info in model.model_fields.items() if name != "kind"}
-    name, default = next(iter(fields.items()))
-    example = list(default) if isinstance(default, tuple) else default
-    return (
-        f"{table}.{field} is not a field of {table}.kind = {kind!r}; allowed: {', '.join(fields)}, such as "
-        f"{table}.{name} = {example} in its place (in its section, in the grid, or by --set)"
-    )

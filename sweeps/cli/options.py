@@ -67,8 +67,8 @@ def sampling_spec(**fields: object) -> SamplingSpec:
     """How images are drawn, of what was given. Raises UsageError that names the field."""
     from pydantic import ValidationError
 
+    from scaling.specification.explanation import explain
     from scaling.specification.sampling import SamplingSpec
-    from scaling.specification.spec import explain
 
     try:
         return SamplingSpec.model_validate(fields)

@@ -14,7 +14,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_vali
 from results.errors import SpecError
 from results.settings import flat
 from scaling.specification.components import NonNegativeInt, PositiveInt
-from scaling.specification.spec import GeneratorRun, RunFields, TokenizerRun, canonical_json, explain
+from scaling.specification.explanation import explain
+from scaling.specification.spec import GeneratorRun, RunFields, TokenizerRun, canonical_json
 
 Stage = Literal["tokenizer", "generator", "run"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "generator", "run")

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.errors import SpecError
+from scaling.specification.explanation import explain
 from scaling.specification.pictures import PicturesLocation, PicturesView
-from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun, explain
+from scaling.specification.spec import DataSpec, EvaluationSpec, GeneratorRun, TokenizerRun
 from scaling.specification.stamps import StampsTable
 
 Model = TypeVar("Model", bound=BaseModel)

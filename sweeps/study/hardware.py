@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from results.errors import UsageError
-from scaling.specification.spec import explain
+from scaling.specification.explanation import explain
 
 from .fields import Section, nearest
 

@@ -25,13 +25,7 @@ from torch.nn import functional
 
 from scaling.data.tokens import TokenSplit
 from scaling.specification.costs import flops
-from scaling.specification.spec import (
-    GeneratorRun,
-    OptimiserSpec,
-    TokenizerRun,
-    TransformerSpec,
-    VectorQuantizerSpec,
-)
+from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
 from scaling.training.generator import GeneratorTraining
 from scaling.training.schedule import segments
 

@@ -22,13 +22,7 @@ from results.store import atomic
 from . import ablations, best_pair, compute, fronts, held_out, rate, regulariser, runs, sheets
 from .drawing.labels import overlapping
 from .drawing.page import Page
-from .drawing.style import (
-    FORMATS,
-    STYLES,
-    applied,
-    image_bytes,
-    named,
-)
+from .drawing.style import FORMATS, STYLES, applied, image_bytes, named
 from .registry import Evidence, NotDrawn, Plot, Shown, from_file
 
 ROOMS: tuple[Any, ...] = (best_pair, fronts, compute, rate, regulariser, ablations, held_out, runs, sheets)

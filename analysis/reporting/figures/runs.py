@@ -14,12 +14,7 @@ from results.schema import TRUNK
 
 from .drawing import axes as scales
 from .drawing.page import Page
-from .drawing.style import (
-    COLOURS,
-    DASHES,
-    INK,
-    MARKERS,
-)
+from .drawing.style import COLOURS, DASHES, INK, MARKERS
 from .registry import Evidence, NotDrawn, Plot, Shown
 
 TERMS = {

@@ -19,17 +19,7 @@ from results.schema import METRICS
 
 from .. import wording
 from ..answer import Answer
-from ..rendering import (
-    Facts,
-    Shown,
-    Table,
-    cell,
-    estimate_of,
-    estimates_of,
-    known,
-    level,
-    table_estimate,
-)
+from ..rendering import Facts, Shown, Table, cell, estimate_of, estimates_of, known, level, table_estimate
 from .comparison_tables import equal_images_table, forms_table, matched_table, multiplier_table
 from .fits_table import own_fits_table, validation_table
 from .run_table import run_table

@@ -16,12 +16,7 @@ from results.errors import DataError, FitError
 
 from .. import wording
 from ..page_data import metric_label
-from ..rendering import (
-    Facts,
-    Shown,
-    Table,
-    known,
-)
+from ..rendering import Facts, Shown, Table, known
 
 FEWEST = 3
 """Budgets that a law must be left with, once the largest is hidden."""

@@ -19,23 +19,10 @@ from results.errors import FitError
 from results.settings import differing
 
 from ..frames import StudyFrames
-from ..fronts import (
-    Array,
-    Design,
-    first_design,
-    fronts,
-    in_order,
-    measured,
-)
+from ..fronts import Array, Design, first_design, fronts, in_order, measured
 from ..names import configurations
 from ..rows import Record, by_seed, groups
-from ..seed_intervals import (
-    Noise,
-    Scale,
-    SeedEstimate,
-    half_width,
-    over_seeds,
-)
+from ..seed_intervals import Noise, Scale, SeedEstimate, half_width, over_seeds
 
 GENERATOR_METRICS: dict[str, Scale] = {"gfid": "ratio", "nats_per_image": "difference"}
 TOKENIZER_METRICS: dict[str, Scale] = {"rfid": "ratio", "rfid_floor": "ratio", "codebook_utilisation": "difference"}

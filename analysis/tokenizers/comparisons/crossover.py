@@ -13,22 +13,9 @@ import pandas as pd
 
 from results.errors import FitError
 
-from ..fronts import (
-    Array,
-    Design,
-    Front,
-    compared_fronts,
-    first_design,
-    sign_changes,
-)
+from ..fronts import Array, Design, Front, compared_fronts, first_design, sign_changes
 from ..rows import Record, plain
-from ..seed_intervals import (
-    CONFIDENCE,
-    Noise,
-    SeedEstimate,
-    half_width,
-    over_seeds,
-)
+from ..seed_intervals import CONFIDENCE, Noise, SeedEstimate, half_width, over_seeds
 
 SCAN_POINTS = 801
 """Compute values, log-spaced, at which the test behind a confidence set is evaluated."""

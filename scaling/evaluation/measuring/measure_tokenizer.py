@@ -23,12 +23,7 @@ from scaling.tokenizer.model import Tokenizer
 
 from .. import fid, reconstruction
 from ..networks.features import extract_features
-from ..networks.lpips import (
-    LPIPS_TRUNKS,
-    Trunk,
-    lpips,
-    lpips_sha256,
-)
+from ..networks.lpips import LPIPS_TRUNKS, Trunk, lpips, lpips_sha256
 from ..networks.run_networks import Judge, judges
 from ..rate import unigram_cross_entropy
 from .guards import collapsed_codebook, shrunk_latents

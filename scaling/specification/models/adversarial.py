@@ -7,13 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..components import (
-    Frozen,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from ..components import Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 PAPERS_BATCH = 128
 """Images a step of the paper's tokenizers, which counts in steps."""

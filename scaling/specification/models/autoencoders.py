@@ -8,12 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag, model_validator
 
-from ..components import (
-    LISTED,
-    Frozen,
-    NonNegativeInt,
-    PositiveInt,
-)
+from ..components import LISTED, Frozen, NonNegativeInt, PositiveInt
 
 
 class AutoencoderSpec(Frozen):

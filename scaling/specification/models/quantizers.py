@@ -7,15 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ..components import (
-    LISTED,
-    Extended,
-    Frozen,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from ..components import LISTED, Extended, Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 CodebookSize = Annotated[int, Field(ge=2, le=2**20)]
 RevivalShare = Annotated[float, Field(ge=0, le=1)]

@@ -7,13 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from ..components import (
-    CausalRegulariserSpec,
-    Frozen,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-)
+from ..components import CausalRegulariserSpec, Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 
 class LinearPriorSpec(Frozen):

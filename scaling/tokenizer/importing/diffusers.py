@@ -27,9 +27,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from results.errors import DataError
+from scaling.specification.explanation import explain
 from scaling.specification.models.autoencoders import VqganSpec
 from scaling.specification.models.quantizers import VectorQuantizerSpec
-from scaling.specification.spec import explain
 
 from .state import ImportedTokenizer, KeyMap, our_shapes, renamed
 

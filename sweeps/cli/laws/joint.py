@@ -9,15 +9,7 @@ import typer
 
 from sweeps.text import table
 
-from ..options import (
-    ExtractorOption,
-    GuidanceOption,
-    JsonOption,
-    MetricOption,
-    RootOption,
-    SetOption,
-    SourceArgument,
-)
+from ..options import ExtractorOption, GuidanceOption, JsonOption, MetricOption, RootOption, SetOption, SourceArgument
 from ..sources import Judged, read_source
 from .fitting import cell, check_resampling, one_thread, print_json
 

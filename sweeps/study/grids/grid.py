@@ -11,12 +11,7 @@ from typing import Any
 
 from results.errors import SpecError
 
-from ..fields import (
-    as_table,
-    check_keys,
-    check_tree,
-    parse,
-)
+from ..fields import as_table, check_keys, check_tree, parse
 from .conditions import condition
 from .isoflop import IsoFlop
 

@@ -20,14 +20,7 @@ from scaling.data.sources.layouts.zipped import open_zip
 from scaling.data.sources.opening import open_pictures
 from scaling.specification.pictures import PicturesLocation, PicturesView
 
-from .made_pictures import (
-    add_member,
-    check_same,
-    made,
-    write_parquet,
-    write_shards,
-    write_zip,
-)
+from .made_pictures import add_member, check_same, made, write_parquet, write_shards, write_zip
 
 VIEW = PicturesView(image_size=16)
 TRAIN, VALIDATION = made(6, 1), made(2, 2)

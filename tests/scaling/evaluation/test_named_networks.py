@@ -15,9 +15,10 @@ from scaling.evaluation.networks.perceptual import EfficientNetLoss
 from scaling.evaluation.networks.run_networks import check_networks, judges, perceptual_loss
 from scaling.specification import run_columns
 from scaling.specification.catalogue import EXTRACTOR_WEIGHTS, PERCEPTUAL_WEIGHTS
+from scaling.specification.explanation import explain
 from scaling.specification.feature_networks import perceptual_cost
 from scaling.specification.pictures import PicturesSpec
-from scaling.specification.spec import EvaluationSpec, GeneratorRun, TokenizerRun, canonical_json, explain, parse_run
+from scaling.specification.spec import EvaluationSpec, GeneratorRun, TokenizerRun, canonical_json, parse_run
 from sweeps import load_study
 
 CPU = torch.device("cpu")

@@ -12,13 +12,7 @@ from scaling.generator.sampling import sample
 from scaling.generator.transformer import Generator, KeyValueCache
 from scaling.networks import recompute_activations
 from scaling.specification.learning_rates import RULES
-from scaling.specification.spec import (
-    GeneratorRun,
-    OptimiserSpec,
-    TokenizerRun,
-    TransformerSpec,
-    VectorQuantizerSpec,
-)
+from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
 from scaling.training.generator import GeneratorTraining
 from scaling.training.schedule import segments
 

@@ -9,12 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.tokenizers.comparisons.contrasts import (
-    contrast,
-    facets,
-    mean_effect,
-    regulariser_contrasts,
-)
+from analysis.tokenizers.comparisons.contrasts import contrast, facets, mean_effect, regulariser_contrasts
 from results.errors import FitError
 
 
