@@ -23,6 +23,8 @@ GAPS = (3.0, 7.0, 13.0, 20.0)
 """Points between curve and label, the nearest first."""
 STEP = 2.5
 """Pixels between the points by which a drawn curve is known."""
+RIM = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)])
+"""Points (8, 2) by which the edge of a marker is known, of radius 1."""
 SPACING = 0.95
 """Of the lines of a label."""
 SLACK = 1.0
@@ -122,12 +124,15 @@ def _meet(boxes: Array, other: Bbox, pad: float) -> Array:
 
 
 def drawn_points(axis: Axes) -> Array:
-    """Points (n, 2) in pixels along every curve, at every marker and on the edges of every bar of the axes."""
+    """Points (n, 2) in pixels along every curve, at and around every marker, and on the edges of every bar."""
     parts = [np.empty((0, 2))]
     for line in axis.lines:
         xy = line.get_transform().transform(np.column_stack([line.get_xdata(orig=False), line.get_ydata(orig=False)]))
         xy = xy[np.isfinite(xy).all(axis=1)]
         parts.append(xy if line.get_linestyle() in ("None", "", " ") else _dense(xy))
+        if line.get_marker() not in ("None", "", " ", None):
+            radius = line.get_markersize() / 2 * axis.figure.dpi / 72
+            parts.append((xy[:, None, :] + radius * RIM).reshape(-1, 2))
     for collection in axis.collections:
         offsets = np.asarray(collection.get_offsets(), dtype=float)
         if isinstance(collection, PolyCollection):
