@@ -45,6 +45,16 @@ def test_good_pictures_and_their_sheet(tmp_path: Path) -> None:
     assert (sheet[:4] == 255).all() and sheet[4:20, 4:20].std() > 5
 
 
+def test_names_that_stand_in_several_folders_are_told_and_all_are_used(tmp_path: Path) -> None:
+    """img_0001.jpg of two cameras: two pictures, told apart by their folders."""
+    same = {"bird/same.png": encoded(pixels(1, 20, 20)), "cat/same.png": encoded(pixels(2, 20, 20))}
+    code, text = inspect(write_folder(tmp_path / "pictures", CONTENTS | same), "--image-size", 16)
+    assert code == 0
+    assert "92 pictures in 3 classes" in text
+    assert "in several folders, such as" in text and "same.png" in text
+    assert "(0 left out)" in text
+
+
 @pytest.mark.parametrize("crop", ["center", "random", "ten"])
 def test_grey_sheets_of_every_crop(tmp_path: Path, crop: str) -> None:
     root = write_shards(tmp_path / "shards", CONTENTS)
