@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from analysis.reporting.tables.all_tables.all_tables import all_tables
 from matplotlib.text import Text
 
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
 from analysis.reporting.figures.gallery import drawn
 from analysis.reporting.page_data import page_data
+from analysis.reporting.tables.all_tables import all_tables
 from analysis.tokenizers.frames import load
 
 FASHION = Path(__file__).parents[3] / "docs" / "studies" / "fashion"

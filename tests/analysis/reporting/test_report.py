@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analysis.reporting.tables.all_tables.all_tables import all_tables
 from matplotlib.image import imsave
 
 from analysis.reporting.answer import answer
 from analysis.reporting.markup import inline_svg, scientific
 from analysis.reporting.report import write_report
+from analysis.reporting.tables.all_tables import all_tables
 from results.errors import StoreError
 
 VOID = {"meta", "br", "img", "hr", "input", "link", "area", "base", "col", "embed", "source", "track", "wbr"}

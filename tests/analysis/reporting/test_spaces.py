@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from analysis.reporting.tables.all_tables.spaces_table import spaces_table
+
+from analysis.reporting.tables.spaces_table import spaces_table
 
 
 def test_distances_of_two_spaces_are_columns_of_one_table(make_study, known) -> None:

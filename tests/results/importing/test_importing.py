@@ -207,8 +207,7 @@ def test_columns_of_ones_own_are_kept_and_joined(scene: Scene, run_row: dict[str
 
 
 def test_frames_see_imported_runs(scene: Scene) -> None:
-    from analysis.reporting.tables.all_tables.all_tables import generator_table, protocol_table, run_table
-
+    from analysis.reporting.tables.all_tables import generator_table, protocol_table, run_table
     from analysis.tokenizers.frames import load
 
     scene.take(WIDE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from analysis.reporting.tables.all_tables.comparison_tables import _holm, forms_table, matched_table
 
 from analysis.reporting.answer import answer
+from analysis.reporting.tables.comparison_tables import _holm, forms_table, matched_table
 from analysis.tokenizers.comparisons.matched import alike, matched_tokenizers
 
 
