@@ -246,7 +246,9 @@ def test_studies_md_names_every_section_field_and_profile() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+    # What stands in a comment is for the site alone, which checks its links itself.
+    text = re.sub(r"<!--.*?-->", "", document.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, heading = target.partition("#")
         if "://" in target:
             continue

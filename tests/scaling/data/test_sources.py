@@ -278,7 +278,7 @@ def test_processes_at_once_download_once(cache: Path, mirror: Mirror) -> None:
     code = (
         "import sys, hashlib\n"
         "from scaling.specification.catalogue import Dataset\n"
-        "from scaling.data.sources import catalogue_files as sources\n"
+        "from scaling.data.sources.builtin import catalogue_files as sources\n"
         f"hashes = { {name: digest(content) for name, content in CONTENTS.items()}!r}\n"
         f"dataset = Dataset('tiny', 28, 1, 10, 1, 1, hashes, '', '', ({mirror.url!r},))\n"
         "found = sources.read_files(dataset, hashes)\n"
