@@ -1,4 +1,4 @@
-"""For all tests: none changes what outlives it, second runs are named, and a disk that is soon full."""
+"""For all tests: none changes what outlives it, their order, second runs are named, and a disk that is soon full."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def _nothing_outlives_a_test() -> Iterator[None]:
         now = vars(sys.modules[module]) if module in sys.modules else {}
         changed += [f"{module}.{name}" for name, value in before.items() if now.get(name) is not value]
     assert not changed, f"the test leaves changed: {', '.join(changed)}"
+
+
+# --- the order --------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 # --- a second run -----------------------------------------------------------------------------------------------------
