@@ -88,12 +88,17 @@ def training_seconds(run: RunSpec) -> float:
     return flops.flops_per_image(run) * images / FLOPS_PER_SECOND + 0.008 * steps
 
 
+def reference_seconds(run: TokenizerRun) -> float:
+    """Of `evaluation_seconds`, the features of the training images: the first tokenizer of a data set computes them."""
+    return sum(run.data.train_images * GENERAL_FEATURES for e in run.evaluation.extractors if e.name != "builtin")
+
+
 def evaluation_seconds(run: RunSpec) -> float:
     """Estimated seconds of all evaluations on one thread: reconstructing, sampling and decoding, features."""
     decode = _training_flops(run.tokenizer) / 4 / FLOPS_PER_SECOND
     general = sum(extractor.name != "builtin" for extractor in run.evaluation.extractors) * GENERAL_FEATURES
     if isinstance(run, TokenizerRun):
-        judged = (run.data.train_images + 2 * run.data.validation_images) * general
+        judged = reference_seconds(run) + 2 * run.data.validation_images * general
         return 5 + (run.data.fixed_views * run.data.train_images + 2 * run.data.validation_images) * decode + judged
     sample = 2 * flops.generator_forward_flops(run) / FLOPS_PER_SECOND
     tuned = run.evaluation.tuned_guidance

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from results.errors import UsageError
+from sweeps.study.external_run import shared_seconds
 from sweeps.study.hardware import Hardware
 from sweeps.study.study import Study
 
@@ -88,7 +89,13 @@ class Plan:
 
 def make_plan(study: Study) -> Plan:
     """The plan of a study. Raises SpecError for what is wrong with its runs."""
-    return Plan(study, tuple(planned(run, study.resources.of(run)) for run in study.runs()))
+    runs, paid = [], set[str]()
+    for spec in study.runs():
+        run = planned(spec, study.resources.of(spec))
+        key, seconds = shared_seconds(spec)
+        runs.append(replace(run, seconds=run.seconds - seconds) if key in paid else run)
+        paid.add(key)
+    return Plan(study, tuple(runs))
 
 
 def unite(plans: Sequence[Plan]) -> Plan:

@@ -93,6 +93,15 @@ def seconds_of(run: AnyRun) -> float:
     return estimated_seconds(run)
 
 
+def shared_seconds(run: AnyRun) -> tuple[str, float]:
+    """Of `seconds_of`, what only the first run of a data root pays that has this key: features of training images."""
+    if not isinstance(run, TokenizerRun):
+        return "", 0.0
+    from scaling.specification.run_columns import reference_seconds
+
+    return canonical_json(run.data) + canonical_json(run.evaluation), reference_seconds(run)
+
+
 def _check_json(value: Any, path: str) -> None:
     """Values must have one stable text: texts, finite numbers, true, false, null, lists and tables of these."""
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import StoreError, UsageError
+from scaling.specification.run_columns import GENERAL_FEATURES
 from sweeps.backends.standing import Clock
 from sweeps.backends.status import RunStatus
 from sweeps.cli.plan_table import PlanTable
@@ -50,6 +51,15 @@ def test_totals_and_what_is_left(smoke: Plan) -> None:
     assert smoke.totals(done)["runs_left"] == len(smoke.runs) - 1
     assert smoke.totals(done)["flops_left"] == pytest.approx(smoke.flops - smoke.runs[0].flops)
     assert smoke.totals(set(smoke.by_id))["estimated_seconds_left"] == 0
+
+
+def test_features_of_the_training_images_are_counted_once() -> None:
+    """A data root computes them once, so a second seed of every tokenizer needs no more of them."""
+    studies = [load_study("quantizers-pictures", overrides) for overrides in ((), ("seeds.tokenizer=[0, 1]",))]
+    once, twice = ([run.seconds for run in make_plan(study).runs] for study in studies)
+    features = once[0] - once[3]
+    assert features == pytest.approx(studies[0].runs()[0].data.train_images * GENERAL_FEATURES, rel=0.1)
+    assert len(twice) == 2 * len(once) and sum(twice) == pytest.approx(2 * sum(once) - features, rel=0.02)
 
 
 def test_dependents_are_the_inverse_of_parents(smoke: Plan) -> None:
