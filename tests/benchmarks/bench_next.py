@@ -5,12 +5,13 @@
 
 `synthetic`: five tokenizers with two sizes, truths drawn from the joint law; the grid runs every pair on three seeds up
 to the compute of the decision. All begin with a short run of every pair on one seed, which counts. `scalebench`: rows
-of tasks of arXiv 2604.22753 chosen for 1, 5 and 10 % of the cost of all, beside as many at random; R2 on the test rows,
-clipped to [-1, 1], mean over the task's laws. The cost of a row is N D, or N where D is not varied.
+of tasks of arXiv 2604.22753 chosen for 1, 5 and 10 % of the cost of all (its costs: N D, or N E of experts), beside as
+many at random; R2 on the test rows, clipped to [-1, 1], mean over the task's laws.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -214,114 +215,155 @@ def course(world: World, policy: str) -> tuple[list[float], float]:
     return regrets, spent(world, runs) / whole
 
 
-def synthetic(count: int) -> str:
-    """The table of mean regret by share of the grid's compute, and the share at which each reaches the grid's."""
-    worlds = [World(i, float(f"{np.exp(np.random.default_rng((i, 23)).uniform(np.log(2e12), np.log(2e13))):.2e}"))
-              for i in range(count)]  # fmt: skip
-    of_grid = np.array([world.regret(grid_of(world)) for world in worlds])
-    lines = [f"{count} truths; regret of the full grid's decision {of_grid.mean():.2f} %"]
+EVERY = 25
+"""Truths after which a table is printed."""
+
+
+def synthetic(count: int) -> Iterator[str]:
+    """Tables of mean regret by share of the grid's compute, and the share at which each reaches the grid's: every
+    EVERY truths and at the end."""
+    of_grid: list[float] = []
+    courses: dict[str, list[tuple[list[float], float]]] = {policy: [] for policy in POLICIES}
+    for i in range(count):
+        flops = float(f"{np.exp(np.random.default_rng((i, 23)).uniform(np.log(2e12), np.log(2e13))):.2e}")
+        world = World(i, flops)
+        of_grid.append(world.regret(grid_of(world)))
+        for policy in POLICIES:
+            courses[policy].append(course(world, policy))
+        if (i + 1) % EVERY == 0 or i + 1 == count:
+            yield _table(of_grid, courses)
+
+
+def _table(of_grid: list[float], courses: dict[str, list[tuple[list[float], float]]]) -> str:
+    grid = float(np.mean(of_grid))
+    lines = [f"{len(of_grid)} truths; regret of the full grid's decision {grid:.2f} %"]
     lines.append("policy              " + "".join(f"{share:8.0%}" for share in SHARES) + "   ended  needed")
-    for policy in POLICIES:
-        courses = [course(world, policy) for world in worlds]
-        means = np.array([c[0] for c in courses]).mean(axis=0)
-        enough = [share for share, mean in zip(SHARES, means, strict=True) if mean <= 1.1 * of_grid.mean() + 0.02]
-        needed = f"{enough[0]:.0%}" if enough else "more"
-        ended = np.mean([c[1] for c in courses])
+    for policy, ways in courses.items():
+        means = np.array([regrets for regrets, _ in ways]).mean(axis=0)
+        # From this share on the mean stays within a tenth of the grid's.
+        above = [i for i, mean in enumerate(means) if mean > 1.1 * grid + 0.02]
+        needed = "more" if above and above[-1] + 1 == len(SHARES) else f"{SHARES[above[-1] + 1 if above else 0]:.0%}"
+        ended = np.mean([share for _, share in ways])
         lines.append(f"{policy:20}" + "".join(f"{m:8.2f}" for m in means) + f"{ended:8.0%}  {needed}")
     return "\n".join(lines)
 
 
-COSTS = {"moe": "N", "farseer": "N*D", "data_constrained": "N*D", "lr_bsz": "P*D"}
+COSTS = {"moe": "N*E", "farseer": "N*D", "data_constrained": "N*D", "lr_bsz": "P*D"}
 PARTS = (0.01, 0.05, 0.1)
-ROUNDS = 3
-START = 2
-"""Rows a parameter, the cheapest of those spread over the columns, with which every choice begins."""
+ROUNDS = 6
+START, START_PART = 1.5, 0.2
+"""Rows a parameter with which the choice begins, spread over what a part of the budget pays for."""
 
 
-def scalebench(task: str) -> str:
-    """Mean R2 of the laws of a task at each of PARTS of the cost of all rows, chosen and at random."""
+class Task(NamedTuple):
+    """A task of the benchmark with one of its laws: rows to choose from, rows to predict, the law, costs (sum 1)."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    law: str
+    columns: dict[str, str]
+    price: str
+
+    @property
+    def costs(self) -> np.ndarray:
+        """Cost of each row of `train`, as a part of the cost of all."""
+        cost = np.prod([self.train[name].to_numpy(float) for name in self.price.split("*")], axis=0)
+        return cost / cost.sum()
+
+    def request(self, rows: list[int]) -> FitRequest:
+        """A fit to some of the rows."""
+        return FitRequest(self.train.loc[rows], self.law, columns=self.columns, metric="y")
+
+    def score(self, rows: list[int]) -> float:
+        """R2 on the test rows of the law fitted to these, clipped to [-1, 1]; -1 where there is no fit."""
+        columns = {role: self.test[name].to_numpy(float) for role, name in self.columns.items()}
+        try:
+            predicted = self.request(rows).fit().predict(columns)
+        except TokenlawError:
+            return -1.0
+        y = self.test["y"].to_numpy(float)
+        r2 = 1 - float(np.sum((predicted - y) ** 2) / np.sum((y - y.mean()) ** 2))
+        return float(np.clip(r2, -1, 1)) if np.isfinite(r2) else -1.0
+
+
+def spread_rows(task: Task, count: int, part: float) -> list[int]:
+    """`count` rows that are far from each other in the logarithms of the columns, none of more than its share of the
+    part; the cheapest where so many are not that cheap."""
+    cost = task.costs
+    cheap = np.flatnonzero(cost <= part / count)
+    if len(cheap) < count:
+        return [int(i) for i in np.argsort(cost, kind="stable")[:count]]
+    logs = np.log(task.train.loc[cheap, list(task.columns.values())].to_numpy(float))
+    logs /= np.maximum(np.ptp(logs, axis=0), 1e-9)
+    taken = [int(cost[cheap].argmax())]
+    while len(taken) < count:
+        distances = np.square(logs[:, None] - logs[taken][None]).sum(axis=-1).min(axis=1)
+        taken.append(int(distances.argmax()))
+    return [int(cheap[i]) for i in taken]
+
+
+def chosen_rows(task: Task, part: float) -> list[int]:
+    """Rows that next chooses for a part of the cost of all, in ROUNDS, each fitted to what is there."""
+    cost = task.costs
+    parameters = len(task.request([0, 1]).one_law.law.parameters)
+    rows = spread_rows(task, math.ceil(START * parameters), START_PART * part)
+    spent = float(cost[rows].sum())
+    for turn in range(ROUNDS):
+        left = part - spent
+        others = np.array([i for i in range(len(cost)) if i not in rows and cost[i] <= left])
+        if not len(others):
+            break
+        share = max(left / (ROUNDS - turn), cost[others].min())
+        candidates = task.train.loc[others].assign(cost=cost[others])
+        try:
+            chosen = next_rows(task.request(rows), candidates, task.test, "cost", share)
+            new = [int(others[choice.option]) for choice in chosen.choices]
+        except TokenlawError:
+            # Where the law cannot be fitted yet, the cheapest of what is left.
+            new = [int(i) for i in others[np.argsort(cost[others], kind="stable")][:parameters]]
+        new = [i for i, total in zip(new, np.cumsum(cost[new]), strict=True) if spent + total <= part * (1 + 1e-9)]
+        spent += float(cost[new].sum())
+        rows += new
+    return rows
+
+
+def random_rows(task: Task, part: float, number: int) -> list[int]:
+    """Rows in a random order, those that fit."""
+    cost, rows, spent = task.costs, [], 0.0
+    for i in np.random.default_rng((number, 24)).permutation(len(cost)):
+        if spent + cost[i] <= part:
+            rows.append(int(i))
+            spent += cost[i]
+    return rows
+
+
+def scalebench(name: str) -> str:
+    """Mean R2 of the laws of a task at each of PARTS of the cost of all rows, chosen and at random, and of all rows."""
     with (HERE / "scalebench.toml").open("rb") as file:
-        about = tomllib.load(file)[task]
-    train, test = (pd.read_parquet(DATA / "scalebench" / f"{task}_{split}.parquet") for split in ("train", "test"))
+        about = tomllib.load(file)[name]
+    train, test = (pd.read_parquet(DATA / "scalebench" / f"{name}_{split}.parquet") for split in ("train", "test"))
     names = {v: k for k, v in about["columns"].items()} | {about["metric"]: "y"}
     train, test = (t.rename(columns=names)[list(names.values())].reset_index(drop=True) for t in (train, test))
-    cost = np.prod([train[name].to_numpy(float) for name in COSTS[task].split("*")], axis=0)
-    scores: dict[tuple[float, str], list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for number, law in enumerate(about["laws"]):
+        task = Task(train, test, law, {name: name for name in about["columns"]}, COSTS[name])
         for part in PARTS:
-            for how in ("next", "random"):
-                score = _score(train, test, law, list(about["columns"]), cost, part, how, number, COSTS[task])
-                scores.setdefault((part, how), []).append(score)
-    words = "  ".join(f"{part:.0%} {how} {np.mean(v):.2f}" for (part, how), v in scores.items())
-    return f"{task}: {words}  ({len(about['laws'])} laws, {len(train)} rows)"
-
-
-def _score(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    law: str,
-    columns: list[str],
-    cost: np.ndarray,
-    part: float,
-    how: str,
-    number: int,
-    price: str,
-) -> float:
-    """R2 on the test rows of a law fitted to rows chosen for a part of the cost of all."""
-    random = np.random.default_rng((number, 24))
-    whole = cost.sum() * part
-    order = random.permutation(len(train))
-    request = {"columns": {name: name for name in columns}, "metric": "y"}
-    fewest = START * FitRequest(train, law, **request).one_law.law.parameters.__len__()
-    # Both begin with random rows of the cheaper half.
-    cheap = [i for i in order if cost[i] <= np.median(cost)]
-    rows: list[int] = []
-    for i in cheap:
-        if len(rows) < fewest and cost[rows].sum() + cost[i] <= whole / 2:
-            rows.append(int(i))
-    if how == "random":
-        for i in order:
-            if i not in rows and cost[rows].sum() + cost[i] <= whole:
-                rows.append(int(i))
-    else:
-        for turn in range(ROUNDS):
-            left = whole - cost[rows].sum()
-            others = train.drop(index=rows)
-            others = others[cost[others.index] <= left]
-            if others.empty:
-                break
-            try:
-                share = max(left / (ROUNDS - turn), others_cost(others, cost))
-                seen = FitRequest(train.loc[rows], law, **request)
-                chosen = next_rows(seen, others, test, price, share, most=200, replicates=60)
-            except TokenlawError:
-                chosen = None
-            taken = [] if chosen is None else [int(others.index[c.option]) for c in chosen.choices]
-            # Where the law is not determined yet, rows at random.
-            rows += taken or [int(others.index[random.integers(len(others))])]
-    try:
-        predicted = (
-            FitRequest(train.loc[rows], law, **request).fit().predict({n: test[n].to_numpy(float) for n in columns})
-        )
-    except TokenlawError:
-        return -1.0
-    y = test["y"].to_numpy(float)
-    r2 = 1 - float(np.sum((predicted - y) ** 2) / np.sum((y - y.mean()) ** 2))
-    return float(np.clip(r2, -1, 1)) if np.isfinite(r2) else -1.0
-
-
-def others_cost(others: pd.DataFrame, cost: np.ndarray) -> float:
-    """The cheapest of the rows that are left."""
-    return float(cost[others.index].min())
+            scores.setdefault(f"{part:.0%} chosen", []).append(task.score(chosen_rows(task, part)))
+            scores.setdefault(f"{part:.0%} at random", []).append(task.score(random_rows(task, part, number)))
+        scores.setdefault("all", []).append(task.score(list(range(len(train)))))
+        print(f"  {law}: " + " ".join(f"{values[-1]:.2f}" for values in scores.values()), flush=True)
+    words = "  ".join(f"{how} {np.mean(v):.2f}" for how, v in scores.items())
+    return f"{name}: {words}  ({len(about['laws'])} laws, {len(train)} rows)"
 
 
 def main() -> None:
     """Print the table of what is named."""
     what, *rest = sys.argv[1:] or ["synthetic"]
     if what == "synthetic":
-        print(synthetic(int((rest or ["200"])[0])))
+        for table in synthetic(int((rest or ["200"])[0])):
+            print(table, flush=True)
     elif what == "scalebench":
-        for task in rest or ["moe", "farseer", "data_constrained"]:
+        for task in rest or list(COSTS):
             print(scalebench(task), flush=True)
     else:
         raise SystemExit(f"{what!r} is not allowed; allowed: synthetic, scalebench")

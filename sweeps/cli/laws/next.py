@@ -65,7 +65,7 @@ def next_(
     total: TotalOption = False,
     generators: GeneratorsOption = 1,
     serve: ServeOption = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws, of a study.")] = 0,
     sets: SetOption = None,
     root: RootOption = Path("runs"),
     as_json: JsonOption = False,
@@ -79,7 +79,7 @@ def next_(
         if candidate_rows is None or cost is None or target in CRITERIA:
             raise UsageError("next of a table needs --law, --candidates FILE, --cost FORMULA and --target FILE")
         columns = assignments([c if "=" in c else f"{c}={c}" for c in column or []], "ROLE=COL")
-        _of_table(Path(source), law, columns, metric, candidate_rows, cost, Path(target), amount, out, seed, as_json)
+        _of_table(Path(source), law, columns, metric, candidate_rows, cost, Path(target), amount, out, as_json)
         return
     for option, given in (("--candidates", candidate_rows), ("--cost", cost), ("--column", column)):
         if given:
@@ -185,7 +185,6 @@ def _of_table(
     target: Path,
     budget: float,
     out: Path | None,
-    seed: int,
     as_json: bool,
 ) -> None:
     from analysis.allocation.next_rows import next_rows
@@ -194,7 +193,7 @@ def _of_table(
 
     request = FitRequest(data, law, columns=columns, metric=metric)
     others = [read_table(path).rows for path in (candidate_rows, target)]
-    chosen = next_rows(request, others[0], others[1], cost, budget, seed=seed)
+    chosen = next_rows(request, others[0], others[1], cost, budget)
     rows = others[0].iloc[[c.option for c in chosen.choices]].assign(cost=[c.cost for c in chosen.choices])
     if out is not None and len(rows):
         rows.to_csv(out, index=False)

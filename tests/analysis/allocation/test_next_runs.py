@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis.allocation.next_rows import next_rows
 from analysis.allocation.next_runs import Option, choose, regret
-from analysis.fitting.request import FitRequest
 from results.errors import UsageError
 
 DRAWS = 4000
@@ -76,18 +73,3 @@ def test_impossible_budgets_and_costs(budget: float, cost: float, field: str) ->
     values = _beliefs([0.0, 0.0], [1.0, 1.0])
     with pytest.raises(UsageError, match=f"{field} = .* is not allowed"):
         choose([Option("a", cost, (0,))], values, values, np.ones(2), budget)
-
-
-def test_rows_of_any_law_are_chosen_at_both_ends_of_a_line_in_logs() -> None:
-    random = np.random.default_rng(2)
-    x = np.geomspace(10, 1000, 12)
-    data = pd.DataFrame({"x": x, "loss": 5 * x**-0.3 * np.exp(0.02 * random.standard_normal(12))})
-    candidates = pd.DataFrame({"x": np.geomspace(10, 1e4, 9)})
-    target = pd.DataFrame({"x": [1e5]})
-    request = FitRequest(data, "product", columns={}, x="x", metric="loss")
-    chosen = next_rows(request, candidates, target, "1 + 0*x", budget=2.0)
-    # The largest candidate tells most of what lies beyond it.
-    assert chosen.choices[0].option == 8
-    assert chosen.now > chosen.choices[0].after
-    by_cost = next_rows(request, candidates, target, "x^2", budget=1e4)
-    assert by_cost.choices[0].option < 8
