@@ -13,9 +13,10 @@ def fit_table(frames: StudyFrames) -> pd.DataFrame:
     """The measured points of a study, for `fit`, `validate` and `compare`.
 
     Of two-stage studies a row a generator and budget, with each unguided metric and its tokenizer's rFID as columns
-    (`StudyFrames.points`); of runs of no stage a row a run, with its metrics and `run.NAME` for each value in which
-    the runs differ; of tokenizers alone a row a tokenizer. Further fields in which runs differ are columns by their
-    path, such as `tokenizer.losses.perceptual_weight`. Raises DataError where nothing was measured.
+    (`StudyFrames.points`) and `pair`, its tokenizer and size; of runs of no stage a row a run, with its metrics and
+    `run.NAME` for each value in which the runs differ; of tokenizers alone a row a tokenizer. Further fields in which
+    runs differ are columns by their path, such as `tokenizer.losses.perceptual_weight`. Raises DataError where nothing
+    was measured.
     """
     table = _points(frames)
     if table.empty:
@@ -25,8 +26,8 @@ def fit_table(frames: StudyFrames) -> pd.DataFrame:
 
 
 def _points(frames: StudyFrames) -> pd.DataFrame:
-    if len(frames.points):
-        return frames.points
+    if len(points := frames.points):
+        return points.assign(pair=points["family"] + " + " + points["size"])
     rows = frames.own[frames.own["guidance"].isna() | (frames.own["guidance"] == 1.0)]
     if rows.empty:
         return frames.tokenizers

@@ -203,7 +203,7 @@ def _of_table(
             "rows": rows.index.tolist(), "cost": float(rows["cost"].sum()), "notes": list(chosen.notes),
         })  # fmt: skip
         return
-    print(f"standard deviation of ln prediction at the target, root mean square: {chosen.now:.3g}")
+    print(f"expected error of ln prediction at the target, root mean square: {chosen.now:.3g}")
     shown = [str(name) for name in rows.columns][:8]
     body = [
         [str(index), *(cell(row[name]) for name in shown), f"{choice.after:.3g}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,24 @@ def test_a_folder_of_tables_is_fitted_as_a_table() -> None:
     assert "power" in names
     with pytest.raises(UsageError, match=r"--law is missing, and .* has no .* blocks"):
         run("fit", FASHION)
+
+
+def test_laws_of_pairs_tokenizers_and_fronts() -> None:
+    """Of losses as of gFID, with the measured floor, along all points or their lower edge."""
+    words = ("fit", FASHION, "--law", "power", "--x", "path_flops", "--bootstrap", 0)
+    pairs = run_json(*words, "--metric", "nats_per_image", "--group", "pair")["groups"]
+    assert {"K16-T16 + XS", "K1024-T16 + S"} <= set(pairs)
+    assert all(pair["status"] == "converged" and pair["parameters"]["alpha"]["value"] > 0 for pair in pairs.values())
+    of_gfid = (*words, "--metric", "gfid", "--floor", "rfid_floor", "--group", "family")
+    edges, middles = run_json(*of_gfid, "--loss", "envelope")["groups"], run_json(*of_gfid)["groups"]
+    for family, edge in edges.items():
+        assert _at(edge, 1e11) < _at(middles[family], 1e11)
+
+
+def _at(fit: dict[str, Any], flops: float) -> float:
+    """What a law of the excess says at a compute."""
+    values = {name: estimate["value"] for name, estimate in fit["parameters"].items()}
+    return float(values["A"] * flops ** -values["alpha"])
 
 
 def test_a_table_needs_a_law(tmp_path: Path) -> None:
