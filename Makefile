@@ -39,14 +39,14 @@ install-dev: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	$(BIN)/tokenlaw demo
 
-# Two processes more than cores, each of one thread: tests train tiny models, on which threads only wait for each other,
+# One process more than cores, each of one thread: tests train tiny models, on which threads only wait for each other,
 # and those of SLURM clusters of their own (skipped by name without SLURM) mostly wait. Files with slow tests begin first
 # (tests/conftest.py), which xdist would otherwise put last, since they hold few. Tests of real processes can be
 # starved by what else runs on a machine: those that fail are run once more, alone, and named at the end; any other test
 # that passes only then fails the gate. The order is random, its seed is in the header; the generators of `random` and
 # numpy are not seeded for tests. ORDER="-p no:randomly" takes the order of the files, ORDER=--randomly-seed=N repeats one.
 ORDER ?= --randomly-dont-reset-seed
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" $(ORDER)
 test: $(VENV)/.installed-dev
 	@$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40 --gate first; first=$$?; [ $$first -le 1 ] || exit $$first; \
