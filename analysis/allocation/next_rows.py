@@ -39,6 +39,9 @@ MISFIT = 0.9
 LENGTH = 0.5
 """Over which part of the range of the columns' logarithms a misfit changes."""
 
+MOST_ROWS = 10_000
+"""Target, candidates and data together: their misfits' covariance is held whole, 0.8 GB then."""
+
 
 @dataclass(frozen=True)
 class NextRows:
@@ -64,6 +67,8 @@ def next_rows(
     prices = TableColumns(candidates).values(cost).to_numpy(dtype=float)
     for row in np.flatnonzero(~(np.isfinite(prices) & (prices > 0))):
         raise UsageError(f"cost = {prices[row]} of row {row} is not allowed; allowed: a positive number")
+    if (together := len(target) + len(candidates) + len(request.table)) > MOST_ROWS:
+        raise DataError(f"target, candidates and data have {together} rows together; allowed: {MOST_ROWS}")
     result = request.fit()
     assert result.points is not None
     points = result.points.select(result.points.weights > 0)

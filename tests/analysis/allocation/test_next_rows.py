@@ -77,6 +77,9 @@ def test_impossible_budgets_costs_and_rows() -> None:
         next_rows(request, candidates, TARGET, "x - 10", budget=1.0)
     with pytest.raises(DataError, match="'x' of a candidate or target row is empty"):
         next_rows(request, candidates, pd.DataFrame({"x": [math.nan]}), "x", budget=1.0)
+    many = pd.DataFrame({"x": np.linspace(10, 100, 10_000)})
+    with pytest.raises(DataError, match=r"have 10013 rows together; allowed: 10000"):
+        next_rows(request, many, TARGET, "x", budget=1.0)
     sinks = pd.DataFrame({"x": X, "loss": 3 - 0.1 * np.log(X)})
     formula = FitRequest(sinks, "a + b*log(x)", columns={"x": "x"}, metric="loss", residual="raw")
     with pytest.raises(FitError, match="not positive at the target"):
