@@ -6,6 +6,7 @@ At small compute the tokenizer that reconstructs worse can be the better one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.reporting import wording
 from analysis.reporting.rendering import estimate_of
 from analysis.tokenizers.fronts import family_fronts
-from analysis.tokenizers.rows import groups
+from analysis.tokenizers.rows import groups, records
 from analysis.tokenizers.seed_intervals import over_seeds
 
 from .drawing import axes as scales
@@ -67,11 +68,13 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
     budgets = list(groups(rows, "path_flops"))
     most = int(rows["place"].max())
     beside = page.columns == 2
-    high = 0.3 * most + 0.62
+    names = [page.wrapped(_named(pair), len(budgets) if beside else 1) for pair in records(rows)]
+    lines = max(name.count("\n") for name in names) + 1
+    high = (0.3 + 0.13 * (lines - 1)) * most + 0.62
     share = high * page.style.font_size / 8.0 / page.width
     axes = page.tall(high, len(budgets)) if beside else page.panels(len(budgets), share, across=1)
     for axis, (flops, pairs) in zip(axes, budgets, strict=True):
-        for pair in pairs.to_dict("records"):
+        for pair in records(pairs):
             y, colour = pair["place"] - 1, page.palette.colours[pair["family"]]
             marker = page.palette.markers[pair["size"]]
             if pair["low"] is not None and np.isfinite(pair["low"]):
@@ -79,11 +82,11 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
                 axis.plot([pair["low"], pair["high"]], [y, y], color=colour, lw=1.5, ls=dash)
             fill = "white" if pair["extrapolated"] else colour
             axis.plot(pair["gfid"], y, marker, color=colour, mfc=fill, ms=0.62 * page.style.font_size)
-            known = pair["probability"] is not None and np.isfinite(pair["probability"])
-            chance = f"   {wording.percent(pair['probability'])}" if known else ""
             look: Any = {"fontsize": page.small, "weight": "bold" if pair["chosen"] else "normal", "color": INK}
-            text = f"{pair['family']} + {pair['size']}{chance}"
-            axis.text(0.0, y - 0.16, text, transform=axis.get_yaxis_transform(), va="bottom", **look)
+            text = page.wrapped(_named(pair), len(budgets) if beside else 1)
+            # Laid over the panel: a long name must not make it narrower.
+            look |= {"transform": axis.get_yaxis_transform(), "va": "bottom", "linespacing": 1.0, "in_layout": False}
+            axis.text(0.0, y - 0.16, text, **look)
         axis.set_ylim(most - 0.5, -0.8)
         axis.set_yticks([])
         axis.set_xlabel(f"expected {page.measure}")
@@ -93,6 +96,16 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
         axis.margins(x=0.08)
         page.title(axis, f"{scales.power_of_ten(flops)} FLOPs")
     return axes
+
+
+def _named(pair: Mapping[str, Any]) -> str:
+    """A pair and its probability, where it is known."""
+    known = pair["probability"] is not None and np.isfinite(pair["probability"])
+    chance = f"   {wording.percent(pair['probability'])}" if known else ""
+    # No line is broken before the size or the percent sign.
+    return f"{pair['family']} + {pair['size']}{chance}".replace("+ ", "+\N{NO-BREAK SPACE}").replace(
+        " %", "\N{NO-BREAK SPACE}%"
+    )
 
 
 def _best_tokenizer(evidence: Evidence) -> Shown:

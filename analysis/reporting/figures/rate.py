@@ -83,7 +83,9 @@ def rate_distortion(rows: pd.DataFrame, page: Page) -> list[Axes]:
             page.label(axis, family, own["bits_per_pixel"], own[metric], colour, **place)
         scales.log_value_axis(axis, "bits per pixel", rows["bits_per_pixel"], "x")
         low, high = rows["bits_per_pixel"].min(), rows["bits_per_pixel"].max()
-        axis.set_xlim(low / (high / low) ** 0.3, high * (high / low) ** 0.3)
+        # Of one rate there is no range to widen.
+        room = (high / low) ** 0.3 if high > low else 1.2
+        axis.set_xlim(low / room, high * room)
         axis.margins(y=0.18)
         # None in the corner, beside the x axis's first.
         bottom, top = axis.get_ylim()

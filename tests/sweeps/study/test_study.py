@@ -299,7 +299,8 @@ def test_combination_is_named_when_it_is_invalid() -> None:
 
 def test_unknown_study_lists_the_built_in_ones() -> None:
     with pytest.raises(
-        UsageError, match=r"did you mean 'fashion'\? allowed: cluster, fashion, fashion-crt, fashion-full, .*smoke"
+        UsageError,
+        match=r"did you mean 'fashion'\? allowed: cluster, fashion, fashion-crt, fashion-crt-weights, .*smoke",
     ):
         load_study("fashon")
 

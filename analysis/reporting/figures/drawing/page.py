@@ -34,6 +34,7 @@ LETTERS = "abcdefghijklmnop"
 SHORT = 24
 """Characters of a panel's name that stand beside its letter, as in (a) K1024-T16; longer ones are in the caption."""
 _MATHS = re.compile(r"\\[a-z!]+|[${}^]")
+_JOINT = "\1"
 _FORMULA = re.compile(r"\$[^$]*\$")
 
 
@@ -115,6 +116,11 @@ class Page:
         """What a panel shows: its title on screen and slides, its letter in a paper, whose caption says the rest."""
         self.titles[axis] = text
 
+    def wrapped(self, text: str, panels: int) -> str:
+        """A small text in lines that fit into one of so many panels beside each other."""
+        # Letters of a text of mixed case are about 0.56 of their size wide; some room is left between the panels.
+        return _wrapped(text, max(12, int(0.92 * self.width / panels * 72 / (0.56 * self.small))))
+
     def note(self, text: str) -> None:
         """What a reader must know of what is missing, extrapolated or held: written below the panels."""
         if text and text not in self._notes:
@@ -178,7 +184,8 @@ class Page:
             title = axis._left_title  # type: ignore[attr-defined]
             if title.get_text() and title.get_window_extent(renderer).width > 1.02 * frame.width:
                 words = title.get_text().replace("\n", " ")
-                shorter = _wrapped(words, max(8, int(0.8 * len(_plain(words)))))
+                room = frame.width / title.get_window_extent(renderer).width
+                shorter = _wrapped(words, max(8, int(min(0.8, room) * len(_plain(words)))))
                 title.set_text(words.split(" ")[0] if self.style.paper else shorter)
                 changed = True
         return changed
@@ -239,13 +246,16 @@ def _plain(text: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Lines of at most so many letters, broken between words only and never within mathematics."""
+    """Lines of at most so many letters, broken between words, within a longer word after a hyphen, and never within
+    mathematics."""
     formulas = _FORMULA.findall(text)
     # Each formula is a word of the length that it has on paper.
     kept = iter(formulas)
     stand_in = _FORMULA.sub(lambda m: "\0" * max(1, len(_plain(m[0]))), text)
-    lines = textwrap.fill(stand_in, width, break_long_words=False, break_on_hyphens=False)
-    return re.sub("\0+", lambda _: next(kept), lines)
+    # Names of tokenizers have hyphens between letters and digits, where textwrap does not break.
+    parts = " ".join(word.replace("-", f"-{_JOINT} ") if len(word) > width else word for word in stand_in.split(" "))
+    lines = textwrap.fill(parts, width + (_JOINT in parts), break_long_words=False, break_on_hyphens=False)
+    return re.sub("\0+", lambda _: next(kept), lines.replace(f"{_JOINT} ", "").replace(_JOINT, ""))
 
 
 def legend_columns(handles: Sequence[Line2D], room: float) -> int:
