@@ -31,6 +31,7 @@ from .registry import Evidence, NotDrawn, Plot, Shown
 
 SHOWN = 5
 """Pairs shown at each budget."""
+_TIED = "\N{NO-BREAK SPACE}"
 VISIBLE = 0.005
 """The least probability that is drawn."""
 
@@ -68,7 +69,7 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
     budgets = list(groups(rows, "path_flops"))
     most = int(rows["place"].max())
     beside = page.columns == 2
-    names = [page.wrapped(_named(pair), len(budgets) if beside else 1) for pair in records(rows)]
+    names = [_named(pair, page, len(budgets) if beside else 1) for pair in records(rows)]
     lines = max(name.count("\n") for name in names) + 1
     high = (0.3 + 0.13 * (lines - 1)) * most + 0.62
     share = high * page.style.font_size / 8.0 / page.width
@@ -83,7 +84,7 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
             fill = "white" if pair["extrapolated"] else colour
             axis.plot(pair["gfid"], y, marker, color=colour, mfc=fill, ms=0.62 * page.style.font_size)
             look: Any = {"fontsize": page.small, "weight": "bold" if pair["chosen"] else "normal", "color": INK}
-            text = page.wrapped(_named(pair), len(budgets) if beside else 1)
+            text = _named(pair, page, len(budgets) if beside else 1)
             # Laid over the panel: a long name must not make it narrower.
             look |= {"transform": axis.get_yaxis_transform(), "va": "bottom", "linespacing": 1.0, "in_layout": False}
             axis.text(0.0, y - 0.16, text, **look)
@@ -98,14 +99,13 @@ def best_pair(rows: pd.DataFrame, page: Page) -> list[Axes]:
     return axes
 
 
-def _named(pair: Mapping[str, Any]) -> str:
-    """A pair and its probability, where it is known."""
+def _named(pair: Mapping[str, Any], page: Page, panels: int) -> str:
+    """A pair and its probability, where it is known, in lines that fit into one of so many panels."""
     known = pair["probability"] is not None and np.isfinite(pair["probability"])
     chance = f"   {wording.percent(pair['probability'])}" if known else ""
     # No line is broken before the size or the percent sign.
-    return f"{pair['family']} + {pair['size']}{chance}".replace("+ ", "+\N{NO-BREAK SPACE}").replace(
-        " %", "\N{NO-BREAK SPACE}%"
-    )
+    joined = f"{pair['family']} + {pair['size']}{chance}".replace("+ ", f"+{_TIED}").replace(" %", f"{_TIED}%")
+    return page.wrapped(joined, panels).replace(_TIED, " ")
 
 
 def _best_tokenizer(evidence: Evidence) -> Shown:

@@ -355,3 +355,12 @@ def test_of_very_many_runs_fewer_marks_are_drawn_and_the_figure_says_so(fashion,
 def test_a_title_breaks_between_words_never_within_mathematics():
     title = r"At $5.6\!\times\!10^{10}$ FLOPs of training"
     assert _wrapped(title, 12) == "At $5.6\\!\\times\\!10^{10}$\nFLOPs of\ntraining"
+
+
+@pytest.mark.parametrize("name", ["best-pair", "compute-gfid", "rate-distortion"])
+def test_long_names_of_tokenizers_stay_in_their_figure(name: str) -> None:
+    """Ten forms of a regulariser have names that differ at their ends only; none may press a panel together."""
+    frames = load(FASHION.parent / "fashion-crt")
+    result = draw(GALLERY[name], Evidence(frames, answer(frames)), "report", check=True)
+    assert result.troubles == ()
+    assert all(axis.get_position().width > 0.15 for axis in result.figure.axes)
