@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -120,7 +121,12 @@ def export(
 
 @store.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV or Parquet.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="CSV, TSV or Parquet; or a data root or folder of exported tables, for its runs."
+        ),
+    ],
     source: Annotated[
         str | None, typer.Option("--source", metavar="TEXT", help="Where the values come from; default: FILE's name.")
     ] = None,
@@ -140,6 +146,13 @@ def import_(
     from results import Store
     from results.importing.importer import import_file
 
+    if file.is_dir():
+        _import_runs(
+            file,
+            root,
+            {"--source": source, "--map": columns, "--stage": stage, "--keep-others": keep, "--replace": replace},
+        )
+        return
     mapping = {}
     for text in columns or ():
         name, sign, target = text.rpartition("=")
@@ -152,6 +165,18 @@ def import_(
     for column, number in done.rounded.items():
         print(f"column {column!r}: {number} values rounded to whole numbers")
     print(f"{done.added} runs added, {done.replaced} replaced, {done.present} there before; {done.rows} rows added")
+
+
+def _import_runs(folder: Path, root: Path, options: Mapping[str, Any]) -> None:
+    """Take the runs of a data root or a folder of exported tables, which need no options."""
+    from results import Store
+    from results.importing.stored_runs import import_runs
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} is for a FILE; {folder} is a folder of runs, which are taken as they are")
+    done = import_runs(Store(root), open_source(str(folder), root, None)[0])
+    print(f"{done.added} runs added, {done.present} there before; {done.rows} rows added")
 
 
 @store.command()

@@ -1,12 +1,14 @@
-"""Rows with which the tests of the store and the recorder write."""
+"""Rows with which the tests of the store and the recorder write, a store, and what appends sets to it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from results import Protocol, Recorder
+from results import Protocol, Recorder, Store
+from tests.results.store.filled_store import Append
 
 
 @pytest.fixture
@@ -35,3 +37,25 @@ def recorder() -> Recorder:
         branch="decay@64", step=1, images=64, path_flops=1e8, metric="gfid", value=2 / 3, n=100, protocol=protocol
     )
     return recorder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def append(store: Store, run_row: dict[str, Any]) -> Append:
+    """Appends a set whose rows depend on its arguments."""
+
+    def append(
+        run_id: str, attempt: int = 1, status: str = "done", rows: int = 3, to: Store = store, **changes: Any
+    ) -> bool:
+        recorder = Recorder(run_id, attempt)
+        for step in range(rows):
+            recorder.curve(step=step, images=step, loss=float(f"{attempt}.{step}"))
+        cause = {"cause": "error"} if status == "failed" else {}
+        tables = recorder.tables(run_row | {"status": status, "label": f"label-{run_id}"} | cause | changes)
+        return to.append(run_id, tables, status=status, attempt=attempt)
+
+    return append
