@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from scaling.data.images import Split
 from scaling.data.run_images import RunImages
+from scaling.one_at_a_time import one_at_a_time
 from scaling.sealed_tensors import cached, checksum
 from scaling.specification.pictures import ImagesSpec, PicturesSpec
 
@@ -144,5 +145,7 @@ def reference_moments(
     state = checksum({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     named = f"{reference_hash(data, split)}|{state}" + (f"|{n}" if some else "")
     key = hashlib.sha256(named.encode()).hexdigest()[:16]
-    tensors = cached(cache / f"moments-{data.name}-{split}-{key}.safetensors", compute)
+    path = cache / f"moments-{data.name}-{split}-{key}.safetensors"
+    with one_at_a_time(path, step):
+        tensors = cached(path, compute)
     return Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"])

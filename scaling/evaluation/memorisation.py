@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scaling.data.images import Split
 from scaling.data.run_images import RunImages
+from scaling.one_at_a_time import one_at_a_time
 from scaling.sealed_tensors import cached
 from scaling.specification.pictures import PicturesSpec
 
@@ -112,7 +113,9 @@ def training_features(
     def rows(split: Split) -> Iterator[Tensor]:
         return features_in_order(network, images.central(split), step=step)
 
-    features = kept_rows(cache / f"rows-{data.name}-{key}.npy", data.train_images, lambda: rows("train"))
+    path = cache / f"rows-{data.name}-{key}.npy"
+    with one_at_a_time(path, step):
+        features = kept_rows(path, data.train_images, lambda: rows("train"))
 
     def neighbours() -> dict[str, Tensor]:
         spool = Spool(cache)
@@ -120,5 +123,7 @@ def training_features(
             spool.add(block)
         return vars(nearest_neighbours(spool.rows(), features))
 
-    tensors = cached(cache / f"nearest-{data.name}-{key}.safetensors", neighbours)
+    nearest = cache / f"nearest-{data.name}-{key}.safetensors"
+    with one_at_a_time(nearest, step):
+        tensors = cached(nearest, neighbours)
     return features, Neighbours(tensors["distances"], tensors["indices"])
