@@ -243,7 +243,7 @@ def test_reference_cache(fashion_mnist: dict[str, Path], tmp_path: Path, monkeyp
     monkeypatch.setattr(run_images, "load_images", lambda *_: few)
     first = fid.reference_moments(images, "validation", network, tmp_path)
     assert first.count == 1_000
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("moments-*")
     with monkeypatch.context() as patched:
         patched.setattr(run_images, "load_images", lambda *_: pytest.fail("the cache was not used"))
         again = fid.reference_moments(images, "validation", network, tmp_path)
@@ -252,7 +252,7 @@ def test_reference_cache(fashion_mnist: dict[str, Path], tmp_path: Path, monkeyp
     network.feature_scale.mul_(2)
     doubled = fid.reference_moments(images, "validation", network, tmp_path)
     torch.testing.assert_close(doubled.mean, 2 * first.mean)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("moments-*"))) == 2
     path.write_bytes(path.read_bytes()[:-1])
     network.feature_scale.div_(2)
     repaired = fid.reference_moments(images, "validation", network, tmp_path)
@@ -291,5 +291,5 @@ def test_processes_may_share_a_cache(fashion_mnist: dict[str, Path], tmp_path: P
     root = Path(fid.__file__).parents[2]
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root) for _ in range(3)]
     assert [process.wait(120) for process in processes] == [0] * 3
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("moments-*")
     assert unseal(path.read_bytes())[0]["count"] == 10_000
