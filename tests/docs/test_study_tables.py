@@ -23,3 +23,16 @@ def test_table_is_that_of_the_report(document: str, study: str, table: str) -> N
     tables = {found.name: found for found in all_tables(frames, answer(frames))}
     rows = [line for line in tables[table].to_markdown().splitlines() if line.startswith("|")]
     assert "\n".join(rows) in (HOME / "docs" / document).read_text(encoding="utf-8")
+
+
+def test_quoted_lines_are_sentences_of_the_reports() -> None:
+    text = (HOME / "docs" / "study.md").read_text(encoding="utf-8")
+    quoted = [line.removeprefix("> ") for line in text.splitlines() if line.startswith("> ")]
+    said = [
+        sentence
+        for study in ("fashion", "fashion-crt")
+        for sentence in answer(load(HOME / "docs" / "studies" / study)).sentences
+    ]
+    assert len(quoted) >= 7
+    for line in quoted:
+        assert any(line in sentence for sentence in said), line

@@ -60,7 +60,9 @@ class IndexBackpropagationSpec(Frozen):
 
     kind: Literal["ibq"] = "ibq"
     codebook_size: CodebookSize = 1024
-    code_dim: PositiveInt = 8
+    code_dim: PositiveInt = 256
+    """As published. Of codes in few dimensions many lie inside the hull of the others, where no inner product chooses
+    them (docs/quantizers.md)."""
     l2_normalised: bool = False
     """Cosine similarity in place of inner products."""
     joint_weight: NonNegativeFloat = 1.0
