@@ -76,9 +76,12 @@ class StudyFrames:
 
     @cached_property
     def exclusions(self) -> pd.DataFrame:
-        """Excluded evaluations counted: columns metric, reason, rows."""
+        """Excluded evaluations counted: columns what (a run for its flag, else a metric), reason, rows."""
         out = self.evaluations[self.evaluations["excluded"].notna()]
-        counted = out.groupby(["metric", "excluded"], sort=True).size().rename("rows").reset_index()
+        # Labels of runs do not tell regularisers of one weight apart, names of families do.
+        run = out["label"].mask(out["stage"] == "tokenizer", out["family"] + "-s" + out["seed"].astype(str))
+        out = out.assign(what=run.where(out["flag"].notna(), out["metric"]))
+        counted = out.groupby(["what", "excluded"], sort=True).size().rename("rows").reset_index()
         return counted.rename(columns={"excluded": "reason"})
 
     @cached_property

@@ -214,10 +214,10 @@ def exclusion_table(frames: StudyFrames) -> Table | None:
     """Rows set aside with their reason; failed attempts; diverged runs."""
     causes = frames.failed["cause"].fillna("unknown").value_counts()
     facts = records(frames.exclusions)
-    facts += [{"metric": "attempts", "reason": f"failed: {cause}", "rows": n} for cause, n in causes.items()]
+    facts += [{"what": "attempts", "reason": f"failed: {cause}", "rows": n} for cause, n in causes.items()]
     diverged = frames.runs.loc[frames.runs["status"] == "diverged", "label"]
-    facts += [{"metric": "run", "reason": f"{label} diverged", "rows": 1} for label in diverged]
-    return Table.of("excluded", "Set aside", facts, {"what": "metric", "reason": "reason", "rows": "rows"})
+    facts += [{"what": "run", "reason": f"{label} diverged", "rows": 1} for label in diverged]
+    return Table.of("excluded", "Set aside", facts, {"what": "what", "reason": "reason", "rows": "rows"})
 
 
 def crossover_table(answer: Answer) -> Table | None:
