@@ -45,9 +45,10 @@ def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statemen
 
 
 def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statement]:
-    """Where the lowest cross-entropy does not have the best images."""
+    """Where the lowest cross-entropy does not have the best images; the short answer has each generator's last budget."""
     statements = []
-    shown = sorted(rankings, key=lambda r: r.flops)[-SHOWN:]
+    longest = {r.size: r for r in sorted(rankings, key=lambda r: r.flops)}
+    shown = list(longest.values())[-SHOWN:]
     for r in rankings:
         place = "the worst" if r.place == len(r.families) else f"place {r.place} by"
         text = (
