@@ -45,7 +45,7 @@ def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statemen
 
 
 def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statement]:
-    """Where the lowest cross-entropy does not have the best images; the short answer has each generator's last budget."""
+    """Where the lowest cross-entropy does not have the best images; the short answer has each generator's longest."""
     statements = []
     longest = {r.size: r for r in sorted(rankings, key=lambda r: r.flops)}
     shown = list(longest.values())[-SHOWN:]
