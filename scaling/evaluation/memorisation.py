@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from scaling.one_at_a_time import one_at_a_time
 from scaling.sealed_tensors import cached
 from scaling.specification.pictures import PicturesSpec
 
-from .kept_rows import Spool, kept_rows
+from .kept_rows import kept_rows
 from .networks.features import features_in_order
 
 NEAR_COPY_QUANTILE = 0.01
@@ -98,32 +98,46 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor | Neighbours) 
     )
 
 
-def training_features(
-    images: RunImages, network: nn.Module, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
-) -> tuple[Tensor, Neighbours]:
-    """Features [n, d] of all training images, mapped from a file of `cache`, and the held-out images' nearest among
-    them, kept there as well.
+def kept_features(
+    images: RunImages,
+    split: Split,
+    network: nn.Module,
+    network_hash: str,
+    cache: Path,
+    step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Features [n, d] of all images of a split, mapped from a file of `cache`, where they are put if they are absent.
 
     `step` is called before each batch of images, and may raise to stop; what was computed is then lost.
     """
     data = images.data
-    seen = data.preprocessing if isinstance(data, PicturesSpec) else data.image_size
-    key = hashlib.sha256(f"{data.fingerprint}|{seen}|{network_hash}".encode()).hexdigest()[:16]
-
-    def rows(split: Split) -> Iterator[Tensor]:
-        return features_in_order(network, images.central(split), step=step)
-
-    path = cache / f"rows-{data.name}-{key}.npy"
+    count, name = (
+        (data.train_images, data.name) if split == "train" else (data.validation_images, f"{data.name}-{split}")
+    )
+    path = cache / f"rows-{name}-{_key(images, network_hash)}.npy"
     with one_at_a_time(path, step):
-        features = kept_rows(path, data.train_images, lambda: rows("train"))
+        return kept_rows(path, count, lambda: features_in_order(network, images.central(split), step=step))
+
+
+def training_features(
+    images: RunImages, network: nn.Module, network_hash: str, cache: Path, step: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Neighbours]:
+    """Features [n, d] of all training images, and the held-out images' nearest among them, kept in `cache` as well; see
+    kept_features."""
+    features = kept_features(images, "train", network, network_hash, cache, step)
 
     def neighbours() -> dict[str, Tensor]:
-        spool = Spool(cache)
-        for block in rows("validation"):
-            spool.add(block)
-        return vars(nearest_neighbours(spool.rows(), features))
+        held_out = kept_features(images, "validation", network, network_hash, cache, step)
+        return vars(nearest_neighbours(held_out, features))
 
-    nearest = cache / f"nearest-{data.name}-{key}.safetensors"
-    with one_at_a_time(nearest, step):
-        tensors = cached(nearest, neighbours)
+    path = cache / f"nearest-{images.data.name}-{_key(images, network_hash)}.safetensors"
+    with one_at_a_time(path, step):
+        tensors = cached(path, neighbours)
     return features, Neighbours(tensors["distances"], tensors["indices"])
+
+
+def _key(images: RunImages, network_hash: str) -> str:
+    """What features depend on: content, what is seen of it, and the network."""
+    data = images.data
+    seen = data.preprocessing if isinstance(data, PicturesSpec) else data.image_size
+    return hashlib.sha256(f"{data.fingerprint}|{seen}|{network_hash}".encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from results.errors import DataError, SpecError
 from results.recorder import Recorder
 from scaling.data.sources.fingerprint import prepare
 from scaling.data.sources.locations import remember
+from scaling.evaluation import memorisation
 from scaling.evaluation.networks import lpips
 from scaling.run import execute
 from scaling.specification.pictures import PicturesLocation, PicturesView
@@ -35,7 +36,9 @@ optimiser = { warmup_images = 512 }
 
 
 @pytest.mark.slow
-def test_a_tokenizer_run_measures_ms_ssim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_run_measures_ms_ssim_and_keeps_what_is_the_same_for_every_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_folder(tmp_path / "own" / "train", made(4, side=SIDE))
     write_folder(tmp_path / "own" / "val", made(14, seed=1, side=SIDE))
@@ -54,6 +57,14 @@ def test_a_tokenizer_run_measures_ms_ssim(tmp_path: Path, monkeypatch: pytest.Mo
     rows = {row["metric"]: row for row in recorder.rows["evaluations"]}
     assert 0 < rows["ms_ssim"]["value"] < 1 and rows["ms_ssim"]["n"] == rows["ssim"]["n"] == 42
     assert rows["ms_ssim"]["standard_error"] > 0 and rows["ms_ssim"]["protocol"] != rows["ssim"]["protocol"]
+
+    # What is held out has the same features for every tokenizer: they are computed once.
+    monkeypatch.setattr(memorisation, "features_in_order", lambda *_, **__: pytest.fail("they are kept"))
+    other = run.model_copy(update={"seed": 1})
+    again = Recorder(other.run_id, 1)
+    execute(other, workspace, again, lambda progress: None, lambda: False)
+    of_other = {row["metric"]: row["value"] for row in again.rows["evaluations"]}
+    assert of_other["real_fid"] == rows["real_fid"]["value"] and of_other["rfid"] != rows["rfid"]["value"]
 
 
 def test_a_study_of_small_images_is_refused_by_side(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from ..networks.run_networks import Judge, judges
 from ..rate import unigram_cross_entropy
 from .guards import collapsed_codebook, shrunk_latents
 from .measurements import Measurements
-from .run_reference import training_moments
+from .run_reference import held_out_features, training_moments
 
 LATENT_IMAGES = 1_000
 """Validation images on which the latents' norm and variance are measured."""
@@ -64,11 +64,12 @@ def measure_tokenizer(
     for distance, values in zip(distances, compared.distances, strict=True):
         record.held_out(distance.metric, float(values.mean()), n, float(values.std() / n**0.5), **distance.protocol())
     chosen = fid.held_out_indices(n, run.evaluation.samples, run.evaluation.seed)
-    for judge, features in zip(spaces, compared.features, strict=True):
-        estimate = fid.paired_frechet_estimate(features.decoded, features.originals, run.evaluation.seed)
+    for judge, decoded in zip(spaces, compared.features, strict=True):
+        real = held_out_features(images, judge, cache, lambda: step_done("rFID"))
+        estimate = fid.paired_frechet_estimate(decoded, real, run.evaluation.seed)
         record.of_features("rfid", estimate.value, n, "validation", judge, error=estimate.standard_error)
         reference = training_moments(images, judge, cache, lambda: step_done("features of the training images"))
-        for metric, rows in (("rfid_floor", features.decoded), ("real_fid", features.originals)):
+        for metric, rows in (("rfid_floor", decoded), ("real_fid", real)):
             estimate = fid.frechet_estimate(rows[chosen], reference, run.evaluation.seed)
             record.of_features(metric, estimate.value, len(chosen), "train", judge, error=estimate.standard_error)
 
@@ -112,19 +113,12 @@ def distances_of(evaluation: EvaluationSpec) -> list[Distance]:
     return chosen
 
 
-class _Features(NamedTuple):
-    """Float32 [n, d] of reconstructions and of originals in one feature space."""
-
-    decoded: Tensor
-    originals: Tensor
-
-
 class _Compared(NamedTuple):
-    """Of n images: float64 [n] of each distance, features in each space, and the first originals and
-    reconstructions."""
+    """Of n images: float64 [n] of each distance, float32 [n, d] of their reconstructions in each feature space, and the
+    first originals and reconstructions."""
 
     distances: list[Tensor]
-    features: list[_Features]
+    features: list[Tensor]
     shown: tuple[Tensor, Tensor]
 
 
@@ -151,18 +145,12 @@ def _compare(
         decoded = model.pixels_of(rows, step=lambda: step_done("reconstructing"))
         step_done("PSNR, SSIM")
         values = [distance.of(decoded, originals).cpu() for distance in distances]
-        rows_of_spaces = (
-            extract_features(judge.network, chunk, step=lambda: step_done("rFID"))
-            for judge in spaces
-            for chunk in (decoded, originals)
-        )
+        rows_of_spaces = (extract_features(j.network, decoded, step=lambda: step_done("rFID")) for j in spaces)
         parts.append((*values, *rows_of_spaces))
         shown = shown or (pixels[:SHOWN], decoded[:SHOWN].cpu())
     assert shown is not None
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    measured, rows_of_both = columns[: len(distances)], columns[len(distances) :]
-    features = [_Features(*pair) for pair in zip(rows_of_both[::2], rows_of_both[1::2], strict=True)]
-    return _Compared(measured, features, shown)
+    return _Compared(columns[: len(distances)], columns[len(distances) :], shown)
 
 
 @torch.inference_mode()
