@@ -48,6 +48,12 @@ def test_import_compact_check_export(line: Line) -> None:
     folder = line.folder / "tables"
     assert len(line("export", "--out", str(folder), "--source", "a paper").stdout.splitlines()) == 3
     assert len(Store.open_folder(folder).finished()) == 2
+    # The tables are taken under another root; here they are known.
+    elsewhere = CliRunner().invoke(app, ["store", "import", str(folder), "--root", str(line.folder / "elsewhere")])
+    assert elsewhere.stdout == "2 runs added, 0 there before; 2 rows added\n"
+    assert line("import", str(folder)).stdout == "0 runs added, 2 there before; 0 rows added\n"
+    refused = line("import", str(folder), "--stage", "run")
+    assert refused.exit_code == 2 and refused.stderr.startswith("error: --stage is for a FILE; ")
 
 
 def test_damage_in_a_segment_is_told_with_the_runs_that_are_lost(line: Line) -> None:
