@@ -79,8 +79,11 @@ class StudyFrames:
         """Excluded evaluations counted: columns what (a run for its flag, else a metric), reason, rows."""
         out = self.evaluations[self.evaluations["excluded"].notna()]
         # Labels of runs do not tell regularisers of one weight apart, names of families do.
-        run = out["label"].mask(out["stage"] == "tokenizer", out["family"] + "-s" + out["seed"].astype(str))
-        out = out.assign(what=run.where(out["flag"].notna(), out["metric"]))
+        flagged = out["flag"].notna()
+        named = flagged & (out["stage"] == "tokenizer")
+        what = out["metric"].astype(object).mask(flagged, out["label"])
+        what[named] = out.loc[named, "family"].astype(str) + "-s" + out.loc[named, "seed"].astype(str)
+        out = out.assign(what=what)
         counted = out.groupby(["what", "excluded"], sort=True).size().rename("rows").reset_index()
         return counted.rename(columns={"excluded": "reason"})
 
