@@ -259,11 +259,13 @@ def test_interrupt_ends_with_130(sweep: Sweep) -> None:
         env=worker_environment(1),
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that a shell began in the background ignore Ctrl-C, which a child would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     process.stderr.readline()
     time.sleep(0.5)
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=300) == 130
 
 
