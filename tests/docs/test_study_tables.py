@@ -12,6 +12,7 @@ from .reader import HOME
 
 SHOWN = [
     ("crt.md", "fashion-crt", "regulariser-forms"),
+    ("crt.md", "unfinished/pictures-crt", "regulariser-forms"),
     ("quantizers.md", "quantizers-fashion", "tokenizers"),
     ("quantizers.md", "quantizers-pictures", "tokenizers"),
 ]
