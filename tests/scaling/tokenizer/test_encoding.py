@@ -293,4 +293,4 @@ def test_a_generator_that_prepares_its_measurement_stops_too(tmp_path: Path, fas
     with pytest.raises(RunError):
         fid.reference_moments(RunImages(DataSpec()), "validation", features.load_network("fid"), tmp_path, stop)
     assert len(asked) == 3
-    assert not list(tmp_path.iterdir())
+    assert all(path.name.endswith(".lock") for path in tmp_path.iterdir())
