@@ -18,6 +18,7 @@ from scaling import run as running
 from scaling.data import run_images
 from scaling.data.images import Images
 from scaling.data.tokens import load_tokens, mapped
+from scaling.evaluation.measuring import run_reference
 from scaling.run import execute
 from scaling.specification.spec import AutoencoderSpec, EvaluationSpec, OptimiserSpec, TokenizerRun, VectorQuantizerSpec
 from scaling.specification.workspace import Progress, Workspace
@@ -245,6 +246,8 @@ def test_a_stopped_run_ends_as_interrupted_and_goes_on_with_what_is_encoded(
         return Images(found.pixels[:count], found.labels[:count])
 
     monkeypatch.setattr(run_images, "load_images", fewer)
+    # Features that are kept are those of all images of the specification.
+    monkeypatch.setattr(run_reference, "MOST_KEPT", -1)
     cache = tmp_path / "cache"
 
     def attempt(number: int, earlier: tuple[int, ...], stop_at: str = "never") -> tuple[Recorder, list[Progress]]:
