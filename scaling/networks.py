@@ -1,13 +1,15 @@
-"""How networks are run: a batch at a time, and convolutions in the layout in which CPUs and GPUs run them fastest."""
+"""How networks are run: in batches, in the layout in which convolutions are fastest, recomputed, compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from results.errors import UsageError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -80,3 +82,30 @@ def recompute_activations(network: nn.Module, recomputes: bool = True) -> None:
     for module in network.modules():
         if isinstance(module, Recomputing):
             module.recomputes = recomputes
+
+
+class Compilable:
+    """A network that training may run in compiled form; see compile_networks."""
+
+
+def compile_networks(network: nn.Module, besides: Container[nn.Module] = ()) -> None:
+    """Let torch compile all in a network that can be, but for those `besides`, at its first pass: fewer passes over
+    memory, and numbers that differ by rounding.
+
+    Under `torch.compiler.set_stance("force_eager")` they run as if they had not been compiled.
+    """
+    for module in network.modules():
+        if isinstance(module, Compilable) and module not in besides:
+            module.compile()
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raise UsageError where torch cannot compile for a device, as without a C++ compiler for a CPU."""
+    try:
+        torch.compile(torch.sin)(torch.ones(64, device=device))
+    except (RuntimeError, OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"resources.compile = true: torch.compile does not work here for the device {device.type} ({reason}); "
+            "allowed: false, or a machine with a C++ compiler, and triton for a GPU"
+        ) from error

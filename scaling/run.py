@@ -57,6 +57,7 @@ def execute(
     place: Place | None = None,
     strategy: Strategy = "ddp",
     recompute: bool = False,
+    compiled: bool = False,
 ) -> None:
     """Train and measure one run, or finish one that was interrupted.
 
@@ -67,9 +68,12 @@ def execute(
     strategy    how several processes train a generator: each with all of it, or with a part of every weight
     recompute   keep fewer activations and compute them again in the backward pass: the same numbers
 
-    None of these four changes results by more than the order of additions.
+    compiled    train with networks compiled by torch; measurements are never compiled
+
+    None of these changes results by more than rounding and the order of additions.
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
-    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not.
+    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not, or where
+    torch cannot compile.
     """
     if strategy != "ddp" and isinstance(spec, TokenizerRun):
         raise UsageError(f"strategy = {strategy!r} is not allowed for tokenizers; allowed: ddp")
@@ -77,7 +81,7 @@ def execute(
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
         execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
-        execution.strategy, execution.recompute = strategy, recompute
+        execution.strategy, execution.recompute, execution.compiled = strategy, recompute, compiled
         if isinstance(spec, TokenizerRun):
             execution.tokenizer(spec)
         else:
@@ -109,6 +113,7 @@ class _Execution:
     microbatch: int | None
     strategy: Strategy = "ddp"
     recompute: bool = False
+    compiled: bool = False
     latest: Progress = field(default_factory=lambda: Progress("start", 0.0))
 
     def tokenizer(self, spec: TokenizerRun) -> None:
@@ -225,6 +230,8 @@ class _Execution:
     def _train(self, spec: RunSpec, training: StageTraining, share: float) -> None:
         for module in training.modules.values():
             recompute_activations(module, self.recompute)
+        if self.compiled:
+            training.compile()
         TrainingLoop(
             training, segments(spec), self.workspace, self.recorder, self._follow, self.stop, share,
             self.checkpoint_seconds, self.ranks,

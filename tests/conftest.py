@@ -27,7 +27,8 @@ OUTLIVING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR
 def _process_state() -> dict[str, Any]:
     """What tests share in one process, by name."""
     # Torch sets variables of its own when it is first used, pytest one for each test.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR", "PYTEST"))}
+    passing = ("TORCHINDUCTOR", "_TORCHINDUCTOR", "PYTEST")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(passing)}
     state: dict[str, Any] = {f"os.environ[{name!r}]": value for name, value in variables.items()}
     state |= {f"the handler of {number.name}": signal.getsignal(number) for number in OUTLIVING_SIGNALS}
     state |= {"the working folder": str(Path.cwd()), "sys.path": list(sys.path), "sys.argv": list(sys.argv)}

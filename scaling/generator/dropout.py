@@ -34,7 +34,9 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float, place: int) -> None:
         super().__init__()
-        self.rate, self.place = rate, place
+        self.rate = rate
+        # A tensor: compiled code is then one for all places.
+        self.place = _mixed(torch.tensor(place + 1))
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """x [n, ...] with the keys [n] of its images. Raises ValueError if a mask is needed and there are no keys."""
@@ -42,7 +44,7 @@ class Dropout(nn.Module):
             return x
         if keys is None:
             raise ValueError(f"dropout = {self.rate} in training needs the keys of the images; allowed: `image_keys`")
-        rows = _mixed(keys.to(x.device) ^ _mixed(torch.tensor(self.place + 1, device=x.device)))
+        rows = _mixed(keys.to(x.device) ^ self.place.to(x.device))
         elements = torch.arange(x[0].numel(), device=x.device)
         bits = _mixed(_mixed(elements.expand(len(x), -1) + rows[:, None] & _MASK) ^ rows[:, None])
         kept = bits >= round(self.rate * 2**32)

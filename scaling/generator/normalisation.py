@@ -38,6 +38,6 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to the same shape."""
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
             return _RmsNorm.apply(x, self.weight, self.epsilon)
         return functional.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.epsilon)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.networks import RecomputedSequential
+from scaling.networks import Compilable, RecomputedSequential
 from scaling.specification.models.autoencoders import AutoencoderSpec
 
 
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(functional.silu(self.norm2(y)))
 
 
-class Encoder(nn.Module):
+class Encoder(Compilable, nn.Module):
     """Images [n, c, S, S] in [-1, 1] to latents [n, width x last multiplier, S / f, S / f].
 
     Each level halves the side by a 4x4 convolution of stride 2 and applies its residual blocks, so that no
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         return functional.silu(self.norm(self.levels(images)))
 
 
-class Decoder(nn.Module):
+class Decoder(Compilable, nn.Module):
     """Latents [n, width x last multiplier, h, w] to images [n, c, h f, w f]; the mirror of the encoder.
 
     Sides are doubled by a 1x1 convolution to four times the channels and a pixel shuffle.

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaling.networks import RecomputedSequential
+from scaling.networks import Compilable, RecomputedSequential
 from scaling.specification.models.autoencoders import VqganSpec
 
 from .convolution import Convolution
@@ -112,7 +112,7 @@ def _end(incoming: int, outgoing: int, groups: int) -> list[tuple[str, nn.Module
     ]
 
 
-class VqganEncoder(nn.Module):
+class VqganEncoder(Compilable, nn.Module):
     """Images [n, c, S, S] in [-1, 1] to latents [n, latent_channels, S / f, S / f]."""
 
     def __init__(self, spec: VqganSpec, channels: int) -> None:
@@ -132,7 +132,7 @@ class VqganEncoder(nn.Module):
         return self.layers(images)
 
 
-class VqganDecoder(nn.Module):
+class VqganDecoder(Compilable, nn.Module):
     """Latents [n, latent_channels, h, w] to images [n, c, h f, w f]; the mirror of the encoder."""
 
     def __init__(self, spec: VqganSpec, channels: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class TrainingLoop:
         """The part of all processes. Where one is stopped all stop, and a checkpoint is kept."""
         stopped: RunError | None = None
         try:
-            with torch.inference_mode():
+            with self._measuring():
                 self.stage.prepare_evaluation()
         except RunError as error:
             stopped = error
@@ -176,7 +177,7 @@ class TrainingLoop:
         before = self.workspace.attempt / ROWS_BEFORE
         self.recorder.save(before)
         try:
-            with torch.inference_mode():
+            with self._measuring():
                 self.stage.evaluate(segment, self.images, self.recorder)
         except RunError as error:
             if error.cause == "interrupted":
@@ -186,6 +187,13 @@ class TrainingLoop:
             raise
         finally:
             before.unlink(missing_ok=True)
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Without gradients, and by networks as they are written: measurements know one arithmetic."""
+        # The stance alone costs a second of imports.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager") if self.stage.compiled else nullcontext():
+            yield
 
     def _share(self) -> float:
         """Share of the run's estimated time that is over."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from results.recorder import Recorder
+from scaling.networks import check_compiles, compile_networks
 from scaling.specification.costs import flops
 from scaling.specification.spec import OptimiserSpec, RunSpec
 
@@ -41,6 +42,7 @@ class StageTraining(ABC):
     model and its optimiser come first. Of a `sharded` model each process holds and steps a part of every weight."""
 
     sharded = False
+    compiled = False
 
     def __init__(self, spec: RunSpec, model: nn.Module, ranks: Ranks, microbatch: int | None) -> None:
         self.ranks, self.parts, self.batch_size = ranks, ranks.parts(spec.batch_size, microbatch), spec.batch_size
@@ -51,6 +53,8 @@ class StageTraining(ABC):
         self.optimiser = adamw(model.parameters(), spec.optimiser)
         self.modules: dict[str, nn.Module] = {"model": model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
+        self.uncompiled: tuple[nn.Module, ...] = ()
+        """Networks that stay as they are when the others are compiled."""
         self.clipped = {"gradient_norm": "model"}
         """Modules whose gradients are clipped, each by itself, by the name of the term that tells their norm."""
 
@@ -58,6 +62,14 @@ class StageTraining(ABC):
     def step(self, segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
         """One optimiser step on the images `images` .. `images + batch_size` of the stream; detached loss terms, of
         which the sums over processes are those of the batch."""
+
+    def compile(self) -> None:
+        """Take steps with compiled networks from now on; see compile_networks. Raises UsageError where torch cannot
+        compile."""
+        check_compiles(self.ranks.device)
+        for module in self.modules.values():
+            compile_networks(module, self.uncompiled)
+        self.compiled = True
 
     def prepare_evaluation(self) -> None:  # noqa: B027 most stages have nothing to prepare
         """What all processes do before the first one evaluates; may raise RunError to stop."""

@@ -95,6 +95,9 @@ class TokenizerTraining(StageTraining):
         self.adversary: Adversary | None = None
         if spec.adversarial is not None:
             last = last_weights(self.model.decoder)
+            if spec.adversarial.adaptive:
+                # A compiled backward pass is whole: the gradient at the last layer would cost that of all layers.
+                self.uncompiled = (self.model.decoder,)
             self.adversary = Adversary(spec, spec.adversarial, ranks, last, len(self.parts))
             self.modules["discriminator"] = self.adversary.network
             self.optimisers["discriminator_optimiser"] = adamw(self.adversary.network.parameters(), spec.optimiser)

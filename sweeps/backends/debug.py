@@ -48,7 +48,8 @@ class DebugBackend:
             submission = submitted.submission.id if submitted.submission else ""
             options = Options(
                 submission=submission, microbatch=run.resources.microbatch, strategy=run.resources.strategy,
-                recompute=run.resources.recompute_activations, trackers=request.plan.study.trackers,
+                recompute=run.resources.recompute_activations, compiled=run.resources.compile,
+                trackers=request.plan.study.trackers,
             )  # fmt: skip
             outcome = work(root, run.spec, options, execute=self._execute)
             parent = summary.outcomes.get(run.parent or "")

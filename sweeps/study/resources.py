@@ -51,8 +51,9 @@ class Resources(Section):
     to be requeued and resumed. `memory_gb` is for each node; None leaves it to the partition. `microbatch` is the
     most images that a task passes through the model at once: the global batch of the specification stays as it is.
     `strategy` is how the tasks of a run train a generator: `ddp`, each with all of it, or `fsdp2`, each with a part of
-    every weight. `recompute_activations` keeps fewer activations and computes them again. None of the three is part of
-    a run's id: numbers stay what they are, up to the order of additions.
+    every weight. `recompute_activations` keeps fewer activations and computes them again. `compile`
+    trains with networks compiled by torch. None of the four is part of a run's id: numbers stay what they are, up to
+    rounding and the order of additions.
     `pack` runs share a job, one after the other, or `pack_parallel` of them side by side; then the job asks for so many
     times the GPUs, CPUs and memory. `hours` stays the time limit of the job: a pack that reaches it goes on with what
     is left.
@@ -73,6 +74,7 @@ class Resources(Section):
     microbatch: Annotated[int, Field(ge=1)] | None = None
     strategy: Strategy = "ddp"
     recompute_activations: bool = False
+    compile: bool = False
     pack: Annotated[int, Field(ge=1, le=100_000)] = 1
     pack_parallel: Annotated[int, Field(ge=1, le=4096)] = 1
 
@@ -121,7 +123,8 @@ class Resources(Section):
     def worker_options(self) -> list[str]:
         """What a worker is told of how to train, besides the microbatch."""
         options = ["--strategy", self.strategy] if self.strategy != "ddp" else []
-        return options + (["--recompute-activations"] if self.recompute_activations else [])
+        options += ["--recompute-activations"] if self.recompute_activations else []
+        return options + (["--compile"] if self.compile else [])
 
     @property
     def gpus(self) -> int:
@@ -247,5 +250,5 @@ def _check_strategy(stage: Stage, resources: Resources, where: str) -> None:
 
 def _ways(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Fields of how to train that are not the default, with their values."""
-    names = ("strategy", "recompute_activations")
+    names = ("strategy", "recompute_activations", "compile")
     return [(name, fields[name]) for name in names if fields[name] != Resources.model_fields[name].default]

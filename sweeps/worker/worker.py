@@ -1,7 +1,7 @@
 """What a job executes: one attempt at one run, from its specification to its rows in the store.
 
     python -m sweeps.worker.worker --root ROOT [--job ID] [--microbatch N] [--strategy fsdp2]
-                                   [--recompute-activations] [--trackers JSON] SPEC.json
+                                   [--recompute-activations] [--compile] [--trackers JSON] SPEC.json
 
 The worker claims the run, so that no second process works on it; keeps a heartbeat; runs `scaling.run.execute`, or the
 command that the run names as its trainer; on TERM or USR2 lets it save a checkpoint and stop; and at the end stages the
@@ -70,6 +70,7 @@ class Options:
     place                  which of the job's processes this is
     strategy               how several processes train a generator
     recompute              keep fewer activations and compute them again
+    compiled               train with networks compiled by torch
     trackers               what is told of it while it runs
     """
 
@@ -81,6 +82,7 @@ class Options:
     place: Place = field(default_factory=Place)
     strategy: Strategy = "ddp"
     recompute: bool = False
+    compiled: bool = False
     trackers: Trackers = field(default_factory=Trackers)
 
 
@@ -189,7 +191,7 @@ def _train(
         assert not isinstance(spec, ExternalRun)
         train(
             spec, folders, recorder, said, stop, microbatch=options.microbatch, place=options.place,
-            strategy=options.strategy, recompute=options.recompute,
+            strategy=options.strategy, recompute=options.recompute, compiled=options.compiled,
         )  # fmt: skip
 
 
@@ -343,9 +345,10 @@ def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
     strategy = f", {options.strategy}" if options.strategy != "ddp" else ""
     recompute = ", recomputing activations" if options.recompute else ""
+    compiled = ", compiled" if options.compiled else ""
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}{microbatch}{strategy}{recompute}, code {facts['code'][:12]}"
+        f"{job}{rank}{microbatch}{strategy}{recompute}{compiled}, code {facts['code'][:12]}"
     )
 
 
@@ -359,6 +362,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
     parser.add_argument("--microbatch", type=int, help="images a process holds at a time, at the same global batch")
     parser.add_argument("--strategy", choices=get_args(Strategy), default="ddp", help="how processes share a generator")
     parser.add_argument("--recompute-activations", action="store_true", help="keep fewer, and compute them again")
+    parser.add_argument("--compile", action="store_true", help="train with networks compiled by torch")
     parser.add_argument("--trackers", default="{}", help="JSON of a study's section of that name")
     parser.add_argument("spec", type=Path, help="JSON file with the specification of the run")
     given = parser.parse_args(arguments)
@@ -375,6 +379,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute | None = None)
             place=Place.from_environment(job=given.job),
             strategy=given.strategy,
             recompute=given.recompute_activations,
+            compiled=given.compile,
             trackers=Trackers.model_validate_json(given.trackers),
         )
     except (OSError, ValueError, TokenlawError) as error:

@@ -185,7 +185,7 @@ def growth(mup: bool) -> list[float]:
             x = torch.cat([training.model.class_embedding(labels)[:, None],
                            training.model.token_embedding(tokens[:, :-1])], 1)  # fmt: skip
             for layer, block in enumerate(training.model.trunk.blocks):
-                x = block(x, training.model.trunk.rotary[:16], None, layer)
+                x = block(x, torch.view_as_real(training.model.trunk.rotary[:16]), None, layer)
             logits = training.model(tokens, labels)
         sizes.append([float(x.square().mean().sqrt()), float(logits.square().mean().sqrt())])
     return [wide / narrow for narrow, wide in zip(*sizes, strict=True)]

@@ -280,7 +280,10 @@ def test_commands_leave_alone_what_failed_too_often_and_say_so(sweep: Sweep) -> 
 @pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_workers_are_told_how_to_train(sweep: Sweep, wait: bool) -> None:
     """As the study says, by the submitter as by a supervisor, which knows no study."""
-    told = {"tokenizer": "microbatch = 8", "generator": 'strategy = "fsdp2"\nrecompute_activations = true'}
+    told = {
+        "tokenizer": "microbatch = 8",
+        "generator": 'strategy = "fsdp2"\nrecompute_activations = true\ncompile = true',
+    }
     resources = "".join(f"[resources.{stage}]\n{fields}\n" for stage, fields in told.items())
     sweep.path.write_text(f"{sweep.path.read_text()}\n{resources}".replace("[0, 1]", "[0]"))
     sweep.behave(all={"steps": 2, "seconds": 0.001})
@@ -292,7 +295,7 @@ def test_workers_are_told_how_to_train(sweep: Sweep, wait: bool) -> None:
         sweep.wait_for(lambda: len(sweep.store.finished()) == 2)
     tokenizer, generator = (attempts_at(sweep.root, run.run_id)[0].log.read_text() for run in sweep.plan.runs)
     assert ", microbatch 8, code " in tokenizer
-    assert ", fsdp2, recomputing activations, code " in generator
+    assert ", fsdp2, recomputing activations, compiled, code " in generator
 
 
 def test_the_process_that_debugs_is_told_too(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,9 +306,9 @@ def test_the_process_that_debugs_is_told_too(sweep: Sweep, monkeypatch: pytest.M
         return Outcome(spec.run_id, "done")
 
     monkeypatch.setattr(debug, "work", noted)
-    more = '\n[resources.generator]\nmicrobatch = 8\nstrategy = "fsdp2"\nrecompute_activations = true\n'
+    more = '\n[resources.generator]\nmicrobatch = 8\nstrategy = "fsdp2"\nrecompute_activations = true\ncompile = true\n'
     sweep.path.write_text(sweep.path.read_text().replace("[0, 1]", "[0]") + more)
     backend, request = debug.DebugBackend(), Request(sweep.plan, sweep.root)
     backend.watch(request, backend.submit(request), lambda standing: None)
-    ways = [(given.microbatch, given.strategy, given.recompute) for given in options]
-    assert ways == [(None, "ddp", False), (8, "fsdp2", True)]
+    ways = [(given.microbatch, given.strategy, given.recompute, given.compiled) for given in options]
+    assert ways == [(None, "ddp", False, False), (8, "fsdp2", True, True)]
