@@ -55,8 +55,15 @@ test: $(VENV)/.installed-dev
 golden: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scaling.test_golden_generator
 
+# On a GPU also the paper's 111M at 256 tokens beside transformers, which is installed for that alone.
+GPU_BENCH := PYTHONPATH=.:$(VENV)/peers $(BIN)/python tests/benchmarks
 gpu-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu -v -rsP --durations 0 tests
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+		|| { echo "no GPU that torch can use: 111M is not timed beside transformers"; exit 0; } \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/peers --upgrade transformers \
+		&& $(GPU_BENCH)/bench_generator.py 111M --device cuda --compile --precisions bfloat16 --threads 1 \
+		&& $(GPU_BENCH)/bench_sampling.py 111M --device cuda --precisions bfloat16 --threads 1
 
 docs: $(VENV)/.installed
 	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"

@@ -1,14 +1,15 @@
 """Training steps of the generator beside transformers' LlamaForCausalLM and LlamaGen's GPT, by turns in one process.
 
-Usage: python tests/benchmarks/bench_generator.py [small] [middle] [large] [--steps N] [--threads 1,2]
-       [--precisions float32,bfloat16] [--profile ours|transformers|llamagen]
+Usage: python tests/benchmarks/bench_generator.py [small] [middle] [large] [111M] [--steps N] [--threads 1,2]
+       [--precisions float32,bfloat16] [--compile] [--device cuda] [--profile ours|transformers|llamagen]
 
 Needs `transformers` (any throwaway environment: pip install transformers); LlamaGen's is llamagen_peer.py. All sides
 take a whole training step on batches of one size: forward, cross-entropy over all positions, backward, clipping to
 norm 1, fused AdamW. The peers have SDPA attention and no QK-norm, transformers' 1-D positions. Sides take turns and a
 time is the least of its steps: other load then slows all alike, and the least is what the code needs. With one thread
 it is processor time, which other load hardly touches; with more, wall time. `share` is the share of the machine's
-matrix products (measured at 1,024^3 in the same precision just before) that our step's model FLOPs reach.
+matrix products (measured at 1,024^3 in the same precision just before, 8,192^3 on a GPU) that our step's model FLOPs
+reach. With --compile all three are compiled by torch; ours stands beside as it is without.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.data.tokens import TokenSplit
+from scaling.ranks import Place
 from scaling.specification.costs import flops
 from scaling.specification.spec import GeneratorRun, OptimiserSpec, TokenizerRun, TransformerSpec, VectorQuantizerSpec
+from scaling.training.distributed import Ranks
 from scaling.training.generator import GeneratorTraining
+from scaling.training.peak import peak_flops
 from scaling.training.schedule import segments
 
 SHAPES = {
@@ -34,7 +38,9 @@ SHAPES = {
     "small": (64, 2, 32, 4, 4096, 64, 12),
     "middle": (384, 6, 64, 8, 1024, 16, 5),
     "large": (768, 12, 64, 16, 16384, 4, 3),
+    "111M": (768, 12, 64, 16, 16384, 64, 20),
 }
+DEVICE = torch.device("cpu")
 
 
 def run_of(shape: str, precision: str, threads: int) -> GeneratorRun:
@@ -49,12 +55,15 @@ def run_of(shape: str, precision: str, threads: int) -> GeneratorRun:
     )  # fmt: skip
 
 
-def ours(run: GeneratorRun) -> Callable[[], float]:
+def ours(run: GeneratorRun, compiled: bool = False) -> Callable[[], float]:
     """A step of this package's training, batches and class dropout included; its loss."""
     source = torch.Generator().manual_seed(0)
     length, codes = run.tokenizer.tokens_per_image, run.tokenizer.codebook_size
     tokens = torch.randint(codes, (1024, length), generator=source)
-    training = GeneratorTraining(run, TokenSplit(tokens, torch.arange(1024) % 10), None)
+    split = TokenSplit(tokens, torch.arange(1024) % 10)
+    training = GeneratorTraining(run, split, None, Ranks(Place(), DEVICE))
+    if compiled:
+        training.compile()
     segment, done = segments(run)[0], [0]
 
     def step() -> float:
@@ -64,7 +73,7 @@ def ours(run: GeneratorRun) -> Callable[[], float]:
     return step
 
 
-def transformers_peer(run: GeneratorRun) -> Callable[[], float]:
+def transformers_peer(run: GeneratorRun, compiled: bool = False) -> Callable[[], float]:
     """A step of LlamaForCausalLM of the same shape; its loss."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -73,28 +82,32 @@ def transformers_peer(run: GeneratorRun) -> Callable[[], float]:
         vocab_size=codes, hidden_size=shape.width, intermediate_size=shape.hidden, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.heads, head_dim=shape.head_dim,
         max_position_embeddings=length, tie_word_embeddings=False, attn_implementation="sdpa", use_cache=False,
-    )).train()  # fmt: skip
+    )).train().to(DEVICE)  # fmt: skip
+    if compiled:
+        model.model.compile()
 
     def loss(tokens: Tensor) -> Tensor:
-        inputs = torch.cat([torch.zeros(run.batch_size, 1, dtype=torch.int64), tokens[:, :-1]], 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
+        inputs = torch.cat([tokens.new_zeros(run.batch_size, 1), tokens[:, :-1]], 1)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
             logits = model(input_ids=inputs).logits
         return functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
 
     return trained(model, loss, run)
 
 
-def llamagen_peer(run: GeneratorRun) -> Callable[[], float]:
+def llamagen_peer(run: GeneratorRun, compiled: bool = False) -> Callable[[], float]:
     """A step of LlamaGen's GPT of the same shape; its loss."""
     shape, tokenizer = run.transformer, run.tokenizer
     model = LlamaGen(
         width=shape.width, layers=shape.layers, heads=shape.heads, hidden=shape.hidden,
         codes=tokenizer.codebook_size, grid=tokenizer.grid_size, classes=10,
-    )  # fmt: skip
-    labels = torch.arange(run.batch_size) % 10
+    ).to(DEVICE)  # fmt: skip
+    if compiled:
+        model.compile()
+    labels = torch.arange(run.batch_size, device=DEVICE) % 10
 
     def loss(tokens: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
             return model(tokens, labels)  # type: ignore[no-any-return]
 
     return trained(model, loss, run)
@@ -107,7 +120,7 @@ def trained(model: nn.Module, loss_of: Callable[[Tensor], Tensor], run: Generato
     codes, length = run.tokenizer.codebook_size, run.tokenizer.tokens_per_image
 
     def step() -> float:
-        loss = loss_of(torch.randint(codes, (run.batch_size, length), generator=source))
+        loss = loss_of(torch.randint(codes, (run.batch_size, length), generator=source).to(DEVICE))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -121,25 +134,36 @@ CONTENDERS = {"ours": ours, "transformers": transformers_peer, "llamagen": llama
 
 
 def timed(step: Callable[[], object]) -> float:
-    """Seconds of one call: of the processor with one thread, else of the clock."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    """Seconds of one call: of the processor with one thread, else, and on a GPU, of the clock."""
+    clock = time.process_time if DEVICE.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    finished()
     begun = clock()
     step()
+    finished()
     return clock() - begun
 
 
+def finished() -> None:
+    """All that a GPU was given is done."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def matmul_speed(precision: str) -> float:
-    """FLOPs a second of a product of 1,024^3, the best of five."""
-    a = torch.randn(1024, 1024, dtype=getattr(torch, precision))
-    return 2 * 1024**3 / min(timed(lambda: a @ a) for _ in range(5))
+    """FLOPs a second of a product of 1,024^3 on a CPU, of 8,192^3 on a GPU, the best of five."""
+    side = 1024 if DEVICE.type == "cpu" else 8192
+    a = torch.randn(side, side, dtype=getattr(torch, precision), device=DEVICE)
+    return 2 * side**3 / min(timed(lambda: a @ a) for _ in range(5))
 
 
-def compare(shape: str, precision: str, threads: int, steps: int | None) -> str:
+def compare(shape: str, precision: str, threads: int, steps: int | None, compiled: bool) -> str:
     """One line of the table."""
     torch.set_num_threads(threads)
     run = run_of(shape, precision, threads)
     speed = matmul_speed(precision)
-    contenders = {name: build(run) for name, build in CONTENDERS.items()}
+    contenders = {name: build(run, compiled) for name, build in CONTENDERS.items()}
+    if compiled:
+        contenders["uncompiled"] = ours(run)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for step in contenders.values():
         step()
@@ -150,9 +174,11 @@ def compare(shape: str, precision: str, threads: int, steps: int | None) -> str:
     median = {name: statistics.median(taken) for name, taken in times.items()}
     share = flops.generator_training_flops(run, run.batch_size) / least["ours"] / speed
     ratios = "".join(
-        f" {least[name] / least['ours']:7.2f} {median[name] / median['ours']:6.2f}" for name in list(CONTENDERS)[1:]
+        f" {least[name] / least['ours']:7.2f} {median[name] / median['ours']:6.2f}" for name in list(contenders)[1:]
     )
-    return f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f}{ratios} {100 * share:6.0f}%"
+    known = peak_flops(DEVICE, precision) if DEVICE.type == "cuda" else None
+    of_peak = f" {100 * share * speed / known:4.0f}% of the device's peak" if known else ""
+    return f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f}{ratios} {100 * share:6.0f}%{of_peak}"
 
 
 def profile(shape: str, precision: str, contender: str) -> str:
@@ -178,8 +204,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--precisions", default="float32,bfloat16")
+    parser.add_argument("--compile", action="store_true", help="all sides compiled by torch")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--profile", choices=CONTENDERS)
     given = parser.parse_args()
+    global DEVICE
+    DEVICE = torch.device(given.device)
     if unknown := set(given.shapes) - set(SHAPES):
         parser.error(f"SHAPE = {min(unknown)!r} is unknown; allowed: {', '.join(SHAPES)}")
     shapes, precisions = given.shapes or list(SHAPES), given.precisions.split(",")
@@ -188,12 +218,13 @@ def main() -> None:
         print(*(profile(shape, precision, given.profile) for shape in shapes for precision in precisions), sep="\n")
         return
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print(f"times as fast as: {'transformers':>31} {'llamagen':>14}")
-    print("shape   precision threads   ours ms   least median   least median   share")
+    names = [*list(CONTENDERS)[1:], *(["uncompiled"] if given.compile else [])]
+    print(f"times as fast as: {'':17}" + "".join(f"{name:>15}" for name in names))
+    print("shape   precision threads   ours ms" + "   least median" * len(names) + "   share")
     for shape in shapes:
         for precision in precisions:
             for threads in map(int, given.threads.split(",")):
-                print(compare(shape, precision, threads, given.steps), flush=True)
+                print(compare(shape, precision, threads, given.steps, given.compile), flush=True)
 
 
 if __name__ == "__main__":

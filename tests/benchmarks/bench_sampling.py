@@ -1,7 +1,7 @@
 """Guided sampling beside transformers' generate() on models of one shape, by turns in one process.
 
-Usage: python tests/benchmarks/bench_sampling.py [small] [middle] [large] [--repeats N] [--threads 1,2]
-       [--precisions float32,bfloat16] [--profile]
+Usage: python tests/benchmarks/bench_sampling.py [small] [middle] [large] [111M] [--repeats N] [--threads 1,2]
+       [--precisions float32,bfloat16] [--device cuda] [--profile]
 
 Needs `transformers` (any throwaway environment: pip install transformers). Both sides draw all tokens of the same
 number of images with guidance 2, without truncation, from random weights. The peer's guidance is its own (a second pass
@@ -16,8 +16,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+import bench_generator  # Beside this script.
 import torch
-from bench_generator import run_of, timed  # Beside this script.
+from bench_generator import run_of, timed
 from torch import nn
 
 from scaling.generator.sampling import draw, sample
@@ -25,7 +26,7 @@ from scaling.generator.transformer import Generator, build_generator
 from scaling.specification.sampling import Guided
 from scaling.specification.spec import GeneratorRun
 
-IMAGES = {"small": (500, 5), "middle": (32, 3), "large": (8, 2)}
+IMAGES = {"small": (500, 5), "middle": (32, 3), "large": (8, 2), "111M": (128, 3)}
 """Images of a call, and repeats."""
 GUIDANCE = 2.0
 
@@ -33,12 +34,12 @@ GUIDANCE = 2.0
 def ours(run: GeneratorRun, images: int, guided: Guided = "logits") -> tuple[Generator, Callable[[], object]]:
     """This package's sampling."""
     torch.manual_seed(0)
-    model = build_generator(run).eval()
+    model = build_generator(run).eval().to(bench_generator.DEVICE)
     for parameter in model.parameters():  # Not the complex table of rotary positions.
         parameter.data = parameter.data.to(getattr(torch, run.precision))
     nn.init.normal_(model.head.weight, std=0.02)  # type: ignore[arg-type]
     uniforms = torch.rand(images, run.tokenizer.tokens_per_image)
-    labels = torch.arange(images) % 10
+    labels = torch.arange(images, device=bench_generator.DEVICE) % 10
     return model, lambda: sample(model, labels, uniforms, guidance=GUIDANCE, guided=guided)
 
 
@@ -52,8 +53,8 @@ def peer(run: GeneratorRun, images: int) -> Callable[[], object]:
         num_attention_heads=shape.heads, num_key_value_heads=shape.heads, head_dim=shape.head_dim,
         max_position_embeddings=length + 1, tie_word_embeddings=False, attn_implementation="sdpa",
         bos_token_id=0, eos_token_id=None, pad_token_id=0,
-    )).eval().to(getattr(torch, run.precision))  # fmt: skip
-    prompts = torch.arange(images)[:, None] % 10
+    )).eval().to(bench_generator.DEVICE, getattr(torch, run.precision))  # fmt: skip
+    prompts = torch.arange(images, device=bench_generator.DEVICE)[:, None] % 10
     nothing = torch.full_like(prompts, 10)
 
     def call() -> object:
@@ -80,14 +81,16 @@ def compare(shape: str, precision: str, threads: int, repeats: int | None) -> st
     least = {name: min(taken) for name, taken in times.items()}
     length = run.tokenizer.tokens_per_image
     weights = [parameter for parameter in model.parameters() if parameter.ndim == 2]
-    one = torch.zeros(2 * images, run.transformer.width, dtype=weights[0].dtype)
+    one = torch.zeros(2 * images, run.transformer.width, dtype=weights[0].dtype, device=bench_generator.DEVICE)
+    uniforms = torch.rand(images, device=bench_generator.DEVICE)
     with torch.inference_mode():
         read = min(timed(lambda: [weight.sum() for weight in model.trunk.parameters()]) for _ in range(3))
         products = min(timed(lambda: _products(model)(2 * images)) for _ in range(3))
-        head = min(timed(lambda: draw(model.head(one)[:images].float(), torch.rand(images))) for _ in range(3))
+        head = min(timed(lambda: draw(model.head(one)[:images].float(), uniforms)) for _ in range(3))
     parts = (100 * length * part / least["ours"] for part in (read, products, head))
     return (
-        f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f} {1e3 * least['peer']:9.1f} "
+        f"{shape:7} {precision:9} {threads:7} {1e3 * least['ours']:9.1f} {images / least['ours']:8.1f} "
+        f"{1e3 * least['peer']:9.1f} "
         f"{least['peer'] / least['ours']:6.2f} {least['peer'] / least['states']:6.2f}"
         + "".join(f" {part:7.0f}%" for part in parts)
     )
@@ -127,7 +130,9 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
+    bench_generator.DEVICE = torch.device(given.device)
     if unknown := set(given.shapes) - set(IMAGES):
         parser.error(f"SHAPE = {min(unknown)!r} is unknown; allowed: {', '.join(IMAGES)}")
     shapes, precisions = given.shapes or list(IMAGES), given.precisions.split(",")
@@ -136,7 +141,7 @@ def main() -> None:
         print(*(profile(shape, precision) for shape in shapes for precision in precisions), sep="\n")
         return
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print("shape   precision threads   ours ms   peer ms   ours states  weights products head+draw")
+    print("shape   precision threads   ours ms images/s   peer ms   ours states  weights products head+draw")
     for shape in shapes:
         for precision in precisions:
             for threads in map(int, given.threads.split(",")):
