@@ -35,8 +35,9 @@ caption) and `NAME.tex` (a figure environment with the caption, for `\\input`).
 
 Pictures of the runs (`samples`, `reconstructions`) come from `artifacts/RUN/preview.png` of a data root. `joint-law`
 fits the joint law without each tokenizer in turn, then without the largest budgets; a table `tables/joint-law.csv` of a
-source (family, size, path_flops, gfid, predicted, low, high) takes the place of these. The loss by position is a metric
-of your own: `own_nats_at_0`, `own_nats_at_1`, ...; the size of the training set a setting named `unique_images`.
+source (family, size, path_flops, gfid, predicted, low, high) takes the place of these. The loss by position is recorded
+of every generator (terms `nats_at_0`, `nats_at_1`, ... of `curves`); of your own trainer it may be metrics
+`own_nats_at_0`, ...; the size of the training set is a setting named `unique_images`.
 
 ## A figure of your own
 

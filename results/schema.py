@@ -212,6 +212,8 @@ _METRICS = (
     Metric("near_copy_fraction", "fraction", True, "samples closer to a training image than 99 % of held-out are"),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+NATS_AT = re.compile(r"nats_at_(\d+)")
+"""Terms of `curves` that are held-out cross-entropies at one position of the token sequence, counted from 0."""
 OWN_METRIC = re.compile(r"own_[a-z0-9_]+")
 """Metrics of one's own, which METRICS does not describe: the prefix tells them from a misspelt name."""
 

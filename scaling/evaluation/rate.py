@@ -18,15 +18,21 @@ from scaling.networks import device_of, in_batches, in_double
 class Rate:
     """Held-out rate of one generator on images of one size.
 
-    nats_per_token, its standard error over images, and the unigram cross-entropy of the same tokens in nats.
-    The four figures share units, not quality: they rank tokenizers only at matched rate or matched rFID.
+    nats_per_token, its standard error over images, the unigram cross-entropy of the same tokens in nats, and the nats
+    at each position of the sequence, whose mean is nats_per_token. The four figures share units, not quality: they rank
+    tokenizers only at matched rate or matched rFID.
     """
 
     nats_per_token: float
     standard_error: float
     unigram: float
-    tokens_per_image: int
+    by_position: tuple[float, ...]
     pixels: int
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Positions of the sequence."""
+        return len(self.by_position)
 
     @property
     def nats_per_image(self) -> float:
@@ -68,13 +74,17 @@ def measure(
     """
 
     device = device_of(model)
+    sums = in_double(torch.zeros(tokens.shape[1], device=device))
 
     def losses(tokens: Tensor, labels: Tensor) -> Tensor:
         wanted = tokens.to(device).long()
         hidden = model.hidden(wanted, labels.to(device)).flatten(0, 1)
         each = model.head.negative_log_likelihood(hidden, wanted.flatten())
-        return in_double(each.view(wanted.shape)).mean(1)
+        table = in_double(each.view(wanted.shape))
+        sums.add_(table.sum(0))
+        return table.mean(1)
 
     by_image = in_batches(losses, tokens, labels, batch=batch, step=step)
     error = float(by_image.std() / len(by_image) ** 0.5)
-    return Rate(float(by_image.mean()), error, unigram, tokens.shape[1], pixels)
+    by_position = tuple((sums / len(by_image)).tolist())
+    return Rate(float(by_image.mean()), error, unigram, by_position, pixels)

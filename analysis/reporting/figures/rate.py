@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from analysis.reporting import wording
 from analysis.tokenizers.comparisons.rate_optimum import LEAST_RUNGS, rate_optima
 from analysis.tokenizers.rows import groups, plain
+from results.schema import NATS_AT
 
 from .drawing import axes as scales
 from .drawing.page import Page
@@ -24,8 +25,8 @@ from .fronts import not_run
 from .registry import Evidence, NotDrawn, Plot, Shown
 
 QUALITY = {"rfid": "rFID", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM", "ssim": "SSIM"}
-POSITION = re.compile(r"own_nats_at_(\d+)")
-"""The held-out loss at one position of the sequence, a metric of one's own, from 0 on."""
+POSITION = re.compile(rf"^(?:own_)?{NATS_AT.pattern}$")
+"""The held-out loss at one position of the sequence, from 0 on: a term, or a metric of one's own."""
 
 
 def tokenizer_rows(evidence: Evidence, metrics: tuple[str, ...]) -> pd.DataFrame:
@@ -194,22 +195,26 @@ def entropy_by_position(rows: pd.DataFrame, page: Page) -> list[Axes]:
 
 
 def _loss_by_position(evidence: Evidence) -> Shown:
-    rows = evidence.frames.used
+    frames = evidence.frames
+    terms = frames.curves[frames.curves["split"] == "validation"].rename(columns={"term": "metric"})
+    facts = frames.runs[["run_id", "family", "size", "tokenizer_seed"]]
+    rows = pd.concat([frames.used, terms.merge(facts, on="run_id")], ignore_index=True)
     place = rows["metric"].str.extract(POSITION)[0]
     rows = rows.assign(position=pd.to_numeric(place))[place.notna()]
     if rows.empty:
         raise NotDrawn(
-            "no generator recorded its loss by position (metrics own_nats_at_0, own_nats_at_1, ... of its evaluation)"
+            "no generator recorded its loss by position (terms nats_at_0, nats_at_1, ... of its validation curves, or "
+            "metrics own_nats_at_0, ...)"
         )
+    # Of a run with several budgets the longest one.
+    last = rows.groupby(["run_id", "position"])["step"].transform("max")
+    rows = rows[(rows["step"] == last) | rows["step"].isna()]
     columns = ["family", "size", "tokenizer_seed", "run_id", "branch", "step", "position", "value"]
-    last = rows.groupby(["run_id", "branch", "position"])["step"].transform("max")
-    rows = rows[(rows["step"] == last) | rows["step"].isna()][columns]
     caption = (
-        "Held-out cross-entropy at each position of the token sequence, in raster order, by tokenizer; means over "
-        "runs of the "
-        "largest generator that has it."
+        "Held-out cross-entropy at each position of the token sequence, in raster order, by tokenizer; means over runs "
+        "of the largest generator that has it, at their longest budget."
     )
-    return Shown(rows.reset_index(drop=True), caption)
+    return Shown(rows[columns].reset_index(drop=True), caption)
 
 
 def loss_by_position(rows: pd.DataFrame, page: Page) -> Axes:

@@ -189,6 +189,7 @@ class GeneratorMeasurement:
             pixels=self.run.tokenizer.data.image_size**2,
             step=lambda: self.step_done("held-out rate"),
         )
+        record.by_position(measured.by_position)
         to_bits = measured.bits_per_pixel / measured.nats_per_token if measured.nats_per_token else 0.0
         for metric, value, scale in (
             ("nats_per_token", measured.nats_per_token, 1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,15 @@ class Measurements:
     def held_out(self, metric: str, value: float, n: int, error: float | None = None, **network: str) -> None:
         """A value on `n` validation images, with its standard error and the network behind it, if there is one."""
         self._record(metric, value, n, "validation", error, **network)
+
+    def by_position(self, nats: Sequence[float]) -> None:
+        """Held-out nats at each position of the sequence, as terms of `curves` (schema.NATS_AT)."""
+        run, images = self.run, self.images
+        self.recorder.curve(
+            branch=self.branch, step=images // run.batch_size, images=images,
+            tokens=images * run.tokenizer.tokens_per_image, flops=flops.flops_per_image(run) * images,
+            split="validation", **{f"nats_at_{position}": value for position, value in enumerate(nats)},
+        )  # fmt: skip
 
     def of_features(
         self,

@@ -187,6 +187,22 @@ def test_own_metrics_are_drawn_by_the_setting_with_the_fewest_values(own_study):
     assert [len(dots.get_offsets()) for dots in axis.collections] == [6, 6]
 
 
+def test_the_loss_by_position_is_that_of_each_runs_longest_budget(make_study, known):
+    study = make_study((known["plain"], known["compressed"]), sizes=("S",), seeds=(0, 1))
+    generators = [row for row in study.runs if row["stage"] == "generator"]
+    for run in generators:
+        for images, worse in ((1000, 1.0), (64000, 0.0)):
+            at = {"run_id": run["run_id"], "attempt": 1, "branch": f"decay@{images}", "step": images // 128,
+                  "images": images, "tokens": None, "flops": None, "split": "validation"}  # fmt: skip
+            study.curves += [at | {"term": f"nats_at_{p}", "value": 4.0 + worse - 0.1 * p} for p in range(12)]
+    evidence = Evidence.of(study.frames())
+    rows = GALLERY["loss-by-position"].of_study(evidence).rows
+    assert len(rows) == 12 * len(generators) and set(rows["branch"]) == {"decay@64000"}
+    assert rows["value"].to_numpy() == pytest.approx(4.0 - 0.1 * rows["position"].to_numpy())
+    (axis,) = draw(GALLERY["loss-by-position"], evidence).figure.axes
+    assert [len(line.get_xdata()) for line in axis.get_lines()] == [12, 12]
+
+
 @pytest.mark.parametrize("form", ["svg", "pdf"])
 def test_the_same_study_gives_the_same_bytes(fashion, form):
     one, two = (style.image_bytes(draw(GALLERY["best-pair"], fashion).figure, form) for _ in range(2))

@@ -31,6 +31,7 @@ def test_rate_is_the_mean_cross_entropy_in_all_units() -> None:
     assert found.nats_per_image == pytest.approx(each.sum(1).mean().item(), rel=1e-5)
     assert found.bits_per_pixel == pytest.approx(each.sum(1).mean().item() / math.log(2) / 1024, rel=1e-5)
     assert found.unigram_normalised == pytest.approx(found.nats_per_token - 4.0)
+    assert found.by_position == pytest.approx(each.mean(0).tolist(), rel=1e-5)
     assert found.standard_error == pytest.approx(each.mean(1).std().item() / 300**0.5, rel=1e-4)
 
 
