@@ -75,7 +75,8 @@ def tokenizer(
     measure: Evaluate = lambda *arguments: None, adversarial: AdversarialSpec | None = None
 ) -> TokenizerTraining:
     run = TokenizerRun(
-        autoencoder=AutoencoderSpec(width=8, residual_blocks=(0, 0, 1)), train_images=BATCH * 4, batch_size=BATCH,
+        autoencoder=AutoencoderSpec(downsampling=4, width=8, channel_multipliers=(1, 1), residual_blocks=(0, 0)),
+        train_images=BATCH * 4, batch_size=BATCH,
         quantizer=VectorQuantizerSpec(codebook_size=64, revive_every=0), adversarial=adversarial, optimiser=RATE,
         regulariser=CausalRegulariserSpec(width=32), losses=ReconstructionLossSpec(perceptual_weight=0.0),
     )  # fmt: skip
