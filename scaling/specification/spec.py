@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from results.errors import SpecError
+from results.errors import SpecError, UsageError
 
 from .command_template import check_command
 from .components import (
@@ -57,6 +57,7 @@ from .models.quantizers import (
     QuantizerSpec,
     SimVectorQuantizerSpec,
     VectorQuantizerSpec,
+    entropy_weight,
 )
 from .models.regularisers import LinearPriorSpec, RegulariserSpec
 from .pictures import PicturesSpec
@@ -181,6 +182,24 @@ class TokenizerRun(RunFields):
         self.evaluation.check_side(self.data.image_size)
         return self
 
+    def check_parts(self, processes: int, microbatch: int | None) -> None:
+        """Raise UsageError where a loss term is of a whole batch, of which a process would hold several parts."""
+        most = -(-self.batch_size // processes)
+        parts = -(-most // (microbatch or most))
+        needs: dict[str, tuple[Any, str]] = {}
+        if weight := entropy_weight(self.quantizer):
+            needs["quantizer.entropy_weight"] = (weight, "entropy_weight = 0")
+        if self.adversarial is not None:
+            instead = "adversarial.norm = 'group' and adaptive = false"
+            for name, whole in (("norm", "batch"), ("adaptive", True)):
+                if getattr(self.adversarial, name) == whole:
+                    needs[f"adversarial.{name}"] = (whole, instead)
+        for name, (value, instead) in needs.items() if parts > 1 else ():
+            raise UsageError(
+                f"{name} = {value!r} looks at a whole batch, but a microbatch of {microbatch} cuts the {most} images "
+                f"of a process into {parts}; allowed: no microbatch, or {instead}"
+            )
+
     @property
     def encoded_size(self) -> int:
         """Side of the image that the encoder sees, in pixels."""
@@ -240,7 +259,7 @@ class GeneratorRun(RunFields):
     never falls (LlamaGen), and the trunk itself is evaluated at each budget.
     """
 
-    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "evaluate_images")
+    later_fields: ClassVar[tuple[str, ...]] = ("trainer", "evaluate_images", "pretrained")
 
     stage: Literal["generator"] = "generator"
     tokenizer: TokenizerRun
@@ -252,6 +271,8 @@ class GeneratorRun(RunFields):
     """Training images, repeats counted, at which the run is evaluated."""
     evaluate_images: tuple[PositiveInt, ...] = ()
     """Images at which the trunk itself is evaluated besides, without a decay; flagged, and used by no law."""
+    pretrained: PretrainedSpec | None = None
+    """Weights of another program, which `tokenlaw import` writes; nothing is trained, and no study names them."""
     batch_size: PositiveInt = 64
     z_loss_weight: NonNegativeFloat = 0.0
     precision: Precision = "float32"
@@ -316,7 +337,9 @@ class GeneratorRun(RunFields):
 
     @property
     def executed_images(self) -> int:
-        """Images trained on in all: the trunk up to the last fork, and every decay."""
+        """Images trained on in all: the trunk up to the last fork, and every decay; 0 with pretrained weights."""
+        if self.pretrained is not None:
+            return 0
         if self.schedule != "warmup-stable-decay":
             return self.train_images[-1]
         trunk = self.train_images[-1] - self.decay_images(self.train_images[-1])

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scaling.specification.models.adversarial import AdversarialSpec
 
+from .totals import Total
+
 SLOPE = 0.2
 EPSILON = 1e-5
-
-Total = Callable[[Tensor], Tensor]
-"""The sum of a tensor over processes, through which gradients flow."""
 
 
 class WholeBatchNorm(nn.Module):

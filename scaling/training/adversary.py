@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from results.errors import UsageError
 from scaling import randomness
 from scaling.specification.models.adversarial import AdversarialSpec
 from scaling.specification.spec import TokenizerRun
@@ -22,18 +21,8 @@ EPSILON = 1e-4
 class Adversary:
     """One process's part of the discriminator; its network and optimiser are state of the stage."""
 
-    def __init__(self, spec: TokenizerRun, settings: AdversarialSpec, ranks: Ranks, last: Tensor, parts: int) -> None:
-        """`last` are the weights of the decoder's last layer, `parts` in how many a process cuts its share of a batch.
-
-        Raises UsageError where what needs a whole batch would see a part of it.
-        """
-        needs = {"norm = 'batch'": settings.norm == "batch", "adaptive = True": settings.adaptive}
-        for what, needed in needs.items():
-            if needed and parts > 1:
-                raise UsageError(
-                    f"adversarial.{what} looks at a whole batch, which a microbatch would cut into {parts}; allowed: "
-                    "no microbatch, or adversarial.norm = 'group' and adaptive = false"
-                )
+    def __init__(self, spec: TokenizerRun, settings: AdversarialSpec, ranks: Ranks, last: Tensor) -> None:
+        """`last` are the weights of the decoder's last layer."""
         randomness.seed_modules(spec.seed, "discriminator weights")
         total = all_reduce if ranks.size > 1 else None
         self.settings, self.ranks, self.last = settings, ranks, last

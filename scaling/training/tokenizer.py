@@ -9,15 +9,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
-from results.errors import UsageError
 from results.recorder import Recorder
 from scaling import randomness
 from scaling.data.images import LabelledImages, resize, to_float
 from scaling.evaluation.networks.run_networks import perceptual_loss
 from scaling.networks import in_double
-from scaling.specification.models.quantizers import needs_whole_batch
 from scaling.specification.spec import TokenizerRun
 from scaling.tokenizer.known_regularisers import build_regulariser
 from scaling.tokenizer.model import Tokenizer
@@ -63,22 +62,18 @@ class TokenizerTraining(StageTraining):
         ranks: Ranks = ALONE,
         microbatch: int | None = None,
     ) -> None:
+        spec.check_parts(ranks.size, microbatch)
         randomness.seed_modules(spec.seed, "tokenizer weights")
         self.model = Tokenizer(spec).to(ranks.device).train()
         super().__init__(spec, self.model, ranks, microbatch)
         self.spec, self.evaluation = spec, evaluation
         self.prepare_measurement: Callable[[Tokenizer], object] | None = None
         """What every process does with the finished model before the first measures it."""
-        if needs_whole_batch(spec.quantizer) and self.parts != [slice(0, spec.batch_size)]:
-            raise UsageError(
-                f"quantizer.entropy_weight = {spec.quantizer.entropy_weight} takes the entropy of a whole batch, which "  # type: ignore[union-attr]
-                f"{ranks.size} processes and a microbatch of {microbatch} would cut; allowed: one process that holds "
-                f"all of batch_size = {spec.batch_size}, or entropy_weight = 0"
-            )
         self.begin = self.parts[0].start
         part = slice(self.begin, self.parts[-1].stop)
         self.stream = images.stream(spec.seed, "tokenizer batches", spec.batch_size, part)
         quantizer = self.model.quantizer
+        quantizer.processes = all_reduce if ranks.size > 1 else None
         self.quantizer = quantizer if isinstance(quantizer, CodebookQuantizer) else None
         self.average = self.model
         if spec.ema_decay:
@@ -98,7 +93,7 @@ class TokenizerTraining(StageTraining):
             if spec.adversarial.adaptive:
                 # A compiled backward pass is whole: the gradient at the last layer would cost that of all layers.
                 self.uncompiled = (self.model.decoder,)
-            self.adversary = Adversary(spec, spec.adversarial, ranks, last, len(self.parts))
+            self.adversary = Adversary(spec, spec.adversarial, ranks, last)
             self.modules["discriminator"] = self.adversary.network
             self.optimisers["discriminator_optimiser"] = adamw(self.adversary.network.parameters(), spec.optimiser)
             self.clipped["discriminator_gradient_norm"] = "discriminator"

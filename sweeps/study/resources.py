@@ -14,8 +14,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from results.errors import SpecError
+from results.errors import SpecError, UsageError
 from scaling.ranks import Strategy
+from scaling.specification.spec import TokenizerRun
 
 from .external_run import STAGES, Stage
 from .fields import Section, as_table, check_keys, validated
@@ -195,6 +196,11 @@ class ResourceTable:
                 f"{where} batch_size = {batch} cannot be shared by {resources.tasks} tasks, nodes x gpus_per_node; "
                 "allowed: at most one an image"
             )
+        if isinstance(run, TokenizerRun):
+            try:
+                run.check_parts(resources.tasks, resources.microbatch)
+            except UsageError as error:
+                raise SpecError(f"{where} {error}") from error
         if run.trainer is not None and (chosen := _ways(resources.model_dump())):
             name, value = chosen[0]
             raise SpecError(

@@ -20,7 +20,7 @@ class VectorQuantizerSpec(Extended):
     At the paper's scale: revive_every = 0 (dead codes are left alone) and initialisation = "unit-norm".
     """
 
-    later_fields: ClassVar[tuple[str, ...]] = ("initialisation",)
+    later_fields: ClassVar[tuple[str, ...]] = ("initialisation", "entropy_weight", "entropy_temperature")
 
     kind: Literal["vq"] = "vq"
     codebook_size: CodebookSize = 256
@@ -35,6 +35,10 @@ class VectorQuantizerSpec(Extended):
     initialisation: Literal["uniform", "unit-norm"] = "uniform"
     """uniform: within +-1 / codebook_size, as VQ-VAE; unit-norm: these scaled to length 1, as LlamaGen. A step of Adam
     turns a short code by a larger angle."""
+    entropy_weight: NonNegativeFloat = 0.0
+    """Of `sample_entropy` less `batch_entropy`, both of softmax(-squared distance / entropy_temperature): LlamaGen's
+    `entropy_loss_ratio`, which is 0 in all its published tokenizers."""
+    entropy_temperature: PositiveFloat = 0.01
 
 
 class SimVectorQuantizerSpec(Frozen):
@@ -152,6 +156,6 @@ QuantizerSpec = Annotated[
 """A quantizer of any kind."""
 
 
-def needs_whole_batch(spec: Any) -> bool:
-    """Whether a loss term is an entropy over the batch, which the parts of a batch do not add up to."""
-    return bool(getattr(spec, "entropy_weight", 0.0))
+def entropy_weight(spec: Any) -> float:
+    """Weight of the term that is an entropy over the batch, which the parts of a batch do not add up to; 0 without."""
+    return float(getattr(spec, "entropy_weight", 0.0))

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from ..totals import Total
 from .nearest import nearest_codes
 
 
@@ -30,6 +31,13 @@ class Quantizer(nn.Module, ABC):
     def __init__(self, spec: Any) -> None:
         super().__init__()
         self.spec = spec
+        self.processes: Total | None = None
+        """Sums over the processes that train together; None: there is one."""
+
+    @property
+    def total(self) -> Total | None:
+        """What adds up over the processes of a step; a measurement is one process's own."""
+        return self.processes if self.training else None
 
     @property
     def size(self) -> int:

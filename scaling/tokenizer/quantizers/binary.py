@@ -35,7 +35,7 @@ class BinaryQuantizer(Quantizer):
         weighted = spec.commitment_weight * losses["commitment"]
         if spec.entropy_weight:
             flat = prepared.permute(0, 2, 3, 1).reshape(-1, spec.bits)
-            sample, batch = bit_entropies(flat, self.logit_scale, self.joint)
+            sample, batch = bit_entropies(flat, self.logit_scale, self.joint, self.total)
             losses |= {"sample_entropy": sample, "batch_entropy": batch}
             weighted = weighted + spec.entropy_weight * (sample - spec.diversity_weight * batch)
         return Quantised(prepared + (signs - prepared).detach(), tokens, losses, weighted)

@@ -1,7 +1,8 @@
 """Entropies of soft assignments of latents to codes, for quantizers that train with them; in bounded memory.
 
 `sample_entropy` is the mean entropy of one latent's assignment, to be made small, `batch_entropy` that of the mean
-assignment, to be made large (MAGVIT-v2, arXiv 2310.05737, Sec. 3.1). Both in nats.
+assignment, to be made large (MAGVIT-v2, arXiv 2310.05737, Sec. 3.1). Both in nats. The mean is that of a whole batch:
+with `total` over the latents of all processes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from ..totals import Total, whole_mean
 
 ELEMENTS = 2**22
 """Most entries of an assignment matrix that exist at once."""
@@ -27,7 +30,9 @@ def _assignments(flat: Tensor, codes: Tensor, temperature: float) -> tuple[Tenso
     return shares.sum(0), -(shares * logarithms).sum()
 
 
-def codebook_entropies(flat: Tensor, codes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def codebook_entropies(
+    flat: Tensor, codes: Tensor, temperature: float, total: Total | None = None
+) -> tuple[Tensor, Tensor]:
     """(sample_entropy, batch_entropy) of softmax(flat codes^T / temperature) for latents [m, d] and codes [K, d].
 
     Assignments are made a second time in the backward pass in place of being kept.
@@ -39,7 +44,7 @@ def codebook_entropies(flat: Tensor, codes: Tensor, temperature: float) -> tuple
             _assignments, chunk, codes, temperature, use_reentrant=False, preserve_rng_state=False
         )
         mean, sample = mean + summed, sample + entropies
-    return sample / len(flat), entropy_of(mean / len(flat))
+    return sample / len(flat), entropy_of(whole_mean(mean, len(flat), total))
 
 
 def _bits(flat: Tensor, logit_scale: float) -> Tensor:
@@ -56,7 +61,7 @@ def _half(bits: Tensor) -> Tensor:
     return joint
 
 
-def bit_entropies(flat: Tensor, logit_scale: float, joint: bool) -> tuple[Tensor, Tensor]:
+def bit_entropies(flat: Tensor, logit_scale: float, joint: bool, total: Total | None = None) -> tuple[Tensor, Tensor]:
     """(sample_entropy, batch_entropy) of independent bits whose share of +1 is sigmoid(logit_scale x latent).
 
     joint  whether batch_entropy is that of whole codes, or the sum over bits, its upper bound (BSQ, Sec. 3.2)
@@ -67,12 +72,12 @@ def bit_entropies(flat: Tensor, logit_scale: float, joint: bool) -> tuple[Tensor
     bits = _bits(flat, logit_scale)
     sample = entropy_of(bits).sum(1).mean()
     if not joint:
-        return sample, entropy_of(bits.mean(0)).sum()
+        return sample, entropy_of(whole_mean(bits.sum(0), len(flat), total)).sum()
     half = bits.shape[1] // 2
     mean = flat.new_zeros(2 ** (bits.shape[1] - half), 2**half)
     for chunk in bits.split(max(1, ELEMENTS // len(mean))):
         mean = mean + checkpoint(_outer, chunk, half, use_reentrant=False, preserve_rng_state=False)
-    return sample, entropy_of((mean / len(flat)).flatten())
+    return sample, entropy_of(whole_mean(mean, len(flat), total).flatten())
 
 
 def _outer(bits: Tensor, half: int) -> Tensor:

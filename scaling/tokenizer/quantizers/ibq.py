@@ -82,7 +82,7 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
             + spec.codebook_weight * losses["codebook"]
         )
         if spec.entropy_weight:
-            sample, batch = codebook_entropies(flat, codes, spec.entropy_temperature)
+            sample, batch = codebook_entropies(flat, codes, spec.entropy_temperature, self.total)
             losses |= {"sample_entropy": sample, "batch_entropy": batch}
             weighted = weighted + spec.entropy_weight * (sample - batch)
         return through, losses, weighted

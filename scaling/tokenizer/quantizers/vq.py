@@ -9,6 +9,7 @@ from torch.nn import functional
 from scaling.specification.models.quantizers import VectorQuantizerSpec
 
 from .base import Revivable, squared_distances
+from .entropy import codebook_entropies
 
 
 class VectorQuantizer(Revivable):
@@ -38,4 +39,11 @@ class VectorQuantizer(Revivable):
         chosen = codes[tokens]
         losses = squared_distances(chosen, flat)
         weighted = self.spec.codebook_weight * losses["codebook"] + self.spec.commitment_weight * losses["commitment"]
+        if self.spec.entropy_weight:
+            # -|z - c|^2 = 2 z c - |c|^2 up to the latent's own norm, which is the same for every code.
+            ones = flat.new_ones(len(flat), 1)
+            latents, table = torch.cat([2 * flat, ones], 1), torch.cat([codes, -codes.square().sum(1, True)], 1)
+            sample, batch = codebook_entropies(latents, table, self.spec.entropy_temperature, self.total)
+            losses |= {"sample_entropy": sample, "batch_entropy": batch}
+            weighted = weighted + self.spec.entropy_weight * (sample - batch)
         return flat + (chosen - flat).detach(), losses, weighted

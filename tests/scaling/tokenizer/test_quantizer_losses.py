@@ -31,6 +31,7 @@ CODES, DIM = 12, 4
 SPECS: dict[str, QuantizerSpec] = {
     "vq": VectorQuantizerSpec(codebook_size=CODES, code_dim=DIM),
     "vq-euclidean": VectorQuantizerSpec(codebook_size=CODES, code_dim=DIM, l2_normalised=False),
+    "vq-entropy": VectorQuantizerSpec(codebook_size=CODES, code_dim=DIM, l2_normalised=False, entropy_weight=0.1),
     "simvq": SimVectorQuantizerSpec(codebook_size=CODES, code_dim=DIM),
     "ibq": IndexBackpropagationSpec(codebook_size=CODES, code_dim=DIM, entropy_weight=0.0),
     "ibq-entropy": IndexBackpropagationSpec(codebook_size=CODES, code_dim=DIM, entropy_weight=0.05),
@@ -112,6 +113,18 @@ def test_entropies_of_a_codebook_by_finite_differences_and_definition(monkeypatc
         for tensor, gradient in zip((flat, codes), gradients, strict=True):
             by_hand = differences(lambda i=index: entropy.codebook_entropies(flat, codes, 0.7)[i], tensor)
             torch.testing.assert_close(gradient, by_hand, rtol=1e-5, atol=1e-8)
+
+
+def test_the_entropies_of_vq_are_those_of_its_distances() -> None:
+    quantizer, x = built("vq-entropy"), latents("vq-entropy")
+    losses = quantise(quantizer, x).losses
+    flat = x.permute(0, 2, 3, 1).reshape(-1, DIM)
+    shares = (-torch.cdist(flat, quantizer.codes()).square() / SPECS["vq-entropy"].entropy_temperature).softmax(1)
+    mean = shares.mean(0)
+    expected = {"sample_entropy": -torch.special.xlogy(shares, shares).sum(1).mean(),
+                "batch_entropy": -torch.special.xlogy(mean, mean).sum()}  # fmt: skip
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
@@ -230,5 +243,5 @@ def test_cost_and_parameters_are_what_torch_counts(name: str) -> None:
 def test_an_entropy_of_the_batch_refuses_parts_of_it(fashion_mnist: object) -> None:
     run = TokenizerRun(quantizer=LookupFreeQuantizerSpec(bits=8))
     images = RunImages(run.data, None, 1).split("train")
-    with pytest.raises(UsageError, match=r"quantizer\.entropy_weight = 0\.1 .* microbatch of 16 .* batch_size = 64"):
+    with pytest.raises(UsageError, match=r"quantizer\.entropy_weight = 0\.1 .* microbatch of 16 cuts the 64 images"):
         TokenizerTraining(run, images, lambda model, recorder: None, microbatch=16)

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_one_error_before_training() -> None:
         run(layers=4)
     with pytest.raises(ValidationError, match="width = 24 gives 24 channels; allowed: multiples of 16"):
         run(width=24, norm="group")
-    with pytest.raises(UsageError, match="norm = 'batch' looks at a whole batch, which a microbatch would cut into 2"):
+    with pytest.raises(UsageError, match="norm = 'batch' looks at a whole batch, but a microbatch of 4 cuts"):
         training(run(), microbatch=4)
     with pytest.raises(UsageError, match="adaptive = True looks at a whole batch"):
         training(run(norm="group", adaptive=True), microbatch=4)

@@ -125,9 +125,10 @@ def test_two_processes_train_as_one(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["adversarial", "adversarial-parts", "scalar"])
+@pytest.mark.parametrize("what", ["adversarial", "adversarial-parts", "scalar", "ibq", "lfq", "bsq"])
 def test_in_double_precision_two_processes_are_one(what: str, tmp_path: Path) -> None:
-    """Nothing but rounding differs: 20 steps, batch norm and adaptive weight of the discriminator included."""
+    """Nothing but rounding differs: 20 steps, batch norm and adaptive weight of the discriminator, and entropies of the
+    whole batch included."""
     for size in (1, 2):
         run_ranks(PROGRAM.with_name("double_process.py"), size, tmp_path / str(size), [what])
     alone, two = (torch.load(tmp_path / size / "0.pt", weights_only=True) for size in "12")

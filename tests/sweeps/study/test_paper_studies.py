@@ -39,6 +39,15 @@ def test_a_grid_plans_without_its_pictures(name: str) -> None:
         assert group["artifact_files"] > 0
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_distances_are_those_of_the_field(name: str) -> None:
+    """FID is a distance of Inception's features; those of the shipped network compare runs of this project alone."""
+    for run in load_study(name).runs():
+        assert isinstance(run, TokenizerRun | GeneratorRun)
+        assert [network.name for network in run.evaluation.extractors] == ["inception"]
+        assert set(run.evaluation.metrics) == {"is", "precision-recall", "ms-ssim"}
+
+
 @pytest.mark.parametrize(
     ("codebook_size", "printed"),
     [

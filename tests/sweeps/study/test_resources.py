@@ -142,6 +142,11 @@ RULE = '[[resources.generator.rules]]\nwhere = { "generator.size" = "S" }\n'
             "recompute_activations = True is not allowed, for the run's own trainer is not told of it; allowed: "
             "recompute_activations = False",
         ),
+        (
+            "[tokenizer.adversarial]\nstart_images = 0\nramp_images = 64\n[resources.tokenizer]\nmicrobatch = 16",
+            "adversarial.norm = 'batch' looks at a whole batch, but a microbatch of 16 cuts the 64 images of a process "
+            "into 4; allowed: no microbatch, or adversarial.norm = 'group' and adaptive = false",
+        ),
         ("[resources.generator]\ngpus_per_node = -1", "[resources.generator] gpus_per_node = -1: "),
         ("[resources.generator]\ngpus_per_node = 1.5", "gpus_per_node = 1.5"),
         ("[resources.generator]\nnodes = 0", "nodes = 0"),
