@@ -27,6 +27,10 @@ class StoreError(TokenlawError):
     """The store cannot be read or written: damaged file, full disk, unwritable folder, newer schema."""
 
 
+class OtherRunError(StoreError):
+    """What was to be read is whole, and belongs to another run."""
+
+
 class FitError(TokenlawError):
     """No fit can be computed from the data given (too few points, all equal, a law that does not apply)."""
 

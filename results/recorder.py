@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from results.store import atomic
 
-from .errors import StoreError, UsageError
+from .errors import OtherRunError, StoreError, UsageError
 from .protocol import Protocol
 from .schema import COLUMNS, SCHEMA_VERSION, SPLITS, STATUSES, TRUNK, arrow_schema, metric_name, missing_fact
 from .values import choice, real, text, whole
@@ -174,7 +174,7 @@ class Recorder:
     def restore(self, path: Path) -> None:
         """Replace all rows by those that `save` wrote, also from an earlier attempt at the same run.
 
-        Raises StoreError for a file that is missing, cut short, of another run or of a newer schema.
+        Raises StoreError for a file that is missing, cut short or of a newer schema, OtherRunError for another run's.
         """
         try:
             lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -183,7 +183,7 @@ class Recorder:
             if header["recorder"] > SCHEMA_VERSION:
                 raise StoreError(f"{path} has schema {header['recorder']}; this tokenlaw reads up to {SCHEMA_VERSION}")
             if header["run_id"] != self.run_id:
-                raise StoreError(f"{path} belongs to run {header['run_id']}, not to {self.run_id}")
+                raise OtherRunError(f"{path} belongs to run {header['run_id']}, not to {self.run_id}")
             if len(rows) != count + header["evaluations"]:
                 raise StoreError(f"{path} is damaged: {len(rows)} rows of {count + header['evaluations']}")
             restored = {"curves": rows[:count], "evaluations": rows[count:]}

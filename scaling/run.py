@@ -32,6 +32,7 @@ from scaling.tokenizer.pretrained import read_pretrained as read_pretrained
 from scaling.training.distributed import Ranks, connected
 from scaling.training.generator import GeneratorTraining
 from scaling.training.loop import CHECKPOINT_SECONDS, Report, TrainingLoop
+from scaling.training.memory import check_memory
 from scaling.training.schedule import segments
 from scaling.training.stage import StageTraining
 from scaling.training.tokenizer import TokenizerTraining
@@ -72,14 +73,21 @@ def execute(
 
     None of these changes results by more than rounding and the order of additions.
     Raises RunError with a cause (`diverged`, `interrupted`), DataError for images, artifacts or weights that
-    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not, or where
-    torch cannot compile.
+    cannot be read, StoreError for a full disk, UsageError for a strategy that a tokenizer has not, a
+    generator of pretrained weights, where torch cannot compile, or for
+    weights that are larger than memory.
     """
     if strategy != "ddp" and isinstance(spec, TokenizerRun):
         raise UsageError(f"strategy = {strategy!r} is not allowed for tokenizers; allowed: ddp")
+    if isinstance(spec, GeneratorRun) and spec.pretrained is not None:
+        raise UsageError(
+            f"generator.pretrained = {spec.pretrained.fingerprint[:12]}... leaves nothing to train; allowed: none, or "
+            "`tokenlaw evaluate` of the folder that holds these weights"
+        )
     check_networks(spec)
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     with connected(place, spec.threads) as ranks:
+        check_memory(spec, ranks.device, ranks.size if strategy == "fsdp2" else 1)
         execution = _Execution(workspace, recorder, report, stop, checkpoint_seconds, ranks, microbatch)
         execution.strategy, execution.recompute, execution.compiled = strategy, recompute, compiled
         if isinstance(spec, TokenizerRun):

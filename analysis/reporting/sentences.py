@@ -181,7 +181,7 @@ def equal_images_sentence(frames: StudyFrames, first: str, second: str) -> str:
         for e in ends
     ])  # fmt: skip
     text = f"At equal training images and size it is {said}"
-    shares = head_shares(points)
+    shares = head_shares(points, frames.runs)
     heads = {f: [(z, shares[f, z]) for z in in_order(points) if (f, z) in shares] for f in (first, second)}
     if all(heads.values()):
         listed = [
@@ -297,7 +297,7 @@ def _multiplier_curve(m: Multiplier, metric: str) -> str:
 def pair_statements(best: Sequence[BestPairs], frames: StudyFrames) -> list[Statement]:
     """What to train at each budget."""
     statements = []
-    shares = head_shares(frames.ranked)
+    shares = head_shares(frames.ranked, frames.runs)
     for b in best:
         pair = b.best
         images = "" if pair.train_images is None else f" on {wording.images(pair.train_images)} images"

@@ -3,7 +3,8 @@
 Analysis knows costs from the columns of `runs` alone. A generator's `flops_per_image` is three times its forward pass
 (backward costs twice that), so sampling an image costs a third of it, with keys and values cached; with guidance, twice
 that. The decoder of the tokenizer and evaluation are not counted. The output head is a product of T positions, width d
-and K codes: 2 T d K forward, 6 T d K in training.
+and K codes: 2 T d K forward, 6 T d K in training. A factorised head, which the specification names, has A + B + d in
+place of K: A high and B = ceil(sqrt(K)) low halves of a code, and a matrix of the width.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from results.errors import DataError, UsageError
+from results.settings import parts
 
 from .rows import Record
 
@@ -84,10 +86,19 @@ def _known(points: pd.DataFrame, column: str, option: str) -> np.ndarray:
     return values
 
 
-def head_shares(points: pd.DataFrame) -> dict[tuple[str, str], float]:
+def head_shares(points: pd.DataFrame, runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     """The share of the output head in the training FLOPs of each (family, size); without those whose costs are not
-    known."""
+    known. `runs` has the specifications of the points' runs."""
     tokens, width = points["tokens_per_image"].astype(float), points["width"].astype(float)
-    shares = 6 * tokens * width * points["codebook_size"] / points["flops_per_image"]
+    codes = points["codebook_size"].astype(float)
+    judged = runs[runs["run_id"].isin(points["run_id"])]
+    factorised = {run for run, spec in zip(judged["run_id"], judged["spec"], strict=True) if _is_factorised(spec)}
+    low = np.ceil(np.sqrt(codes))
+    outputs = codes.mask(points["run_id"].isin(factorised), np.ceil(codes / low) + low + width)
+    shares = 6 * tokens * width * outputs / points["flops_per_image"]
     medians: Any = shares.astype(float).groupby([points["family"], points["size"]], sort=True, dropna=False).median()
     return {(str(f), str(z)): share for (f, z), share in medians.items() if math.isfinite(share) and 0 < share < 1}
+
+
+def _is_factorised(spec: str) -> bool:
+    return bool(parts(spec).get("generator", {}).get("transformer.head") == "factorised")

@@ -160,7 +160,8 @@ def load_tokens(
     spec: TokenizerRun, artifacts: Path, decode: Decode | None = None, weights: str | None = None
 ) -> tuple[TokenSplit, TokenSplit]:
     """Training and validation tokens of a tokenizer's artifacts, checked: made by this tokenizer of these images,
-    whole, with no token outside the codebook, and decoding (with `decode`) to what they decoded to when they were made.
+    whole, with no token outside the codebook, no label outside the classes, and decoding (with `decode`) to what they
+    decoded to when they were made.
 
     Raises DataError that names the file and what does not fit.
     """
@@ -183,6 +184,7 @@ def load_tokens(
                 )
             for path in paths:
                 _check_shard(spec, path)
+            _check_labels(spec, f"{folder / LABELS}, {split}", labels[split])
             if decode is not None:
                 _check_decoded(folder, split, rows, told["decoded"], decode)
             splits.append(TokenSplit(rows, labels[split].long()))
@@ -217,7 +219,19 @@ def _check_codes(spec: TokenizerRun, path: Path, tokens: TokenRows) -> None:
     if tokens.shape[1] != spec.tokens_per_image or largest >= spec.codebook_size or smallest < 0:
         raise DataError(
             f"token cache {path} has shape {list(tokens.shape)} and tokens from {smallest} to {largest}; "
-            f"tokenizer {spec.run_id} has {spec.tokens_per_image} tokens of {spec.codebook_size} codes"
+            f"tokenizer {spec.run_id} has {spec.tokens_per_image} tokens of {spec.codebook_size} codes; "
+            f"allowed: 0 to {spec.codebook_size - 1}"
+        )
+
+
+def _check_labels(spec: TokenizerRun, place: str, labels: Tensor) -> None:
+    """Raise DataError for a label that no class has: the one after the last would train guidance's null class."""
+    wrong = torch.nonzero((labels < 0) | (labels >= spec.data.classes))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"token cache {place}: label {int(labels[row])} of row {row} is not allowed; "
+            f"allowed: 0 to {spec.data.classes - 1}"
         )
 
 
@@ -241,6 +255,7 @@ def _load_old(spec: TokenizerRun, path: Path) -> tuple[TokenSplit, TokenSplit]:
         raise DataError(f"token cache {path} of tokenizer {spec.run_id} cannot be read: {error}") from error
     for split in splits:
         _check_codes(spec, path, split.tokens)
+        _check_labels(spec, str(path), split.labels)
     return splits[0], splits[1]
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 
-from results.errors import DataError, UsageError
+from results.errors import UsageError
 from scaling.specification.spec import GeneratorRun
+from scaling.stored_weights import load_weights
 
 from .transformer import Generator, build_generator
 
@@ -22,11 +21,7 @@ def load_generator(spec: GeneratorRun, path: Path) -> Generator:
     state = torch.get_rng_state()
     model = build_generator(spec)
     torch.set_rng_state(state)
-    try:
-        load_model(model, str(path))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"generator weights {path} cannot be read for run {spec.run_id}: {reason}") from error
+    load_weights(model, spec, path)
     return model.eval()
 
 

@@ -218,8 +218,15 @@ class Generator(nn.Module):
     def hidden(self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """States [n, T, width] for tokens [n, T] and labels [n]; position t sees the class and tokens before t.
 
-        `keys` [n] name the images' dropout masks; needed in training where the specification has dropout.
+        `keys` [n] name the images' dropout masks; needed in training where the specification has dropout. T may be less
+        than an image has. Raises ValueError for other shapes; values are not checked, which a GPU would be waited for.
         """
+        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= self.tokens_per_image:
+            raise ValueError(
+                f"tokens have the shape {list(tokens.shape)}; allowed: [n, T] with T from 1 to {self.tokens_per_image}"
+            )
+        if labels.shape != tokens.shape[:1]:
+            raise ValueError(f"labels have the shape {list(labels.shape)}; allowed: [{len(tokens)}], one an image")
         prefix = self.class_embedding(labels)[:, None]
         x = torch.cat([prefix, self.token_embedding(tokens[:, :-1])], dim=1)
         return self._scaled(self.trunk(self.token_dropout(x, keys), keys=keys))
@@ -236,7 +243,10 @@ class Generator(nn.Module):
         return self.loss(self.hidden(tokens, labels, keys), tokens, z_weight)
 
     def forward(self, tokens: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Logits [n, T, K] for tokens [n, T] and labels [n]."""
+        """Logits [n, T, K] for tokens [n, T] from 0 to K - 1 and labels [n] from 0 to `classes`, which is the null
+        class. Raises ValueError for other shapes and values."""
+        _check_values("token", tokens, self.codebook_size - 1)
+        _check_values("label", labels, self.classes)
         return self.head(self.hidden(tokens, labels, keys))
 
     def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
@@ -253,6 +263,12 @@ class Generator(nn.Module):
     def _scaled(self, hidden: Tensor) -> Tensor:
         ratio = self.spec.width_ratio
         return hidden if ratio == 1 else hidden / ratio
+
+
+def _check_values(what: str, values: Tensor, largest: int) -> None:
+    wrong = values[(values < 0) | (values > largest)]
+    if len(wrong):
+        raise ValueError(f"{what} {int(wrong[0])} is not allowed; allowed: 0 to {largest}")
 
 
 def build_generator(spec: GeneratorRun) -> Generator:

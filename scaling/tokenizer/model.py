@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from results.errors import DataError
 from scaling.data.images import resize, to_float, to_pixels
 from scaling.networks import channels_last, device_of, in_batches
 from scaling.specification.models.autoencoders import AutoencoderSpec
 from scaling.specification.spec import TokenizerRun
+from scaling.stored_weights import load_weights
 
 from .autoencoder import Decoder, Encoder
 from .quantizers import Quantised, build_quantizer
@@ -114,8 +113,5 @@ class Tokenizer(nn.Module):
     def load(cls, spec: TokenizerRun, path: Path) -> Tokenizer:
         """A tokenizer in evaluation mode from what `save` wrote. Raises DataError where it does not fit the spec."""
         model = cls(spec)
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"tokenizer weights {path} cannot be read for run {spec.run_id}: {error}") from error
+        load_weights(model, spec, path)
         return model.eval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from results.errors import StoreError
+from results.errors import OtherRunError, RunError, StoreError
 from results.recorder import Recorder
 from results.store import atomic
 
@@ -31,6 +31,10 @@ class Position:
 
     segment: int
     images: int
+
+
+Check = Callable[[Position, dict[str, Tensor]], None]
+"""Raises StoreError for a checkpoint that its training cannot go on from."""
 
 
 def save(folder: Path, position: Position, tensors: dict[str, Tensor], recorder: Recorder) -> Path:
@@ -57,8 +61,13 @@ def save(folder: Path, position: Position, tensors: dict[str, Tensor], recorder:
     return target
 
 
-def load(path: Path, recorder: Recorder) -> tuple[Position, dict[str, Tensor]]:
-    """Position and tensors of one checkpoint; restores the recorder's rows. Raises StoreError for a damaged one."""
+def load(
+    path: Path, recorder: Recorder, check: Check = lambda position, tensors: None
+) -> tuple[Position, dict[str, Tensor]]:
+    """Position and tensors of one checkpoint; restores the recorder's rows.
+
+    Raises StoreError for one that is damaged or that `check` refuses, OtherRunError for another run's.
+    """
     try:
         for name, expected in json.loads((path / "manifest.json").read_text()).items():
             if _sha256(path / name) != expected:
@@ -67,19 +76,25 @@ def load(path: Path, recorder: Recorder) -> tuple[Position, dict[str, Tensor]]:
         tensors = load_file(path / "state.safetensors")
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise StoreError(f"{path} is damaged: {error}") from error
+    check(position, tensors)
     recorder.restore(path / "rows.jsonl")
     return position, tensors
 
 
-def load_newest(folders: Iterable[Path], recorder: Recorder) -> tuple[Path, Position, dict[str, Tensor]] | None:
+def load_newest(
+    folders: Iterable[Path], recorder: Recorder, check: Check = lambda position, tensors: None
+) -> tuple[Path, Position, dict[str, Tensor]] | None:
     """The furthest valid checkpoint of several attempts' folders; restores the recorder's rows. None: there is none.
 
-    Damaged ones are passed over, and named on standard output, which is the attempt's log.
+    Those that are damaged or that `check` refuses are passed over, and named on standard output, which is the attempt's
+    log. One of another run was put there by hand: RunError, before hours are trained in place of what was meant.
     """
     checkpoints = [path for folder in folders for path in _listed(folder)]
     for path in sorted(checkpoints, key=lambda path: path.name, reverse=True):
         try:
-            return path, *load(path, recorder)
+            return path, *load(path, recorder, check)
+        except OtherRunError as error:
+            raise RunError(f"checkpoint of another run: {error}; remove {path}, and try again", "mistake") from error
         except StoreError as error:
             print(f"checkpoint {path.name} of attempt {path.parent.parent.name} is passed over: {error}", flush=True)
     return None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from results.errors import RunError
+from results.errors import RunError, StoreError
 from results.recorder import Recorder
 from scaling.networks import in_double
 from scaling.specification.workspace import Progress, Workspace
@@ -206,9 +206,14 @@ class TrainingLoop:
     # --- checkpoints ---
 
     def _resume(self) -> None:
-        """Go to the furthest checkpoint of this and earlier attempts, the same in all processes."""
+        """Go to the furthest checkpoint of this and earlier attempts, the same in all processes.
+
+        Raises RunError for one of another run.
+        """
         folders = [attempt / "checkpoints" for attempt in (self.workspace.attempt, *self.workspace.earlier)]
-        newest = checkpoint.load_newest(folders, self.recorder) if self.ranks.first else None
+        found: list[tuple[Path, checkpoint.Position, dict[str, Tensor]] | None] = []
+        self.ranks.by_first(lambda: found.append(checkpoint.load_newest(folders, self.recorder, self._check_fork)))
+        newest = found[0] if found else None
         path = self.ranks.told(str(newest[0]) if newest else None)
         if path is None:
             return
@@ -221,6 +226,16 @@ class TrainingLoop:
         place = f"{self.segments[self.index].branch} at {self.images} images"
         attempt = Path(path).parent.parent.name
         self.report(Progress("resume", self._share(), f"from {place}, of attempt {attempt}"))
+
+    def _check_fork(self, position: checkpoint.Position, tensors: dict[str, Tensor]) -> None:
+        """Raise StoreError for a checkpoint within a fork that lacks the trunk's tensors where segments are left, which
+        start from these: they would go on from decayed weights."""
+        segment, left = self.segments[position.segment], self.segments[position.segment + 1 :]
+        if segment.decays and position.images > segment.start and left and not below("fork.", tensors):
+            raise StoreError(
+                f"it is of {segment.branch} at {position.images} images and has no tensors fork.*, from which "
+                f"{left[0].branch} starts"
+            )
 
     def _due(self) -> bool:
         return time.monotonic() - self.last_save > max(self.checkpoint_seconds, self.saving / SAVING_SHARE)

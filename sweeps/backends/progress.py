@@ -17,6 +17,8 @@ PLAIN_SECONDS = 10.0
 """Time between two plain lines."""
 SHOWN = 16
 """Running runs that the live view shows at most."""
+DETAILED = 4
+"""Of these, those whose losses and speed plain lines tell."""
 
 
 def _headline(snapshot: Standing) -> str:
@@ -35,7 +37,7 @@ def _headline(snapshot: Standing) -> str:
 
 
 class PlainView(ExitStack):
-    """One line at most every ten seconds, and news at once: for logs and files."""
+    """How it stands at most every ten seconds, and news at once: for logs and files."""
 
     def __init__(self, output: TextIO | None = None) -> None:
         super().__init__()
@@ -58,6 +60,10 @@ class PlainView(ExitStack):
         self._last, self._ended = now, ended
         shown = [f"{w.run.label} {w.heartbeat.phase} {100 * w.heartbeat.done:.0f} %" for w in snapshot.working]
         self.say(_headline(snapshot) + (f" [{'; '.join(shown[:SHOWN])}]" if shown else ""))
+        for w in [w for w in snapshot.working if w.heartbeat.detail][:DETAILED]:
+            rate = w.heartbeat.images_per_second
+            speed = f", {rate:,.0f} images/s" if rate else ""
+            self.say(f"  {w.run.label} {w.heartbeat.detail}{speed}, {duration(w.seconds_left)} left")
 
 
 class LiveView(ExitStack):

@@ -41,9 +41,9 @@ DEVICES = ("a100-80gb", "h100-80gb")
 RESULTS = ("done", "diverged")
 COLUMNS = (
     "id", "label", "stage", "size", "status", "parents", "params_total", "params_non_embedding", "train_images",
-    "flops", "path_flops", "hours", "hours_unit", "hours_from", "checkpoint_bytes", "artifact_bytes", "gpus", "nodes",
-    "cpus_per_task", "memory_gb", "hours_limit", "partition", "account", "qos", "constraint", "options", "microbatch",
-    "threads",
+    "flops", "path_flops", "flops_per_token_forward", "flops_per_token", "flops_head_share", "hours", "hours_unit",
+    "hours_from", "checkpoint_bytes", "artifact_bytes", "gpus", "nodes", "cpus_per_task", "memory_gb", "hours_limit",
+    "partition", "account", "qos", "constraint", "options", "microbatch", "threads",
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ class PlanTable:
         runs = [member.run for member in members]
         parameters = [run.parameters for run in runs if run.parameters is not None]
         counts = Counter(member.status for member in members)
+        shares = [share for run in runs if (share := run.head_share) is not None]
         hours = [self.costs[run.run_id] for run in runs]
         return {
             "stage": stage,
@@ -92,6 +93,7 @@ class PlanTable:
             "failed": counts["failed"] + counts["missing"],
             "params_total": [min(parameters), max(parameters)] if parameters else None,
             "flops": sum(run.flops for run in runs),
+            "flops_head_share": [min(shares), max(shares)] if shares else None,
             "hours": _sum(hours),
             "hours_from": dict(Counter(cost.source for cost in hours)),
             "checkpoint_bytes": sum(checkpoint_bytes(m.run) for m in members if m.status not in RESULTS),
@@ -179,7 +181,8 @@ class PlanTable:
             values = self._run(status)
             # `hours` of the resources is the time limit; the run's own hours are what it costs.
             values = asked.model_dump() | values | {"gpus": asked.gpus, "options": options, "hours_limit": asked.hours}
-            cells = (values[name] for name in COLUMNS)
+            # Only generators have a head, and FLOPs of a token.
+            cells = (values.get(name) for name in COLUMNS)
             writer.writerow(" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells)
         return out.getvalue()
 
@@ -207,6 +210,14 @@ class PlanTable:
         low, high = group["gpus"]
         gpus = str(low) if low == high else f"{low} - {high}"
         return [f"{group['artifact_files']:,}", gpus, text.size(group["state_bytes"])]
+
+    def _heads(self) -> list[str]:
+        """What output heads take of generators' training FLOPs, in one line; none without generators of ours."""
+        spans = {group["size"]: group["flops_head_share"] for group in self.groups if group["flops_head_share"]}
+        words = {size: [f"{100 * share:.3g}" for share in span] for size, span in spans.items()}
+        listed = ", ".join(f"{size} {low if low == high else f'{low} to {high}'} %"
+                           for size, (low, high) in words.items())  # fmt: skip
+        return [f"output head's share of training FLOPs: {listed}"] if listed else []
 
     def _overheads(self) -> list[str]:
         """What regularisers cost in training, in one line; none where no tokenizer has one."""
@@ -240,6 +251,7 @@ class PlanTable:
             f"{' and '.join(counted)}{jobs}: {flops}{_hours(totals['hours'])} {unit};"
             f" left: {totals['runs_left']:,} runs{jobs_left}, {left}{_hours(totals['hours_left'])} {unit}"
         ]
+        lines += self._heads()
         sources = Counter(cost.source for cost in self.costs.values())
         said = {"profile": f"{self.hardware.described}, training alone" if self.hardware else ""}
         shown = [f"{said.get(source) or SOURCES[source]} ({number:,} runs)" for source, number in sources.items()]

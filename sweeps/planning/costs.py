@@ -129,8 +129,8 @@ def artifact_bytes(run: PlannedRun) -> int:
 
 def state_bytes(run: PlannedRun) -> int:
     """Memory of each device for what training holds between steps: float32 weights, gradients and AdamW's moments, and
-    a tokenizer's running average, causal model and discriminator. Activations come on top; `microbatch` bounds them.
-    0 for a trainer of one's own."""
+    a tokenizer's running average, causal model and discriminator. Under `fsdp2` each of a generator's tasks keeps its
+    part of the first three. Activations come on top; `microbatch` bounds them. 0 for a trainer of one's own."""
     spec = run.spec
     if spec.trainer is not None or run.parameters is None:
         return 0
@@ -138,6 +138,8 @@ def state_bytes(run: PlannedRun) -> int:
     if isinstance(spec, TokenizerRun):
         total += _WEIGHTS * run.parameters if spec.ema_decay else 0
         total += (2 * _WEIGHTS + _ADAM) * _helper_parameters(run)
+    elif run.resources.strategy == "fsdp2":
+        total = -(-total // run.resources.tasks)
     return total
 
 

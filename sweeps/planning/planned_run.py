@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from results.settings import parts, told_apart
-from scaling.specification.costs.generator_counts import plan_columns
-from scaling.specification.spec import GeneratorRun
+from results.settings import flat, parts, told_apart
+from scaling.specification.costs.generator_counts import plan_columns, token_flops
+from scaling.specification.spec import GeneratorRun, TransformerSpec
 from sweeps.study.external_run import AnyRun, ExternalRun, facts_of, seconds_of
 from sweeps.study.resources import DEFAULT, Resources
 
@@ -62,6 +62,13 @@ class PlannedRun:
         return float(self.facts["executed_flops"] or 0)
 
     @property
+    def head_share(self) -> float | None:
+        """Share of the training FLOPs that a generator's output head takes; None for other runs, and for a trainer of
+        one's own."""
+        spec = self.spec
+        return token_flops(spec).head_share if isinstance(spec, GeneratorRun) and spec.trainer is None else None
+
+    @property
     def parameters(self) -> int | None:
         """Parameters that are trained; None if unknown."""
         embedding, other = self.facts["parameters_embedding"], self.facts["parameters_other"]
@@ -103,14 +110,22 @@ def planned(run: AnyRun, resources: Resources = DEFAULT) -> PlannedRun:
 
 def group_names(runs: Iterable[PlannedRun]) -> dict[str, str]:
     """By what each run is grouped beside its stage, by id: its size; where tokenizers of one label differ in another
-    field also in what, such as `K64-T16-perceptual0`."""
+    field, or generators of one size in an option of the transformer, also in what, such as `K64-T16-perceptual0` and
+    `S head.factorised`."""
     names, families = {}, defaultdict[str, defaultdict[str, list[PlannedRun]]](lambda: defaultdict(list))
+    shapes = defaultdict[str, defaultdict[TransformerSpec, list[PlannedRun]]](lambda: defaultdict(list))
     for run in runs:
         names[run.run_id] = run.size
         if run.stage == "tokenizer":
             families[run.size][run.facts["tokenizer_family"]].append(run)
+        elif isinstance(run.spec, GeneratorRun):
+            shapes[run.size][run.spec.transformer].append(run)
     for size, alike in families.items():
         fields = [parts(members[0].facts["spec"])["tokenizer"] | {"seed": 0} for members in alike.values()]
         for members, words in zip(alike.values(), told_apart(fields), strict=True):
             names |= dict.fromkeys((run.run_id for run in members), "-".join([size, *words]))
+    for size, shaped in shapes.items():
+        options = [flat(shape.model_dump(mode="json")) for shape in shaped]
+        for members, words in zip(shaped.values(), told_apart(options), strict=True):
+            names |= dict.fromkeys((run.run_id for run in members), " ".join([size, *words]))
     return names

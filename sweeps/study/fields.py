@@ -39,7 +39,7 @@ _ELSEWHERE = {
     "generator.evaluation": "[evaluation]",
     "generator.seed": "[seeds]",
 }
-_FIXED = {"tokenizer.stage", "generator.stage"}
+_FIXED = {"tokenizer.stage", "generator.stage", "generator.pretrained"}
 
 
 class Section(BaseModel):

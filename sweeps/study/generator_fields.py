@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from results.errors import SpecError
-from scaling.specification.ladder import generic, transformer
+from scaling.specification.ladder import generic, size_name, transformer
 from scaling.specification.learning_rates import LearningRateRule, default_rule, rule
 from scaling.specification.spec import GeneratorRun, OptimiserSpec, TransformerSpec
 
 from .fields import GENERATOR_SUGAR, Model, as_table
+
+OF_SIZE = ("width", "layers", "head_dim", "hidden_multiple")
+"""Fields of [generator.transformer] that a size gives; beside it the table sets none of them."""
 
 
 class Validate(Protocol):
@@ -49,20 +52,41 @@ def _shape(sugar: Mapping[str, Any], table: Any, where: str, validate: Validate)
     """The shape by a size's name, by width and layers, or by a table; of a table beside one of the others, the fields
     that it sets."""
     size, width, layers = sugar["size"], sugar["width"], sugar["layers"]
-    if (width is None) != (layers is None) or (size is None) + (width is None) + (table is None) != 2:
-        raise SpecError(f"{where} needs a size; allowed: exactly one of generator.size, generator.transformer, and "
-                        "generator.width with generator.layers")  # fmt: skip
-    if table is not None:
-        return validate(TransformerSpec, table, f"{where} transformer")
-    if size is None:
-        for name in ("width", "layers"):
-            value = sugar[name]
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SpecError(f"{where} generator.{name} = {value!r} is not allowed; allowed: a whole number above 0")
-        return _located(generic, where)(width, layers)
+    options = {} if table is None else as_table(table, f"{where} generator.transformer", "a table")
+    ways = (size is not None) + (width is not None)
+    if (width is None) != (layers is None) or ways > 1 or (ways == 0 and table is None):
+        raise SpecError(f"{where} needs a size; allowed: exactly one of generator.size, generator.transformer with "
+                        "width and layers, and generator.width with generator.layers")  # fmt: skip
+    if not ways:
+        return validate(TransformerSpec, options, f"{where} transformer")
+    given = [("width", "width"), ("layers", "layers")] if size is None else [("size", name) for name in OF_SIZE]
+    for key, name in given:
+        if name in options:
+            raise SpecError(f"{where} sets both generator.{key} = {sugar[key]!r} and generator.transformer.{name} = "
+                            f"{options[name]!r}; allowed: one of the two")  # fmt: skip
+    shape = _of_width(sugar, where) if size is None else _of_size(size, where)
+    changed = validate(TransformerSpec, {**shape.model_dump(), **options}, f"{where} transformer")
+    if size is not None and (name := size_name(changed)) != size_name(shape):
+        # Two ladders have sizes of one width and depth, which QK-norm alone tells apart.
+        raise SpecError(f"{where} generator.transformer.qk_norm = {changed.qk_norm} beside generator.size = {size!r} "
+                        f"makes a shape that is called {name}; allowed: {shape.qk_norm}, or all of the shape by "
+                        "generator.transformer")  # fmt: skip
+    return changed
+
+
+def _of_size(size: Any, where: str) -> TransformerSpec:
     if not isinstance(size, str):
         raise SpecError(f"{where} generator.size = {size!r} is not allowed; allowed: a name of the ladder")
     return transformer(size)
+
+
+def _of_width(sugar: Mapping[str, Any], where: str) -> TransformerSpec:
+    for name in ("width", "layers"):
+        value = sugar[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"{where} generator.{name} = {value!r} is not allowed; allowed: a whole number above 0")
+    shape: TransformerSpec = _located(generic, where)(sugar["width"], sugar["layers"])
+    return shape
 
 
 def _check_rate(sugar: Mapping[str, Any], optimiser: Mapping[str, Any], where: str) -> None:

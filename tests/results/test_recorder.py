@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import Protocol, Recorder, StoreError, UsageError
+from results.errors import OtherRunError
 from results.schema import arrow_schema
 
 
@@ -133,5 +134,5 @@ def test_truncated_checkpoint_is_refused(recorder: Recorder, tmp_path: Path, kee
 
 def test_checkpoint_of_another_run_is_refused(recorder: Recorder, tmp_path: Path) -> None:
     recorder.save(tmp_path / "rows.jsonl")
-    with pytest.raises(StoreError, match="belongs to run abc, not to xyz"):
+    with pytest.raises(OtherRunError, match="belongs to run abc, not to xyz"):
         Recorder("xyz", 1).restore(tmp_path / "rows.jsonl")

@@ -114,7 +114,7 @@ def generator_table(frames: StudyFrames) -> Table | None:
     }  # fmt: skip
     settings = _settings(frames, frames.runs[frames.runs["stage"] == "generator"], "size", ("train_images",))
     settings_of = {size: settings.loc[size].to_dict() for size in settings.index}
-    shares = head_shares(frames.ranked)
+    shares = head_shares(frames.ranked, frames.runs)
     order = {family: i for i, family in enumerate(frames.families["family"])}
     sizes = in_order(points)
     keys = ["family", "size", "images"]

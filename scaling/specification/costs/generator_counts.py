@@ -161,6 +161,7 @@ def plan_columns(run: GeneratorRun) -> dict[str, float]:
         "params_embedding": parameters.embedding,
         "params_head": parameters.head,
         "params_6nd": parameters.non_embedding,
+        "flops_per_token_forward": token.forward,
         "flops_per_token": token.training,
         "flops_attention_share": token.attention / token.forward,
         "flops_head_share": token.head_share,

@@ -63,7 +63,7 @@ def from_study(
             predictions = [joint.at(c, Standing.at(curves, c, DRAWS, seed), chosen, seed) for c in map(float, budgets)]
         except FitError as problem:
             reason = str(problem)
-    shares = head_shares(points)
+    shares = head_shares(points, frames.runs)
     note = selection_note(frames.measure, points)
     if as_json:
         print_json({

@@ -66,14 +66,14 @@ def test_both_ways(tmp_path: Path, codes: int) -> None:
 
 def test_a_cache_in_one_file_as_earlier_versions_wrote_it(tmp_path: Path) -> None:
     tokens = torch.randint(64, (12, 16)).int()
-    tensors = {"tokens": tokens, "labels": torch.arange(12)}
+    tensors = {"tokens": tokens, "labels": torch.arange(12) % 10}
     save_file(
         {f"{split}.{name}": value.clone() for split in ("train", "validation") for name, value in tensors.items()},
         tmp_path / "tokens.safetensors",
     )
     train, _ = load_tokens(RUN, tmp_path, decode)
-    assert torch.equal(train.tokens[:], tokens) and torch.equal(train.labels, torch.arange(12))
-    with pytest.raises(DataError, match="16 tokens of 4 codes"):
+    assert torch.equal(train.tokens[:], tokens) and torch.equal(train.labels, torch.arange(12) % 10)
+    with pytest.raises(DataError, match="16 tokens of 4 codes; allowed: 0 to 3"):
         load_tokens(RUN.model_copy(update={"quantizer": VectorQuantizerSpec(codebook_size=4)}), tmp_path)
 
 
@@ -116,6 +116,26 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path: Path, damage: Callable[[
 def test_tokens_of_another_shape_or_codebook_are_refused(tmp_path: Path, length: int, codes: int) -> None:
     cache(tmp_path, length=length, codes=codes)
     with pytest.raises(DataError, match=r"16 tokens of 64 codes"):
+        load_tokens(RUN, tmp_path)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 11])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_label_of_no_class_is_refused(tmp_path: Path, label: int, old: bool) -> None:
+    """10 would train the null class in silence."""
+    if old:
+        wrong = {"tokens": torch.zeros(4, 16, dtype=torch.int32), "labels": torch.tensor([0, 9, 9, label])}
+        path = tmp_path / "tokens.safetensors"
+        save_file(
+            {f"{s}.{name}": value.clone() for s in ("train", "validation") for name, value in wrong.items()}, path
+        )
+        row = 3
+    else:
+        cache(tmp_path)
+        path, row = tmp_path / "tokens/labels.safetensors", 2
+        labels = {"train": torch.arange(30) % 10, "validation": torch.tensor([0, 9, label, *range(8)])}
+        path.write_bytes(seal({split: values.to(torch.int32) for split, values in labels.items()}))
+    with pytest.raises(DataError, match=rf"{path}.*: label {label} of row {row} is not allowed; allowed: 0 to 9$"):
         load_tokens(RUN, tmp_path)
 
 

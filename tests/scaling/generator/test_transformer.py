@@ -39,6 +39,33 @@ def test_logits_depend_on_class_and_earlier_tokens_only() -> None:
     assert ((generator(tokens, torch.tensor([2, 2])) - base).abs().amax(2) > 1e-6).all()
 
 
+@pytest.mark.parametrize("length", [0, 17, 18])
+def test_more_tokens_than_an_image_has_are_refused(length: int) -> None:
+    generator = model()
+    for call in (generator, generator.hidden):
+        with pytest.raises(ValueError, match=rf"shape \[2, {length}\]; allowed: \[n, T\] with T from 1 to 16"):
+            call(torch.zeros(2, length, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+        with pytest.raises(ValueError, match=r"labels have the shape \[1\]; allowed: \[2\]"):
+            call(torch.zeros(2, 16, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    assert generator(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)).shape == (2, 5, 32)
+
+
+@pytest.mark.parametrize(
+    ("token", "label", "words"),
+    [
+        (32, 0, "token 32 is not allowed; allowed: 0 to 31"),
+        (-1, 0, "token -1 is not allowed"),
+        (0, 4, "label 4 is not allowed; allowed: 0 to 3"),
+        (0, -1, "label -1 is not allowed"),
+    ],
+)
+def test_codes_and_classes_that_are_not_there_are_refused(token: int, label: int, words: str) -> None:
+    tokens, labels = torch.zeros(2, 16, dtype=torch.int64), torch.tensor([3, label])
+    tokens[1, 15] = token  # the last one is only predicted, and would pass unseen
+    with pytest.raises(ValueError, match=words):
+        model()(tokens, labels)
+
+
 def test_first_loss_is_that_of_uniform_codes() -> None:
     spec = TransformerSpec(width=32, layers=1, head_dim=16)
     fresh = Generator(spec, codebook_size=64, grid=4, classes=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from results.errors import StoreError
+from results.errors import RunError, StoreError
 from results.recorder import Recorder
 from scaling.training import checkpoint
 from scaling.training.checkpoint import Position, load_newest, save
@@ -80,6 +80,35 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert len(restored.rows["curves"]) == 1
     shutil.rmtree(older)
     assert load_newest([folder], Recorder("run", 2)) is None
+
+
+def test_one_that_its_training_refuses_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = save(tmp_path, Position(0, 128), TENSORS, recorder(1))
+    newer = save(tmp_path, Position(1, 256), TENSORS, recorder(2))
+
+    def check(position: Position, tensors: dict[str, torch.Tensor]) -> None:
+        assert tensors.keys() == TENSORS.keys()
+        if position.segment:
+            raise StoreError("no segment 1")
+
+    restored = Recorder("run", 2)
+    found = load_newest([tmp_path], restored, check)
+    assert found is not None and found[0] == older
+    assert restored.rows == recorder(1).rows
+    shutil.rmtree(older)
+    restored = Recorder("run", 2)
+    assert load_newest([tmp_path], restored, check) is None
+    # Nor are its rows kept, which would be measured anew.
+    assert restored.rows == Recorder("run", 2).rows
+    assert f"checkpoint {newer.name} of attempt" in capsys.readouterr().out
+
+
+def test_one_of_another_run_is_an_error_that_names_both(tmp_path: Path) -> None:
+    save(tmp_path, Position(0, 128), TENSORS, Recorder("other", 1))
+    path = save(tmp_path, Position(0, 256), TENSORS, recorder(1))
+    with pytest.raises(RunError, match=f"{path}.* belongs to run run, not to other; remove {path}") as error:
+        load_newest([tmp_path], Recorder("other", 2))
+    assert error.value.cause == "mistake"
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from results.errors import RunError
 from results.recorder import Recorder
 from scaling.ranks import Place
 from scaling.specification.workspace import Workspace
+from scaling.training import checkpoint
 from scaling.training.distributed import connected
 from scaling.training.loop import TrainingLoop
 from scaling.training.schedule import segments
@@ -76,6 +77,28 @@ def test_the_checkpoint_before_is_used_and_the_end_is_the_same(
     assert recorder.rows == whole.rows
     assert all(torch.equal(found[name], value) for name, value in state.items())
     assert before.name < newest.name
+
+
+def test_one_within_a_fork_without_the_trunk_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The trunk would go on from decayed weights."""
+    whole, state, _ = run("generator", Place(), tmp_path / "whole")
+    root = tmp_path / "attempts"
+    attempt(root, 1, 9)
+    newest, before = checkpoints(root)[:2]
+    position, tensors = checkpoint.load(newest, Recorder(SPEC.run_id, 1))
+    fork = segments(SPEC)[position.segment]
+    assert fork.decays and fork.start < position.images < fork.end
+    trunkless = {name: value for name, value in tensors.items() if not name.startswith("fork.")}
+    assert 0 < len(trunkless) < len(tensors)
+    rows = Recorder(SPEC.run_id, 1)
+    rows.restore(newest / "rows.jsonl")
+    checkpoint.save(newest.parent, position, trunkless, rows)
+    recorder, found = attempt(root, 2, None)
+    said = capsys.readouterr().out
+    assert f"checkpoint {newest.name} of attempt 1 is passed over: it is of {fork.branch} at" in said
+    assert before.name not in said
+    assert recorder.rows == whole.rows
+    assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
 def test_without_any_valid_one_it_starts_over(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -43,6 +44,19 @@ def test_plain_lines_are_rare_and_news_is_not(monkeypatch: pytest.MonkeyPatch) -
         f"1 of 4 runs done, 25 %, 1 failed, 1 min 01 s elapsed, about 1 h 01 min left [{label} train 25 %]"
     )
     assert "left" not in lines[-1]
+
+
+def test_plain_lines_tell_losses_speed_and_time_of_a_few_runs() -> None:
+    output = io.StringIO()
+    snapshot = _snapshot(working=6)
+    beat = replace(snapshot.working[0].heartbeat, detail="trunk loss 4.6117, 19.4 GFLOP/s (57 % of peak)")
+    working = tuple(replace(each, heartbeat=beat) for each in snapshot.working)
+    with PlainView(output) as view:
+        view(replace(snapshot, working=working))
+    lines = output.getvalue().splitlines()[1:]
+    label = working[0].run.label
+    line = f"  {label} trunk loss 4.6117, 19.4 GFLOP/s (57 % of peak), 1,234 images/s, 1 min 15 s left"
+    assert lines == [line] * 4
 
 
 def test_live_view_shows_every_run_with_its_time_left() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from results import SpecError, UsageError
 from results.store.run_set import StoredRun
 from sweeps.cli.app import app
-from sweeps.planning.costs import CHECKPOINTS_KEPT, artifact_bytes, checkpoint_bytes, costs
+from sweeps.planning.costs import CHECKPOINTS_KEPT, artifact_bytes, checkpoint_bytes, costs, state_bytes
 from sweeps.planning.plan import Plan, make_plan, unite
 from sweeps.study.hardware import PROFILES, Hardware, choose
 from sweeps.study.study import parse_study
@@ -236,3 +236,13 @@ def test_a_size_is_a_group_whatever_its_runs_ask_for() -> None:
     plan = _plan()
     changed = replace(plan.runs[0], resources=plan.runs[0].resources.with_memory(2))
     assert costs([changed], plan.study.hardware) == costs([plan.runs[0]], plan.study.hardware)
+
+
+def test_state_of_a_device_is_its_part_where_weights_are_cut() -> None:
+    """float32 weights, gradients and two moments: 16 bytes a parameter; under fsdp2 over all tasks of all nodes."""
+    text = STUDY.format(name="t", sizes='["S"]').replace("gpus_per_node = 2", "gpus_per_node = 2\nnodes = 3")
+    whole = {run.stage: run for run in make_plan(parse_study(text, "t")).runs}
+    cut = {run.stage: run for run in make_plan(parse_study(text.replace("= 3", '= 3\nstrategy = "fsdp2"'), "t")).runs}
+    assert state_bytes(whole["generator"]) == 16 * (whole["generator"].parameters or 0)
+    assert state_bytes(cut["generator"]) == -(-state_bytes(whole["generator"]) // 6)
+    assert state_bytes(cut["tokenizer"]) == state_bytes(whole["tokenizer"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,3 +185,36 @@ def test_families_of_one_label_stand_apart(capsys: pytest.CaptureFixture[str]) -
     ]  # fmt: skip
     print_status(plan, statuses)
     assert capsys.readouterr().out.count("K64-T16-perceptual") == 2
+
+
+def test_generators_of_one_size_whose_transformers_differ_stand_apart() -> None:
+    text = '[study]\nname = "t"\n[generator]\nwarmup_images = 0\ntrain_images = 640\n'
+    axes = '"generator.size" = ["XS", "S"], "generator.transformer.head" = ["full", "factorised"]'
+    rates = '"generator.learning_rate_multiplier" = [1.0, 2.0]'
+    plan = make_plan(parse_study(f"{text}[[grid]]\nproduct = {{ {axes}, {rates} }}\n", "t"))
+    table = PlanTable([plan], plan, [RunStatus(run, "pending", 0) for run in plan.runs], {}, None)
+    assert [(group["size"], group["runs"]) for group in table.groups[1:]] == [
+        ("XS", 2), ("XS head.factorised", 2), ("S", 2), ("S head.factorised", 2),
+    ]  # fmt: skip
+
+
+def test_the_heads_share_is_said_for_people_and_in_csv() -> None:
+    text = '[study]\nname = "t"\n[generator]\nwarmup_images = 0\ntrain_images = 640\n'
+    axes = '"generator.size" = ["XS", "S"], "tokenizer.quantizer.codebook_size" = [16, 1024]'
+    plan = make_plan(parse_study(f"{text}[[grid]]\nproduct = {{ {axes} }}\n", "t"))
+    table = PlanTable([plan], plan, [RunStatus(run, "pending", 0) for run in plan.runs], {}, None)
+    shares = {run.label: run.head_share for run in plan.runs}
+    assert shares["K16-T16-s0"] is None
+    spans = {size: [shares[f"K{k}-T16-{size}-s0.0"] for k in (16, 1024)] for size in ("XS", "S")}
+    said = ", ".join(f"{size} {100 * low:.3g} to {100 * high:.3g} %" for size, (low, high) in spans.items())
+    assert f"\noutput head's share of training FLOPs: {said}\n" in table.in_words()
+    assert [group["flops_head_share"] for group in table.groups] == [None, None, *spans.values()]
+    for row, run in zip(csv.DictReader(io.StringIO(table.as_csv())), plan.runs, strict=True):
+        assert row["flops_head_share"] == ("" if run.head_share is None else str(run.head_share))
+        each = run.as_json().get("flops_per_token")
+        assert row["flops_per_token"] == ("" if each is None else str(each))
+        assert row["flops_per_token_forward"] == ("" if each is None else str(each / 3))
+    own = text.replace("[generator]\n", "[generator]\nsize = 'S'\ntrainer = ['train', '{tokenizer}']\n")
+    plan = make_plan(parse_study(own, "t"))
+    table = PlanTable([plan], plan, [RunStatus(run, "pending", 0) for run in plan.runs], {}, None)
+    assert plan.runs[1].head_share is None and "output head" not in table.in_words()

@@ -13,9 +13,10 @@ from sweeps.study.grids.conditions import value_at
 from sweeps.study.study import parse_study
 
 
-def generators(section: str, optimiser: str = "") -> list[GeneratorRun]:
+def generators(section: str, optimiser: str = "", more: str = "") -> list[GeneratorRun]:
     """The generators of a study with this [generator]."""
-    text = f'[study]\nname = "test"\n[generator]\n{section}\n[generator.optimiser]\nweight_decay = 0.0\n{optimiser}\n'
+    text = f'[study]\nname = "test"\n[generator]\n{section}\n[generator.optimiser]\nweight_decay = 0.0\n'
+    text += f"{optimiser}\n{more}"
     return [run for run in parse_study(text, "test").runs() if isinstance(run, GeneratorRun)]
 
 
@@ -131,3 +132,47 @@ def test_tied_factorised_heads_are_refused() -> None:
     with pytest.raises(SpecError, match="tied_embeddings = True has no matrix"):
         generators('warmup_images = 0\ntrain_images = 640\n[generator.transformer]\nwidth = 64\nlayers = 1\n'
                    'tied_embeddings = true\nhead = "factorised"')  # fmt: skip
+
+
+BUDGET = "warmup_images = 0\ntrain_images = 640"
+
+
+@pytest.mark.parametrize(("size", "name"), [("S", "S"), ("GPT-B", "GPT-B"), ("775M", "775M"), ("h20", "775M")])
+def test_options_beside_a_size_are_set_over_its_shape(size: str, name: str) -> None:
+    options = 'head = "factorised"\nresidual_dropout = 0.2\nclass_dropout = 0.0'
+    (plain,) = generators(f'size = "{size}"\n{BUDGET}')
+    (run,) = generators(f'size = "{size}"\n{BUDGET}', more=f"[generator.transformer]\n{options}\n")
+    changes = {"head": "factorised", "residual_dropout": 0.2, "class_dropout": 0.0}
+    assert run.transformer == transformer(size).model_copy(update=changes)
+    assert run.optimiser == plain.optimiser and value_at(run, "generator.size") == name
+    # What the size has already is no other run.
+    (same,) = generators(f'size = "{size}"\n{BUDGET}', more='[generator.transformer]\nhead = "full"\n')
+    assert same.run_id == plain.run_id != run.run_id
+
+
+def test_options_beside_width_and_layers_and_as_an_axis() -> None:
+    (run,) = generators(f"width = 128\nlayers = 3\n{BUDGET}", "learning_rate = 1e-3",
+                        "[generator.transformer]\nhead_dim = 32\ntied_embeddings = true\n")  # fmt: skip
+    assert run.transformer == generic(128, 3).model_copy(update={"head_dim": 32, "tied_embeddings": True})
+    axis = '[[grid]]\nproduct = { "generator.transformer.head" = ["full", "factorised"] }\n'
+    heads = [run.transformer.head for run in generators(f'size = "XS"\n{BUDGET}', more=axis)]
+    assert heads == ["full", "factorised"]
+
+
+@pytest.mark.parametrize(
+    ("section", "table", "words"),
+    [
+        ('size = "S"', "width = 96", "sets both generator.size = 'S' and generator.transformer.width = 96"),
+        ('size = "S"', "layers = 2", "sets both generator.size = 'S' and generator.transformer.layers = 2"),
+        ('size = "S"', "head_dim = 16", "sets both generator.size = 'S' and generator.transformer.head_dim = 16"),
+        ('size = "S"', "hidden_multiple = 64", "generator.size = 'S' and generator.transformer.hidden_multiple = 64"),
+        ("width = 128\nlayers = 3", "layers = 4", "generator.layers = 3 and generator.transformer.layers = 4"),
+        ('size = "GPT-B"', "qk_norm = true", "is called 111M; allowed: False"),
+        ('size = "S"', 'head = "half"', "transformer head = 'half'"),
+        ('size = "S"\ntransformer = 5', None, "generator.transformer = 5 is not allowed; allowed: a table"),
+    ],
+)
+def test_what_a_size_gives_is_not_set_beside_it(section: str, table: str | None, words: str) -> None:
+    with pytest.raises(SpecError) as error:
+        generators(f"{section}\n{BUDGET}", more="" if table is None else f"[generator.transformer]\n{table}\n")
+    assert words in str(error.value)

@@ -86,7 +86,7 @@ def counted(run: GeneratorRun, batch: int) -> tuple[int, int]:
     forward, step = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH):
         with forward, torch.no_grad():
-            model(tokens, labels)
+            model.head(model.hidden(tokens, labels))
         with step:
             model.loss(model.hidden(tokens, labels), tokens).backward()
     return forward.get_total_flops(), step.get_total_flops()
@@ -164,6 +164,7 @@ def test_columns_of_a_plan_are_these_counts() -> None:
     columns = plan_columns(run)
     assert columns["flops_paper_axis"] * 256 == columns["flops_6nd"]
     assert columns["params_embedding"] == 2 * columns["params_head"] == 2 * 16384 * 1280
+    assert columns["flops_per_token"] == 3 * columns["flops_per_token_forward"]
     assert columns["flops_per_token"] * 256 * run.train_images[-1] == pytest.approx(
         flops.generator_training_flops(run, run.train_images[-1])
     )
