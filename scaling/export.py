@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from scaling.generator.stored import load_generator
 from scaling.generator.transformer import Generator
 from scaling.specification.costs import flops
 from scaling.specification.costs.generator_counts import generator_parameters
+from scaling.specification.pictures import UNSEEN
 from scaling.specification.spec import GeneratorRun, parse_run
 from scaling.tokenizer.model import Tokenizer
 
@@ -25,8 +26,8 @@ GENERATOR, TOKENIZER, MODEL, CARD = "generator.safetensors", "tokenizer.safetens
 
 @dataclass(frozen=True)
 class Exported:
-    """Both stages in evaluation mode on the CPU, and what they are: `generator(tokens, labels)` are logits,
-    `tokenizer.pixels_of(tokens)` pictures."""
+    """Both stages in evaluation mode on the CPU, and what they are: `generator(tokens, labels)` are logits
+    (ValueError for tokens or labels that it has not), `tokenizer.pixels_of(tokens)` pictures."""
 
     run: GeneratorRun
     generator: Generator
@@ -52,10 +53,31 @@ def write_export(
 
     Raises UsageError if `out` is there, DataError for weights that are not the run's, StoreError.
     """
-    if out.exists():
-        raise UsageError(f"out = {str(out)!r} is there; allowed: a folder that is not, which is created")
+    check_out(out)
     load_generator(run, generator)
     Tokenizer.load(run.tokenizer, tokenizer)
+
+    def copy(folder: Path) -> None:
+        shutil.copyfile(generator, folder / GENERATOR)
+        shutil.copyfile(tokenizer, folder / TOKENIZER)
+
+    return write_folder(run, out, copy, provenance, evaluations)
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError if there is anything at `out`."""
+    if out.exists():
+        raise UsageError(f"out = {str(out)!r} is there; allowed: a folder that is not, which is created")
+
+
+def write_folder(
+    run: GeneratorRun,
+    out: Path,
+    save: Callable[[Path], None],
+    provenance: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]] = (),
+) -> list[Path]:
+    """As write_export, with weights that `save` puts into the folder, as GENERATOR and TOKENIZER, unchecked."""
     kept = ("metric", "value", "standard_error", "guidance", "split", "n", "branch", "protocol_json")
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -69,9 +91,8 @@ def write_export(
     }
 
     def fill(folder: Path) -> None:
-        shutil.copyfile(generator, folder / GENERATOR)
-        shutil.copyfile(tokenizer, folder / TOKENIZER)
-        about["files"] = {name: _sha256(folder / name) for name in (GENERATOR, TOKENIZER)}
+        save(folder)
+        about["files"] = {name: sha256_of(folder / name) for name in (GENERATOR, TOKENIZER)}
         (folder / MODEL).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card(about), encoding="utf-8")
 
@@ -83,26 +104,35 @@ def write_export(
 def load_exported(folder: Path | str) -> Exported:
     """Both stages from a folder that `write_export` made. Raises DataError for one that is none or damaged."""
     place = Path(folder)
+    run, about = read_exported(place)
+    tokenizer = Tokenizer.load(run.tokenizer, place / TOKENIZER)
+    return Exported(run, load_generator(run, place / GENERATOR), tokenizer, about)
+
+
+def read_exported(place: Path) -> tuple[GeneratorRun, dict[str, Any]]:
+    """The run of such a folder and the content of its model.json, its files checked. Raises DataError as above."""
     try:
         about = json.loads((place / MODEL).read_bytes())
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise DataError(f"{place / MODEL}: format = {about.get('format')!r}; allowed: {FORMAT}")
         for name, expected in about["files"].items():
-            if _sha256(place / name) != expected:
+            if sha256_of(place / name) != expected:
                 raise DataError(f"{place / name} is damaged: its SHA-256 is not that of {MODEL}")
         run = parse_run(json.dumps(about["spec"]))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"{place} is no exported model that can be read: {error}") from error
     if not isinstance(run, GeneratorRun):
         raise DataError(f"{place / MODEL}: stage = {run.stage!r}; allowed: 'generator'")
-    tokenizer = Tokenizer.load(run.tokenizer, place / TOKENIZER)
-    return Exported(run, load_generator(run, place / GENERATOR), tokenizer, about)
+    return run, about
 
 
 def card(about: Mapping[str, Any]) -> str:
     """The model card, Markdown: what it is, its size and cost, what was measured, where it is from, how to load it."""
     spec, parameters, cost = about["spec"], about["parameters"], about["flops"]
     shape, data = spec["transformer"], spec["tokenizer"]["data"]
+    origin = f"run `{about['run_id']}` of tokenlaw"
+    if spec.get("pretrained"):
+        origin = f"of files of {spec['pretrained']['source']} that tokenlaw has read, as `{about['run_id']}`"
     measured = [
         f"| {row['metric']} | {row['value']:.6g} | {_error(row)} | {row['guidance'] or ''} | {row['split']} "
         f"| {row['n'] or ''} | {row['branch']} |"
@@ -111,10 +141,9 @@ def card(about: Mapping[str, Any]) -> str:
     lines = [
         f"# {about['label']}",
         "",
-        f"A class-conditional image generator in two stages, run `{about['run_id']}` of tokenlaw: a tokenizer that "
+        f"A class-conditional image generator in two stages, {origin}: a tokenizer that "
         f"makes {cost['tokens_per_image']} tokens of an image, and a transformer of width {shape['width']} and "
-        f"{shape['layers']} layers over them. Data: {data.get('name') or 'pictures ' + data['fingerprint'][:12]}, "
-        f"fingerprint `{data['fingerprint']}`.",
+        f"{shape['layers']} layers over them. Data: {_pictures(data)}.",
         "",
         "## Size and cost",
         "",
@@ -150,6 +179,12 @@ def card(about: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _pictures(data: Mapping[str, Any]) -> str:
+    if data["fingerprint"] == UNSEEN:
+        return "ImageNet, by its published counts"
+    return f"{data.get('name') or 'pictures ' + data['fingerprint'][:12]}, fingerprint `{data['fingerprint']}`"
+
+
 def _error(row: Mapping[str, Any]) -> str:
     return "" if row["standard_error"] is None else f"{row['standard_error']:.2g}"
 
@@ -163,16 +198,21 @@ def _parameters(run: GeneratorRun) -> dict[str, int]:
 
 
 def _flops(run: GeneratorRun) -> dict[str, float]:
+    """What both stages cost; of one with pretrained weights nobody here knows on how many images it was trained."""
     tokenizer = run.tokenizer
-    return {
-        "tokens_per_image": tokenizer.tokens_per_image,
-        "generator_images": run.train_images[-1],
-        "generator_flops": flops.generator_training_flops(run, run.train_images[-1]),
-        "tokenizer_images": tokenizer.train_images,
-        "tokenizer_flops": flops.tokenizer_training_flops(tokenizer, tokenizer.train_images),
-    }
+    cost: dict[str, float] = {"tokens_per_image": tokenizer.tokens_per_image}
+    if run.pretrained is not None:
+        cost["generator_flops_per_image"] = flops.generator_training_flops(run, 1)
+    else:
+        images = run.train_images[-1]
+        cost |= {"generator_images": images, "generator_flops": flops.generator_training_flops(run, images)}
+    if tokenizer.pretrained is None:
+        images = tokenizer.train_images
+        cost |= {"tokenizer_images": images, "tokenizer_flops": flops.tokenizer_training_flops(tokenizer, images)}
+    return cost
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,9 @@ executes nothing, and mapped into memory.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor
 
 from results.errors import DataError
+from scaling.specification.ladder import LLAMAGEN_SIZES
 from scaling.specification.spec import TransformerSpec
 
 from .transformer import Generator
@@ -82,6 +85,31 @@ def shapes(spec: TransformerSpec, codebook_size: int, classes: int) -> dict[str,
             f"{layer}feed_forward.w2.weight": (width, hidden),
         }
     return expected
+
+
+def shape_of(state: Mapping[str, Tensor]) -> TransformerSpec:
+    """The size that weights under LlamaGen's names have, by width and layers. Raises DataError where it has none."""
+    if "tok_embeddings.weight" not in state:
+        raise DataError("the checkpoint misses tok_embeddings.weight; allowed: LlamaGen's class-conditional weights")
+    width = state["tok_embeddings.weight"].shape[-1]
+    numbers = [int(match[1]) for name in state if (match := re.match(r"layers\.(\d+)\.", name))]
+    layers = max(numbers, default=-1) + 1
+    for spec in LLAMAGEN_SIZES.values():
+        if (spec.width, spec.layers) == (width, layers):
+            return spec
+    allowed = ", ".join(f"{name} ({spec.width}, {spec.layers})" for name, spec in LLAMAGEN_SIZES.items())
+    raise DataError(
+        f"the checkpoint's width and layers = ({width}, {layers}) are no size of LlamaGen's; allowed: {allowed}"
+    )
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, tensor by tensor, so that 3B weights are not held twice."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def converted(

@@ -26,7 +26,7 @@ COMMANDS = {
     "store": "store",
     "data": "data",
     "evaluate": "evaluate",
-    **dict.fromkeys(("sample", "export"), "models"),
+    **dict.fromkeys(("sample", "export", "import"), "models"),
 }
 """The file that holds each command by its name, in the order of --help: a function, or a group of commands."""
 

@@ -22,7 +22,8 @@ def evaluate(
     images: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGES", help="A folder, shards, Parquet, an .npz of samples, or a finished generator run."
+            metavar="IMAGES",
+            help="A folder, shards, Parquet, an .npz of samples, a finished generator run, or an exported folder.",
         ),
     ],
     reference: Annotated[
@@ -95,17 +96,25 @@ def evaluate(
         print(in_words(figures))
     if record:
         from sweeps.record.evaluated import record as add_rows
+        from sweeps.record.trained import is_exported
 
-        added = add_rows(root, figures, images, judged.run.run_id if isinstance(judged, StoredGenerator) else None)
+        # An exported folder need not be of a run of this store.
+        generator = None
+        if isinstance(judged, StoredGenerator) and not is_exported(Path(images).expanduser()):
+            generator = judged.run.run_id
+        added = add_rows(root, figures, images, generator)
         state = "added to" if added.new else "are already in"
         print(f"{len(figures)} figures {state} {root / 'store'}, as run {added.run_id}", file=sys.stderr)
 
 
 def is_run(images: str) -> bool:
-    """Whether a run is meant: the folder of its artifacts, or a name of hexadecimal digits that is no file."""
+    """Whether a run is meant: the folder of its artifacts or of its export, or a name of hexadecimal digits that is no
+    file."""
+    from sweeps.record.trained import is_exported
+
     path = Path(images).expanduser()
     if path.exists():
-        return (path / "model.safetensors").is_file()
+        return (path / "model.safetensors").is_file() or is_exported(path)
     return re.fullmatch(r"[0-9a-f]{4,12}", images) is not None
 
 
@@ -113,10 +122,10 @@ def _stored(root: Path, name: str, given: dict[str, Any]) -> StoredGenerator:
     """The stored run that is judged, as its study samples where nothing else is given."""
     from scaling.data.sources.locations import FOLDER
     from scaling.evaluate import StoredGenerator
-    from sweeps.record.trained import trained_generator
+    from sweeps.record.trained import any_generator
 
     path = Path(name).expanduser()
-    trained = trained_generator(root, str(path.resolve()) if path.is_dir() else name)
+    trained = any_generator(root, str(path.resolve()) if path.is_dir() else name)
     evaluation = trained.run.evaluation
     fields = evaluation.sampling.model_dump() if evaluation.sampling is not None else {}
     others: dict[str, Any] = {"n": evaluation.samples, "guidance": 1.0, "image_seed": evaluation.seed}

@@ -1,4 +1,5 @@
-"""The commands on trained models: sample, pictures of a generator; export, both stages as files for others."""
+"""The commands on trained models: sample, pictures of a generator; export, both stages as files for others; import, the
+same files from weights of others."""
 
 from __future__ import annotations
 
@@ -15,10 +16,17 @@ from .options import RootOption, sampling_spec
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A finished generator run: its id, the start of it, or its folder.")
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A finished generator run: its id, the start of it, or its folder; or a folder of export or import.",
+    ),
+]
 
 
 def sample(
-    run: RunArgument,
+    run: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and their sheet, created.")],
     classes: Annotated[str, typer.Option(help="Classes by number, such as 3,7; default: all in turn.")] = "",
     n: Annotated[int, typer.Option("--n", "-n", help="How many pictures.")] = 64,
@@ -33,10 +41,10 @@ def sample(
     root: RootOption = Path("runs"),
 ) -> None:
     """Write pictures of a trained generator, and a sheet of them; the same command gives the same pictures."""
-    from sweeps.record.trained import trained_generator
+    from sweeps.record.trained import any_generator
 
     sampling = sampling_spec(temperature=temperature, top_k=top_k, top_p=top_p, guidance_schedule=schedule)
-    trained = trained_generator(root, run)
+    trained = any_generator(root, run)
     from scaling.sample import Request, write_samples
 
     request = Request(
@@ -63,6 +71,23 @@ def export(
     rows = Store(trained.root).read("evaluations", run_ids=[trained.run.run_id]).to_pylist()
     paths = write_export(trained.run, trained.generator, trained.tokenizer, out, json.loads(trained.provenance), rows)
     print("\n".join(map(str, paths)))
+
+
+def import_(
+    tokenizer: Annotated[
+        Path, typer.Option(help="LlamaGen's file, such as vq_ds16_c2i.pt, or a VQModel folder of diffusers.")
+    ],
+    generator: Annotated[Path, typer.Option(help="LlamaGen's file, such as c2i_B_256.pt; its tensors tell the size.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, model.json and the model card; must not be there.")],
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the pictures, in pixels.")],
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side that the tokenizer encodes, such as 384; default: --image-size.")
+    ] = None,
+) -> None:
+    """Write LlamaGen's weights of both stages as `export` writes a run's; nothing in its files is executed."""
+    from scaling.importing import import_pair
+
+    print("\n".join(map(str, import_pair(tokenizer, generator, out, image_size, input_size))))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""Trained runs on disk: the specification and the artifacts of a finished generator, by its id or its folder."""
+"""Trained generators on disk: of a finished run by its id or its folder, or of a folder that was exported."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from .artifacts import folder, publish
 
 WEIGHTS = "model.safetensors"
 """As scaling.run names them."""
+EXPORTED = "model.json"
+"""What an exported folder holds, as scaling.export names it."""
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """A finished generator run with the files of weights of both stages."""
+    """A generator run with the files of weights of both stages."""
 
     run: GeneratorRun
     generator: Path
@@ -27,7 +30,23 @@ class TrainedGenerator:
     provenance: str
     """JSON: code and packages that trained it."""
     root: Path
-    """The data root below which it lies."""
+    """The data root below which it lies, or of an exported folder the one that was given."""
+
+
+def is_exported(path: Path) -> bool:
+    """Whether `tokenlaw export` or `tokenlaw import` may have written this folder."""
+    return (path / EXPORTED).is_file()
+
+
+def any_generator(root: Path, name: str) -> TrainedGenerator:
+    """As trained_generator, and besides a folder that was exported or imported. Raises DataError for a damaged one."""
+    folder = Path(name).expanduser()
+    if not is_exported(folder):
+        return trained_generator(root, name)
+    from scaling.export import GENERATOR, TOKENIZER, read_exported
+
+    run, about = read_exported(folder)
+    return TrainedGenerator(run, folder / GENERATOR, folder / TOKENIZER, json.dumps(about["provenance"]), root)
 
 
 def trained_generator(root: Path, name: str) -> TrainedGenerator:

@@ -37,6 +37,7 @@ NOT_RUN = {
 }
 """What is not executed, by how it begins, and why."""
 PARSED = {
+    r"^sampling.md: tokenlaw (import|sample|evaluate)": "needs LlamaGen's files; test_import.py makes some",
     r"^metrics.md: tokenlaw evaluate": "needs the reader's images; test_evaluate.py has some",
     r"--cluster slurm|^slurm.md: tokenlaw (status|cancel|doctor)": "needs a cluster; tests/slurm has one",
     r"^validation.md: ": "needs data that are not part of the package",

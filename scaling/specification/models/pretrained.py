@@ -1,4 +1,4 @@
-"""Specification of weights that a tokenizer run takes over in place of training. No torch."""
+"""Specification of weights that a run takes over in place of training. No torch."""
 
 from __future__ import annotations
 
