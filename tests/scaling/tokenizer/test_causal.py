@@ -48,6 +48,19 @@ def test_lambda_scales_the_encoders_gradient_and_not_the_causal_models() -> None
     assert all(float(g.abs().max()) > 0 for g in gradients[0.0][1])
 
 
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"normalised": False}, {"reduction": "sum"}, {"first_position": "skipped", "normalised": False}],
+    ids=str,
+)
+def test_the_gradient_of_each_form_by_finite_differences(
+    form: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    module, x = regulariser(**form).double(), latents().detach().double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda latents: module(latents, 1.0)[0], x[:1].detach().requires_grad_(), atol=1e-7)
+
+
 def test_targets_carry_gradient_unless_detached() -> None:
     """With attached targets the last position, which is only ever a target, receives a gradient."""
     for detached in (False, True):

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from results.recorder import Recorder
 from scaling.data.images import Images
 from scaling.specification.costs import flops
 from scaling.specification.spec import (
@@ -27,8 +30,10 @@ from scaling.specification.spec import (
     VectorQuantizerSpec,
     VqganSpec,
 )
-from scaling.training import tokenizer
-from scaling.training.schedule import segments
+from scaling.specification.workspace import Workspace
+from scaling.training import loop, tokenizer
+from scaling.training.loop import TrainingLoop
+from scaling.training.schedule import ScheduleSegment, segments
 from scaling.training.tokenizer import TokenizerTraining
 from tests.scaling.training.lpips_shaped import LpipsShaped
 
@@ -100,6 +105,56 @@ def test_losses_of_fifty_steps_are_those_recorded() -> None:
     assert rows[3]["squared_error"] < 0.8 * rows[0]["squared_error"]
     assert [row["adversarial_weight"] for row in rows[:4]] == [0] * 4
     assert rows[-1]["adversarial_weight"] == 0.5
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing in it can answer."""
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_the_whole_recipe_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the discriminator has begun, while its weight rises, and after; with a running average."""
+    spec = narrow().model_copy(
+        update={
+            "train_images": 4 * 14,
+            "ema_decay": 0.9,
+            "adversarial": AdversarialSpec(start_images=16, ramp_images=16, width=16),
+        }
+    )
+    monkeypatch.setattr(loop, "LOG_STEPS", 3)
+
+    def attempt(folder: Path, number: int, kill: int | None) -> tuple[TokenizerTraining, Recorder]:
+        training = trained(spec, pictures(64, 32), narrower=8)
+        step = training.step
+
+        def watched(segment: ScheduleSegment, images: int) -> dict[str, Tensor]:
+            if images == kill:
+                raise Killed
+            return step(segment, images)
+
+        monkeypatch.setattr(training, "step", watched)
+        (folder / str(number)).mkdir(parents=True)
+        earlier = tuple(folder / str(before) for before in range(number - 1, 0, -1))
+        recorder = Recorder(spec.run_id, number)
+        workspace = Workspace(folder / str(number), earlier, None, folder)
+        run = TrainingLoop(training, segments(spec), workspace, recorder, lambda p: None, lambda: False, 0.1, 0.0)
+        with contextlib.suppress(Killed):
+            run.run()
+        training.stream.close()
+        return training, recorder
+
+    whole, rows = attempt(tmp_path / "whole", 1, None)
+    for number, kill in enumerate((4 * 4, 4 * 7, 4 * 11), start=1):
+        attempt(tmp_path / "killed", number, kill)
+    again, resumed = attempt(tmp_path / "killed", 4, None)
+    assert resumed.rows == rows.rows
+    assert again.state().keys() == whole.state().keys()
+    for name, value in whole.state().items():
+        assert torch.equal(again.state()[name], value), name
+    parts = ("average.", "causal.", "causal_optimiser.", "discriminator.", "discriminator_optimiser.", "optimiser.")
+    assert all(any(name.startswith(part) for name in whole.state()) for part in parts)
 
 
 @pytest.mark.slow
