@@ -1,7 +1,7 @@
 """The encoder and decoder of VQGAN (taming-transformers; LlamaGen's f8 and f16): convolutions, and attention where the
 grid is smallest.
 
-Layers have names, `level0` being the finest, so that weights of others can be mapped to them (weights_of_others.py).
+Layers have names, `level0` being the finest, so that weights of others can be mapped to them (importing/).
 """
 
 from __future__ import annotations

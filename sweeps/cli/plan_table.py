@@ -6,11 +6,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from scaling.specification.costs.flops import regulariser_overhead
+from scaling.specification.costs.flops import regulariser_overhead, tokenizer_costs
 from scaling.specification.spec import TokenizerRun
 from sweeps import text
 from sweeps.backends.slurm.arrays import arrange
@@ -162,6 +162,7 @@ class PlanTable:
             "artifact_bytes": artifact_bytes(run),
             "artifact_files": artifact_files(run),
             "state_bytes": state_bytes(run),
+            **_parts(run),
         }
 
     def _hours_by_device(self) -> dict[str, float]:
@@ -287,6 +288,12 @@ def _jobs(runs: Sequence[PlannedRun]) -> int:
     ids = {run.run_id for run in runs}
     waits = {run.run_id: run.parent if run.parent in ids else None for run in runs}
     return sum(array.jobs for array in arrange(runs, {run.run_id: run.resources for run in runs}, waits, 10**9))
+
+
+def _parts(run: PlannedRun) -> dict[str, Any]:
+    """What a tokenizer's training FLOPs of one image are spent on, such as the discriminator; empty for other runs."""
+    spec = run.spec
+    return {"flops_per_image_by_part": asdict(tokenizer_costs(spec))} if isinstance(spec, TokenizerRun) else {}
 
 
 def _hours(hours: float | None) -> str:

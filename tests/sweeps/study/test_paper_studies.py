@@ -78,6 +78,16 @@ def test_the_baseline_is_shared_and_costs_what_the_paper_spent() -> None:
     assert smallest == pytest.approx(1.2e15, rel=0.02)
 
 
+def test_a_tokenizers_cost_is_told_by_part() -> None:
+    """Discriminator, frozen loss network and regulariser by themselves; together they are the run's FLOPs."""
+    (run,) = [run for run in plan("imagenet-crt")["runs"] if run["stage"] == "tokenizer"]
+    parts = run["flops_per_image_by_part"]
+    assert parts.keys() == {"autoencoder", "quantizer", "perceptual", "causal", "adversarial"}
+    assert all(value > 0 for value in parts.values())
+    images = {r.train_images for r in load_study("imagenet-crt").runs() if isinstance(r, TokenizerRun)}
+    assert {round(run["flops"] / sum(parts.values()))} == images
+
+
 def test_the_tokenizers_alone_are_those_of_the_grids() -> None:
     """Figure 3 and its causal regulariser: eight codebooks, six sizes of input, FSQ, weights to 15, layers to 12."""
     runs = load_study("imagenet-tokenizers").runs()
