@@ -1,9 +1,11 @@
-"""A training step of f16 (squared error and VQ) beside diffusers' VQModel of like size, in one run on one thread.
+"""A training step of f16 (squared error and VQ) beside diffusers' VQModel and LlamaGen's tokenizer, by turns on one
+thread.
 
 python tests/benchmarks/bench_vqgan.py [SIDE] [REPEATS] [LAYOUT]
 
-Needs `pip install diffusers`. The other has the same levels, blocks and attention and the same weights, read through
-the map of names, with its own quantizer; both take a step on one image of SIDE pixels.
+Needs `pip install diffusers`. Diffusers' has the same levels, blocks and attention and the same weights, read through
+the map of names, with its own quantizer; LlamaGen's is llamagen_tokenizer_peer.py. All take a step on one image of SIDE
+pixels, ours in the layout of its specification unless LAYOUT names another. A time is the least of REPEATS.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from llamagen_tokenizer_peer import LlamaGenTokenizer  # Beside this script.
 from torch import Tensor
 
 from scaling.specification.costs import flops
-from scaling.specification.spec import PicturesSpec, TokenizerRun
+from scaling.specification.spec import PicturesSpec, TokenizerRun, VqganSpec
 from scaling.tokenizer.importing import load_imported, read_diffusers
 
 
@@ -44,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         other.save_pretrained(folder)
         imported = read_diffusers(Path(folder))
-    layout = sys.argv[3] if len(sys.argv) > 3 else "contiguous"
+    layout = sys.argv[3] if len(sys.argv) > 3 else VqganSpec().memory_layout
     autoencoder = imported.autoencoder.model_copy(update={"memory_layout": layout})
     data = PicturesSpec(
         fingerprint="0" * 64, image_size=side, channels=3, classes=2, train_images=2, validation_images=2
@@ -66,15 +69,19 @@ def main() -> None:
         result = other(images)
         return result.sample, result.commit_loss.mean()
 
-    optimisers = [torch.optim.AdamW(network.parameters(), lr=1e-6) for network in (model, other)]
-    calls = [lambda: step(ours, optimisers[0]), lambda: step(theirs, optimisers[1])]
+    llamagen = LlamaGenTokenizer().train()
+    optimisers = [torch.optim.AdamW(network.parameters(), lr=1e-6) for network in (model, other, llamagen)]
+    calls = [
+        lambda: step(ours, optimisers[0]), lambda: step(theirs, optimisers[1]),
+        lambda: step(lambda: llamagen(images), optimisers[2]),
+    ]  # fmt: skip
     times = [[seconds(call) for call in calls] for _ in range(repeats + 1)][1:]
-    own, others = (min(column) for column in zip(*times, strict=True))
+    own, others, published = (min(column) for column in zip(*times, strict=True))
     costs = flops.tokenizer_costs(run)
     rate = (costs.autoencoder + costs.quantizer) / own / 1e9
     print(
         f"step at {side} pixels, {layout}: {own:.2f} s ({rate:.0f} GFLOP/s), diffusers {others:.2f} s: "
-        f"{others / own:.2f} x"
+        f"{others / own:.2f} x, LlamaGen's {published:.2f} s: {published / own:.2f} x"
     )
 
 

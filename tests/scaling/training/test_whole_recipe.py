@@ -32,6 +32,7 @@ from scaling.specification.spec import (
 )
 from scaling.specification.workspace import Workspace
 from scaling.training import loop, tokenizer
+from scaling.training.distributed import ALONE, Ranks
 from scaling.training.loop import TrainingLoop
 from scaling.training.schedule import ScheduleSegment, segments
 from scaling.training.tokenizer import TokenizerTraining
@@ -59,10 +60,10 @@ def recipe(side: int, steps: int, batch: int, **changes: object) -> TokenizerRun
     return TokenizerRun(data=data, **(fields | changes))
 
 
-def trained(spec: TokenizerRun, images: Images, narrower: int) -> TokenizerTraining:
+def trained(spec: TokenizerRun, images: Images, narrower: int, ranks: Ranks = ALONE) -> TokenizerTraining:
     """The training of a run, in which drawn weights stand for LPIPS's."""
     with patch.object(tokenizer, "perceptual_loss", lambda run, device: LpipsShaped(narrower).to(device)):
-        return TokenizerTraining(spec, images, lambda *arguments: None)
+        return TokenizerTraining(spec, images, lambda *arguments: None, ranks)
 
 
 def narrow() -> TokenizerRun:
