@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test golden gpu-check lint docs install install-dev clean
 
 help:
-	@echo "make demo   install, get Fashion-MNIST, run the demo study and write its report (about 20 minutes, 2 cores)"
+	@echo "make demo   install, get Fashion-MNIST, run the demo study and write its report (about 25 minutes, 2 cores)"
 	@echo "make test   install and run all tests (about 50 minutes, 2 cores)"
 	@echo "make golden   a small study of Fashion-MNIST, compared with what it once measured (3 minutes, one core)"
 	@echo "make gpu-check   the tests that need a GPU (skipped, by name, without one)"

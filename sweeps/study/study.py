@@ -146,7 +146,7 @@ def load_study(name: str, overrides: Sequence[str] = (), root: Path | None = Non
         )
     elif not path.exists() and path.suffix != ".toml":
         allowed = f"allowed: {', '.join(built_in())}, or the path of a TOML file"
-        if len(path.parts) > 1 or path.suffix:
+        if "/" in name or os.sep in name or path.suffix:
             raise UsageError(f"study = {name!r} does not exist: no such file or folder; {allowed}")
         raise UsageError(f"study = {name!r} is unknown; {nearest(name, built_in())}{allowed}")
     try:

@@ -69,8 +69,7 @@ class Options:
     microbatch             images that a process holds at a time; None for its whole part of the batch
     place                  which of the job's processes this is
     strategy               how several processes train a generator
-    recompute              keep fewer activations and compute them again
-    compiled               train with networks compiled by torch
+    recompute, compiled    keep fewer activations and compute them again; train with networks compiled by torch
     trackers               what is told of it while it runs
     """
 
@@ -342,13 +341,11 @@ def _beginning(spec: AnyRun, attempt: Attempt, options: Options) -> str:
     facts, place = provenance(), options.place
     job = f", job {options.job} restart {options.restarts}" if options.job else ""
     rank = f", rank {place.rank} of {place.size}" if place.size > 1 else ""
-    microbatch = f", microbatch {options.microbatch}" if options.microbatch is not None else ""
-    strategy = f", {options.strategy}" if options.strategy != "ddp" else ""
-    recompute = ", recomputing activations" if options.recompute else ""
-    compiled = ", compiled" if options.compiled else ""
+    ways = {f"microbatch {options.microbatch}": options.microbatch, options.strategy: options.strategy != "ddp",
+            "recomputing activations": options.recompute, "compiled": options.compiled}  # fmt: skip
     return (
         f"{spec.stage} {spec.label} ({spec.run_id}), attempt {attempt.number} on {facts['host']}, pid {os.getpid()}"
-        f"{job}{rank}{microbatch}{strategy}{recompute}{compiled}, code {facts['code'][:12]}"
+        f"{job}{rank}{''.join(f', {way}' for way, told in ways.items() if told)}, code {facts['code'][:12]}"
     )
 
 

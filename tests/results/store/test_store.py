@@ -17,7 +17,7 @@ import pyarrow.csv
 import pytest
 
 from results import Recorder, Store, StoreError, UsageError
-from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
+from results.schema import LATER_COLUMNS, SCHEMA_VERSION, TABLES, arrow_schema
 from results.store import atomic
 from results.store.parquet import parquet_bytes, read_parquet
 from tests.results.store.filled_store import Append
@@ -228,19 +228,18 @@ def test_results_and_finished_need_no_parquet(store: Store, append: Append) -> N
     assert done.stdout.splitlines() == ["{'a'} done {}", "[]"]
 
 
-def test_tables_of_schema_1_are_read(
-    store: Store, append: Append, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_tables_of_earlier_schemas_are_read(version: int, store: Store, append: Append, tmp_path: Path) -> None:
     """A folder published by an earlier version, and sets of it beside those of this one, in a compaction as well."""
     append("a")
     append("b")
     for path in sorted((store.folder / "a").glob("*.parquet")):
-        _write_as_version_1(path)
+        _write_as_version(path, version)
     manifest = json.loads((store.folder / "a" / "manifest.json").read_text())
     for name, file in manifest["files"].items():
         data = (store.folder / "a" / name).read_bytes()
         file |= {"bytes": len(data), "sha256": sha256(data).hexdigest()}
-    (store.folder / "a" / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 1}))
+    (store.folder / "a" / "manifest.json").write_text(json.dumps(manifest | {"schema_version": version}))
     expected = {table: store.read(table).to_pylist() for table in TABLES}
     assert [row["run_id"] for row in expected["runs"]] == ["a", "b"]
     assert expected["runs"][0]["source"] is None
@@ -248,21 +247,21 @@ def test_tables_of_schema_1_are_read(
     store.compact()
     assert {table: store.read(table).to_pylist() for table in TABLES} == expected
     for path in store.export(tmp_path / "old", ["a"]):
-        _write_as_version_1(path)
+        _write_as_version(path, version)
     old = Store.open_folder(tmp_path / "old")
     assert old.read("runs").to_pylist() == expected["runs"][:1]
     assert old.read("curves").schema.equals(arrow_schema("curves"))
 
 
-def _write_as_version_1(path: Path) -> None:
-    """As version 1 wrote it: without `source` and what tells speed, and fewer columns may be null."""
+def _write_as_version(path: Path, version: int) -> None:
+    """As that version wrote it: without the columns that came later, and fewer columns may be null."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    later = {"source", "images_per_second", "model_flops_share", "device_memory_bytes"}
-    table = table.drop_columns([name for name in table.column_names if name in later])
+    later = [name for name, since in LATER_COLUMNS.items() if since > version and name in table.column_names]
+    table = table.drop_columns(later)
     fields = [field.with_nullable(table[field.name].null_count > 0) for field in table.schema]
-    old = pa.schema(fields, metadata={b"tokenlaw_schema": b"1"})
+    old = pa.schema(fields, metadata={b"tokenlaw_schema": str(version).encode()})
     path.unlink()
     pq.write_table(pa.Table.from_arrays(table.columns, schema=old), path)
 

@@ -185,6 +185,8 @@ def test_what_cannot_stand_beside_an_id(text: str, message: str, tmp_path: Path)
     [
         ("smoek", "study = 'smoek' is unknown; did you mean 'smoke'\\? allowed: "),
         ("some/dir", "study = 'some/dir' does not exist: no such file or folder; allowed: "),
+        ("./nosuch", "study = './nosuch' does not exist: no such file or folder"),
+        ("nosuch/", "study = 'nosuch/' does not exist: no such file or folder"),
         ("x.tml", "study = 'x.tml' does not exist: no such file or folder"),
         ("x.toml", "study = 'x.toml' cannot be read: No such file"),
         ("lab", "study = 'lab' is a folder; allowed: a TOML file, such as lab/mine.toml"),
