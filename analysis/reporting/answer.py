@@ -40,6 +40,7 @@ from .sentences import (
     Statement,
     compression_statements,
     headline,
+    not_judged_notes,
     pair_statements,
     regulariser_statements,
     without_gfid,
@@ -85,9 +86,13 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
     Without a gFID at known FLOPs the three questions stay open, and the answer says what was measured instead.
     """
     refuse_loss(frames)
-    points, name = frames.ranked, frames.measure.name
+    points, name, compute = frames.ranked, frames.measure.name, frames.compute
     optima = rate_optima(frames)
-    further = [*rate_statements(optima, name), *loss_statements(loss_rankings(frames), name), *own_statements(frames)]
+    further = [
+        *rate_statements(optima, name, compute),
+        *loss_statements(loss_rankings(frames), name, compute),
+        *own_statements(frames),
+    ]
     if points.empty:
         return Answer(without_gfid(frames), tuple(further), (), (), (), (), (), ())
     notes: list[str] = []
@@ -107,13 +112,14 @@ def answer(frames: StudyFrames, *, budgets: Sequence[float] | None = None, seed:
             notes.append(str(error))
     statements = [
         *compression_statements(frames, compressions),
-        *regulariser_statements(contrasts, multipliers, name),
+        *regulariser_statements(contrasts, multipliers, name, compute),
         *pair_statements(best, frames),
         *further,
     ]
+    notes += not_judged_notes(best, compute)
     notes += [n for n in (selection_note(frames.measure, points), extent_note(frames, leading(frames))) if n]
     return Answer(
-        headline=headline(compressions, best, frames.measure.name),
+        headline=headline(compressions, best, name, compute),
         statements=tuple(statements),
         compression=tuple(compressions),
         regulariser=tuple(contrasts),

@@ -9,25 +9,26 @@ import pandas as pd
 
 from analysis.tokenizers.comparisons.loss_ranking import LossRanking
 from analysis.tokenizers.comparisons.rate_optimum import RateOptimum
+from analysis.tokenizers.compute import Compute
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.measure import NAMES
 from analysis.tokenizers.rows import groups
 
 from . import wording
 from .rendering import table_estimate
-from .sentences import Statement
+from .sentences import Statement, flops_unit
 
 SHOWN = 6
 """Comparisons of one kind in the short answer: those at the largest compute; the section has all."""
 
 
-def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statement]:
+def rate_statements(optima: Sequence[RateOptimum], metric: str, compute: Compute = Compute()) -> list[Statement]:
     """Where along a ladder of codebooks the metric is the lowest, and how sure that is."""
     statements = []
     shown = sorted(optima, key=lambda o: o.flops or math.inf)[-SHOWN:]
     for o in optima:
         ladder = f"{wording.number(o.rungs[0])} to {wording.number(o.rungs[-1])} bits a token"
-        where = f" at {wording.flops(o.flops)} FLOPs" if o.flops else ""
+        where = f" at {wording.flops(o.flops)} {flops_unit(compute)}" if o.flops else ""
         text = f"Over codebooks of {ladder} with generator {o.size}{where} {metric} "
         if o.inner:
             text += f"has an inner optimum near {wording.number(o.bits)} bits"
@@ -44,7 +45,7 @@ def rate_statements(optima: Sequence[RateOptimum], metric: str) -> list[Statemen
     return statements
 
 
-def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statement]:
+def loss_statements(rankings: Sequence[LossRanking], metric: str, compute: Compute = Compute()) -> list[Statement]:
     """Where the lowest cross-entropy does not have the best images; the short answer has each generator's longest."""
     statements = []
     longest = {r.size: r for r in sorted(rankings, key=lambda r: r.flops)}
@@ -53,9 +54,9 @@ def loss_statements(rankings: Sequence[LossRanking], metric: str) -> list[Statem
         place = "the worst" if r.place == len(r.families) else f"place {r.place} by"
         text = (
             f"Cross-entropy does not rank tokenizers: of {len(r.families)} of one rate with generator {r.size} at "
-            f"{wording.flops(r.flops)} FLOPs, {r.lowest_loss} has the lowest {NAMES.get(r.loss, r.loss)} "
-            f"({wording.number(r.loss_value)}) and {place} {metric} ({wording.number(r.gfid)} against "
-            f"{wording.number(r.best_gfid)} of {r.best})."
+            f"{wording.flops(r.flops)} {flops_unit(compute)}, {r.lowest_loss} has the lowest "
+            f"{NAMES.get(r.loss, r.loss)} ({wording.number(r.loss_value)}) and {place} {metric} "
+            f"({wording.number(r.gfid)} against {wording.number(r.best_gfid)} of {r.best})."
         )
         statements.append(Statement("compression", text, conditional=r.seeds == 1, main=r in shown))
     return statements

@@ -9,7 +9,7 @@ from typing import Literal
 
 from analysis.tokenizers.comparisons.contrasts import Contrast, Multiplier, contrast, tokenizer_scores
 from analysis.tokenizers.comparisons.crossover import Crossover, crossing_over_seeds, median_bound
-from analysis.tokenizers.compute import head_shares
+from analysis.tokenizers.compute import Compute, head_shares
 from analysis.tokenizers.compute_law import Compression
 from analysis.tokenizers.frames import StudyFrames
 from analysis.tokenizers.fronts import designs, in_order
@@ -21,6 +21,12 @@ from results.errors import FitError
 from . import wording
 from .rendering import estimate_of
 
+PLAIN_METRIC = "gFID"
+"""What the images are judged by unless a sentence names another."""
+SHOWN = 6
+"""Pairs that are not judged at a budget which its note names."""
+TRAINING = f"FLOPs {Compute().words}"
+"""What the output head has its share of, whatever else a budget counts."""
 LAW_REACH = 3.0
 """How far beyond the largest common compute a crossing of laws is said at all."""
 
@@ -40,38 +46,57 @@ class Statement(Record):
     conditional: bool = False
 
 
-def headline(compressions: Sequence[Compression], best: Sequence[BestPairs], metric: str = "gFID") -> str:
+def headline(
+    compressions: Sequence[Compression],
+    best: Sequence[BestPairs],
+    metric: str = PLAIN_METRIC,
+    compute: Compute = Compute(),
+) -> str:
     """One sentence: which of the two tokenizers that are compared first is the better one, and at which compute."""
+    unit = compute.unit
+    # What is counted beside training takes so many words that a comma must end them.
+    at = unit if compute.alone else f"{unit},"
     if not compressions:
-        if best:
-            return f"At {wording.flops(best[-1].flops)} training FLOPs the best pair measured is {best[-1].best.name}."
-        return "The study is too small for an answer."
+        if not best:
+            return "The study is too small for an answer."
+        flops, pair = wording.flops(best[-1].flops), best[-1].best
+        if pair.extrapolated:
+            value = f"{metric} {wording.number(pair.gfid)}{wording.spread(pair.low, pair.high)}"
+            return (
+                f"At {flops} {at} the best pair is, by its law, {pair.name}, {value}: an extrapolation, "
+                f"{wording.number(pair.reach, 2)} times beyond its longest run."
+            )
+        by = "" if metric == PLAIN_METRIC else f" by {metric}"
+        return f"At {flops} {at} the best pair measured{by} is {pair.name}."
     cross, rfid_ratio = compressions[0].crossover, compressions[0].rfid_ratio
     if cross.flops is None:
         other = cross.second if cross.lower_before == cross.first else cross.first
         return (
-            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs {cross.lower_before} has "
+            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} {at} {cross.lower_before} has "
             f"the lower mean {metric} throughout: no crossover with {other} in the measured range."
         )
     if cross.slight is not None:
         return (
-            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} training FLOPs no crossover of "
-            f"{cross.first} "
+            f"From {wording.flops(cross.low)} to {wording.flops(cross.high)} {at} no crossover of {cross.first} "
             f"and {cross.second} is shown: above {wording.flops(cross.flops)} {cross.lower_after} has the lower "
-            f"{metric}, "
-            "below they are level."
+            f"{metric}, below they are level."
         )
     if not cross.expected_direction:
         return (
             f"Against expectation the less compressed tokenizer, {cross.lower_before}, has the lower {metric} below "
-            f"{wording.flops(cross.flops)} training FLOPs, and {cross.lower_after} above."
+            f"{wording.flops(cross.flops)} {unit}, and {cross.lower_after} above."
         )
     worse = rfid_ratio is not None and rfid_ratio.value > 1
     which = "The tokenizer that reconstructs worse" if worse else "The more compressed tokenizer"
-    verb = "makes" if cross.established else "seems to make"
+    if metric == PLAIN_METRIC:
+        verb, does = "makes" if cross.established else "seems to make", "does"
+        what = "the better images"
+    else:
+        verb, does = "has" if cross.established else "seems to have", "has"
+        what = f"the lower {metric}"
     return (
-        f"{which}, {cross.first}, {verb} the better images below {wording.flops(cross.flops)} training FLOPs; "
-        f"above, {cross.second} does."
+        f"{which}, {cross.first}, {verb} {what} below {wording.flops(cross.flops)} {unit}; "
+        f"above, {cross.second} {does}."
     )
 
 
@@ -86,16 +111,19 @@ def compression_statements(frames: StudyFrames, compressions: Sequence[Compressi
         )
         return [Statement("compression", f"Compression cannot be compared: {reason}.")]
     statements = []
+    compute = frames.compute
+    # Once for both ends what is counted, unless it is training alone.
+    unit, its = (compute.unit, "Its") if compute.alone else ("FLOPs", f"Counted in {compute.unit}, its")
     for i, c in enumerate(compressions):
         cross = c.crossover
         ends = ((cross.low, cross.at_low), (cross.high, cross.at_high))
         low, high = (
-            f"at {wording.flops(at)} training FLOPs {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
+            f"at {wording.flops(at)} {unit} {wording.number(e.value)} times{wording.span(e)}" for at, e in ends
         )
         sentences = [_rfid_sentence(frames, cross.first, cross.second, c.rfid_ratio)]
         name = frames.measure.name
-        sentences += [f"Its {name} is {low} that of {cross.second}, and {high}.", _crossing_sentence(cross)]
-        sentences += [_law_sentence(c)]
+        sentences += [f"{its} {name} is {low} that of {cross.second}, and {high}.", _crossing_sentence(cross, compute)]
+        sentences += [_law_sentence(c, compute)]
         sentences += [equal_images_sentence(frames, cross.first, cross.second) if not i else ""]
         sentences += [_basis(cross), seeds_sentence(cross) if i else ""]
         text = " ".join(filter(None, sentences))
@@ -118,16 +146,16 @@ def _rfid_sentence(frames: StudyFrames, first: str, second: str, ratio: SeedEsti
     return f"{first}, the more compressed, reconstructs {verb} than {second}: {shown}."
 
 
-def _crossing_sentence(cross: Crossover) -> str:
+def _crossing_sentence(cross: Crossover, compute: Compute) -> str:
+    unit = flops_unit(compute)
     if cross.flops is not None:
         sides = "" if cross.expected_direction else f" the other way round ({cross.lower_before} leads first)"
-        text = f"The two cross{sides} at {wording.flops(cross.flops)} FLOPs{_zone(cross)}"
+        text = f"The two cross{sides} at {wording.flops(cross.flops)} {unit}{_zone(cross)}"
         if cross.slight is not None:
             lead = f"{100 * (cross.slight - 1):.0f} %"
             return (
-                f"No crossover is shown: on one side of {wording.flops(cross.flops)} FLOPs the lead is {lead} at "
-                f"most, less "
-                "than one run can tell from noise."
+                f"No crossover is shown: on one side of {wording.flops(cross.flops)} {unit} the lead is {lead} at "
+                "most, less than one run can tell from noise."
             )
         return text + ("." if cross.established or cross.band is None else "; the data do not establish it.")
     text = f"No crossover within the measured range: {cross.lower_before} is lower throughout"
@@ -139,11 +167,11 @@ def _crossing_sentence(cross: Crossover) -> str:
     low, high = cross.interval_low, cross.interval_high
     if (low is None) != (high is None):
         side = f"above {wording.flops(low)}" if high is None else f"below {wording.flops(high)}"
-        text += f": a crossover {side} FLOPs is not excluded"
+        text += f": a crossover {side} {unit} is not excluded"
     return text + "."
 
 
-def _law_sentence(c: Compression) -> str:
+def _law_sentence(c: Compression, compute: Compute) -> str:
     """Where the laws of the two cross if the fronts do not, unless that is too far beyond the data."""
     cross = c.crossover
     law = next((law for law in c.fitted_laws if law.floor == "free"), None)
@@ -157,10 +185,14 @@ def _law_sentence(c: Compression) -> str:
     if reach <= 1 or reach > LAW_REACH:
         return f"Nor do their laws cross within {LAW_REACH:g} times that range."
     return (
-        f"By their laws, E free, they cross at {wording.flops(at)} FLOPs: an extrapolation, "
-        f"{wording.number(reach, 2)} times "
-        "beyond the largest compute of one of them."
+        f"By their laws, E free, they cross at {wording.flops(at)} {flops_unit(compute)}: an extrapolation, "
+        f"{wording.number(reach, 2)} times beyond the largest compute of one of them."
     )
+
+
+def flops_unit(compute: Compute) -> str:
+    """FLOPs of a sentence that follows one that says which; said again where it is not training alone."""
+    return "FLOPs" if compute.alone else compute.unit
 
 
 def equal_images_sentence(frames: StudyFrames, first: str, second: str) -> str:
@@ -188,7 +220,8 @@ def equal_images_sentence(frames: StudyFrames, first: str, second: str) -> str:
             wording.listing([f"{wording.percent(share)} of {z}" for z, share in heads[f]]) + f" for {f}"
             for f in (first, second)
         ]
-        text += f"; of the training FLOPs the output head takes {wording.listing(listed)}"
+        whole = "training FLOPs" if frames.compute.alone else TRAINING
+        text += f"; of the {whole} the output head takes {wording.listing(listed)}"
     return text + "."
 
 
@@ -253,9 +286,15 @@ def _effect_phrase(name: str, estimate: SeedEstimate) -> str:
 
 
 def regulariser_statements(
-    contrasts: Sequence[Contrast], multipliers: Sequence[Multiplier], metric: str = "gFID"
+    contrasts: Sequence[Contrast],
+    multipliers: Sequence[Multiplier],
+    metric: str = PLAIN_METRIC,
+    compute: Compute = Compute(),
 ) -> list[Statement]:
     """What the regulariser changes at equal compute, or that nothing was compared."""
+    # Runs are paired by their training: where stage 1 is counted too, that is not all of the compute.
+    equal = "compute" if compute.alone else "training of the generator"
+    counted = "" if compute.alone else f", in {compute.unit}"
     if not contrasts:
         text = "The causal regulariser was not compared: no two tokenizers differ in it alone."
         return [Statement("regulariser", text)]
@@ -264,20 +303,29 @@ def regulariser_statements(
         effects = [e for e in map(c.effect, _NAMES) if e is not None]
         gfid = c.effect("gfid")
         names = _NAMES | {"gfid": metric}
-        text = f"At equal compute the {c.regulariser} regulariser ({c.treatment} against {c.base}) changes "
+        text = f"At equal {equal} the {c.regulariser} regulariser ({c.treatment} against {c.base}) changes "
         text += wording.listing([_effect_phrase(names[e.metric], e.estimate) for e in effects]) + "."
         if m.estimate is not None:
             saved = f"{wording.number(m.estimate.value)}{wording.span(m.estimate)}"
-            text += f" Compute multiplier at equal {metric}: {saved}, above 1 a saving{_multiplier_curve(m, metric)}."
+            text += f" Compute multiplier at equal {metric}{counted}: {saved}, above 1 a saving"
+            text += f"{_multiplier_curve(m, metric)}."
         for seed, family in m.without_overlap:
-            text += f" On seed {seed} the two reach no common gFID ({family} is lower)."
+            text += f" On seed {seed} the two reach no common {metric} ({family} is lower)."
         if abs(c.tokenizer_flops_ratio - 1) > 5e-4:
             ratio = wording.number(c.tokenizer_flops_ratio)
-            text += f" Its stage 1 takes {ratio} times the FLOPs, not counted in this."
+            text += f" Its stage 1 takes {ratio} times the FLOPs, {_stage1_counted(compute)}."
         if gfid is not None:
             text += f" [{wording.seeds(gfid.estimate)}; {_generators(gfid.sizes)}]"
         statements.append(Statement("regulariser", text, conditional=gfid is not None and gfid.estimate.conditional))
     return statements
+
+
+def _stage1_counted(compute: Compute) -> str:
+    """Whether the compute of a multiplier has the training of the tokenizer in it."""
+    if compute.total:
+        share = "" if compute.generators == 1 else f"1/{compute.generators} of them "
+        return f"{share}counted in the multiplier"
+    return "not counted in this" if compute.alone else "left out of this"
 
 
 def _multiplier_curve(m: Multiplier, metric: str) -> str:
@@ -309,7 +357,7 @@ def pair_statements(best: Sequence[BestPairs], frames: StudyFrames) -> list[Stat
         if pair.probability is None:
             text += "; no interval: one seed each, so no probability of being best can be given"
         elif len(b.pairs) == 1:
-            text += ", the only pair measured there"
+            text += f", {b.alone}"
         else:
             text += f", the best of {len(b.pairs)} pairs with probability {wording.percent(pair.probability)}"
             rest = sorted((p for p in b.pairs if p is not pair), key=lambda p: -(p.probability or 0.0))
@@ -319,9 +367,22 @@ def pair_statements(best: Sequence[BestPairs], frames: StudyFrames) -> list[Stat
             beyond = [f"{p.name} {wording.number(p.reach, 2)} times" for p in b.extrapolated]
             text += f"; this rests on extrapolation by law, beyond their longest runs {wording.listing(beyond)}"
         if (share := shares.get((pair.family, pair.size))) is not None:
-            text += f"; its output head is {wording.percent(share)} of its training FLOPs"
+            whole = "its training FLOPs" if frames.compute.alone else f"the {TRAINING}"
+            text += f"; its output head is {wording.percent(share)} of {whole}"
         statements.append(Statement("pair", text + ".", conditional=pair.probability is None))
     return statements
+
+
+def not_judged_notes(best: Sequence[BestPairs], compute: Compute) -> list[str]:
+    """Of each budget the pairs that were measured, but say nothing there, with the reason."""
+    notes = []
+    for b in best:
+        listed = [f"{left.name}, {left.reason} FLOPs" for left in b.not_judged[:SHOWN]]
+        more = len(b.not_judged) - len(listed)
+        listed += [f"and {more} more"] if more else []
+        if listed:
+            notes.append(f"Not judged at {wording.flops(b.flops)} FLOPs {compute.words}: {'; '.join(listed)}")
+    return notes
 
 
 def without_gfid(frames: StudyFrames) -> str:

@@ -44,6 +44,11 @@ class Compute(Record):
             raise UsageError(f"serve = {self.serve} is not allowed; allowed: a number of images from 0 on")
 
     @property
+    def alone(self) -> bool:
+        """Whether nothing is counted beside training the generator."""
+        return not self.total and not self.serve
+
+    @property
     def words(self) -> str:
         """What it counts, after a number of FLOPs: `of training the generator alone`."""
         parts = ["of training the generator"]
@@ -56,14 +61,19 @@ class Compute(Record):
     @property
     def label(self) -> str:
         """Of an axis: `training FLOPs of the generator`, or what else is counted."""
-        return f"FLOPs {self.words}" if self.total or self.serve else "training FLOPs of the generator"
+        return "training FLOPs of the generator" if self.alone else f"FLOPs {self.words}"
+
+    @property
+    def unit(self) -> str:
+        """Of a number in a sentence: `training FLOPs`, or FLOPs and what else is counted."""
+        return "training FLOPs" if self.alone else f"FLOPs {self.words}"
 
     def of(self, points: pd.DataFrame) -> pd.DataFrame:
         """The points with `path_flops` on this axis, and in `offset` what of it is not training the generator.
 
         Raises DataError where a column that it needs is unknown of a row.
         """
-        if not self.total and not self.serve:
+        if self.alone:
             return points
         offset = np.zeros(len(points))
         if self.total:

@@ -89,7 +89,8 @@ class Measure(Record):
         return self.guidance not in (None, NONE, 1.0)
 
     def resolved(self, rows: pd.DataFrame) -> Measure:
-        """With the guidance stated, for generators' evaluations `rows`. Raises DataError if none has the metric so."""
+        """With the guidance stated, for generators' evaluations `rows`. Raises DataError if none has the metric so, or
+        if the best guidance is asked for where there was none to choose."""
         own = rows[rows["metric"] == self.metric]
         if own.empty:
             if self == Measure():
@@ -99,8 +100,12 @@ class Measure(Record):
         plain = is_unguided(own)
         if self.guidance is None:
             return replace(self, guidance=NONE if plain.any() else BEST)
+        if self.guidance == BEST and plain.all():
+            raise DataError(f"guidance = {BEST!r}: {self.metric} was measured without guidance only; allowed: {NONE}")
         if self.select(own).empty:
-            scales = sorted({f"{scale:g}" for scale in own.loc[~own["tuned"], "guidance"].dropna()})
+            named = own.loc[~own["tuned"], "guidance"]
+            scales = [NONE] if named.isna().any() else []
+            scales += sorted({f"{scale:g}" for scale in named.dropna()})
             scales += ["best"] if own["tuned"].any() else []
             raise DataError(
                 f"guidance = {self.guidance!r}: {self.metric} was not measured so; measured: {', '.join(scales)}"
@@ -151,10 +156,15 @@ def selection_note(measure: Measure, points: pd.DataFrame) -> str | None:
     if measure.guidance != BEST:
         return None
     scales = points["scales"].dropna() if "scales" in points else pd.Series(dtype=float)
-    many = int(scales.max()) if len(scales) else 0
-    chosen = f"the lowest of up to {many} scales" if many > 1 else "at a scale that its authors tuned"
+    single = int((scales == 1).sum())
+    if single == len(scales):
+        return "No guidance was chosen: each value is at the one scale that was measured of it" if single else None
+    chosen = [f"the lowest of up to {int(scales.max())} scales"] if scales.max() > 1 else []
+    chosen += ["at a scale that its authors tuned"] if (scales == 0).any() else []
+    each = "Each value"
+    if single:
+        each = f"{single} of {len(scales)} values are at the one scale that was measured of them; each other one"
     return (
-        f"Each value is {chosen}, as in arXiv 2412.16326: picked by what it is then reported as, it is too "
-        f"low, and the "
-        "more so the more scales were tried"
+        f"{each} is {' or '.join(chosen)}, as in arXiv 2412.16326: picked by what it is then reported as, it is too "
+        "low, and the more so the more scales were tried"
     )

@@ -120,7 +120,7 @@ def next_runs(
         drawn = standing.mean + sd * random.standard_normal((DRAWS, len(standing.mean)))
     else:
         drawn = standing.drawn
-    costs = _costs(points)
+    costs, batches = _costs(points), _batches(points)
     prices: dict[str, float] = {}
     for column, pair in enumerate(standing.judged):
         beliefs.values.append(drawn[:, column])
@@ -131,7 +131,7 @@ def next_runs(
         target = [c.training(flops) for c in pair.curves]
         at_end = law.draws(target, DRAWS, seed + column).mean(axis=1) if standing.extrapolated[column] else None
         longest = max(float(np.exp(c.x[-1])) for c in pair.curves)
-        for length in _lengths(longest, math.exp(max(target)), each):
+        for length in _lengths(longest, math.exp(max(target)), each, batches[pair.size]):
             x = math.log(length * each)
             error = np.zeros(DRAWS)
             if x > math.log(longest) + 1e-6 and at_end is not None:
@@ -154,8 +154,10 @@ def next_runs(
                 why = "a further tokenizer seed" if trains else "a seed that this size lacks"
                 run = _run(pair, s, length, each * length, trains, common, why)
                 beliefs.add(run, pair_alone + error, sd**2, needs, each * length)
-    if joint is not None and joint.prices is not None and joint.fitted.floors is not None:
-        _add_untrained(beliefs, prices, joint, points, flops, sd, seed)
+    if joint is not None and joint.unpredicted is not None:
+        notes.append(f"no tokenizer that was not trained is looked at: {joint.unpredicted}")
+    elif joint is not None:
+        _add_untrained(beliefs, prices, joint, points, batches, flops, sd, seed)
     values = np.column_stack(beliefs.values)
     if criterion == "variance":
         if joint is None or joint.prices is None or joint.fitted.drawn is None:
@@ -207,12 +209,24 @@ def _costs(points: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float, fl
     }
 
 
-def _lengths(longest: float, most: float, each: float) -> list[float]:
+def _batches(points: pd.DataFrame) -> dict[str, float]:
+    """Images of a batch by generator size; 1 where it is not known."""
+    known = points.assign(batch=points["batch_size"].astype(float) if "batch_size" in points else 1.0)
+    each = known.groupby("size")["batch"].max().fillna(1.0)
+    return dict(zip(map(str, each.index), each.tolist(), strict=True))
+
+
+def _whole(images: float, batch: float) -> float:
+    """The images of a run of whole batches: what it trains on and costs."""
+    return math.ceil(images / batch - 1e-9) * batch
+
+
+def _lengths(longest: float, most: float, each: float, batch: float) -> list[float]:
     """Training images of runs to consider: doublings of the pair's longest, and what the budget buys, from FLOPs."""
     if most <= longest * 1.001:
-        return [most / each]
+        return [_whole(most / each, batch)]
     doubled = [longest * 2.0**i for i in range(1, DOUBLINGS + 1)]
-    return [x / each for x in doubled if x < most * 0.75] + [most / each]
+    return [_whole(x / each, batch) for x in (*(x for x in doubled if x < most * 0.75), most)]
 
 
 def _add_untrained(
@@ -220,6 +234,7 @@ def _add_untrained(
     prices: dict[str, float],
     joint: JointAnswer,
     points: pd.DataFrame,
+    batches: dict[str, float],
     flops: float,
     sd: float,
     seed: int,
@@ -242,9 +257,10 @@ def _add_untrained(
         nearest = alike.iloc[int(np.argmin(np.abs(np.log(alike["codebook_size"].astype(float) / float(row["codes"])))))]
         beliefs.values.append(drawn[:, i])
         each = float(joint.prices.per_image(*(np.array([float(row[n])]) for n in ("params", "codes", "tokens")))[0])
-        images = float(row["images"])
+        images = _whole(float(row["images"]), batches[str(row["size"])])
         needs = f"{row['family']} seed 0"
-        prices[needs] = float(joint.prices.tokenizer(np.array([float(row["rate"])]))[0])
+        rate, weight = (np.array([float(row[name])]) for name in ("rate", "weight"))
+        prices[needs] = float(joint.prices.tokenizer(rate, weight)[0])
         run = NextRun(
             str(row["family"]), str(row["size"]), 0, round(images), each * images, True, str(nearest["family"]),
             float(row["codes"]), float(row["weight"]), "a tokenizer not trained, by the joint law",

@@ -86,6 +86,11 @@ class BestPairs(Record):
         return max(self.pairs, key=lambda p: (p.probability or 0.0, -p.gfid))
 
     @property
+    def alone(self) -> str:
+        """What a pair without others is, for people: by its law it was judged there, not measured."""
+        return f"the only pair {'judged' if self.best.extrapolated else 'measured'} there"
+
+    @property
     def extrapolated(self) -> tuple[Pair, ...]:
         """The pairs on whose laws the choice rests: those beyond their longest run that could be the best; without
         probabilities the best and its runner-up."""

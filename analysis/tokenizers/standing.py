@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,10 +69,10 @@ class Standing:
             begun = [(c, x) for c, x in zip(candidate.curves, left, strict=True) if x >= c.x[0] - SLACK]
             reaching = [(c, x) for c, x in begun if x <= c.x[-1] + SLACK]
             if not begun:
-                not_judged.append(NotJudged(candidate.name, f"its runs begin at {candidate.low:.2g}"))
+                not_judged.append(NotJudged(candidate.name, f"its runs begin at {_apart(candidate.low, flops)}"))
                 continue
             if not reaching and within_range:
-                not_judged.append(NotJudged(candidate.name, f"its runs end at {candidate.high:.2g}"))
+                not_judged.append(NotJudged(candidate.name, f"its runs end at {_apart(candidate.high, flops)}"))
                 continue
             if reaching:
                 # A run that ends below the budget adds nothing where the same pair has runs that reach it.
@@ -93,7 +93,7 @@ class Standing:
             extrapolated.append(not reaching)
             judged.append(candidate)
         if not judged:
-            raise FitError(f"no run was measured at {flops:.3g} FLOPs")
+            raise FitError(f"no run was measured at {flops:.3g} FLOPs{_allowed(curves, flops)}")
         numbers = {name: i for i, name in enumerate(dict.fromkeys(cluster))}
         of_pair = np.array(pair)
         found = posterior(np.array(y), of_pair, np.array([numbers[name] for name in cluster]), draws, seed)
@@ -116,3 +116,48 @@ class Standing:
             extrapolated=tuple(extrapolated),
             not_judged=tuple(not_judged),
         )
+
+
+def _apart(value: float, flops: float) -> str:
+    """A compute at which runs begin or end, with as many digits as tell it from the budget `flops`, at least two."""
+    for digits in range(2, 17):
+        text = f"{value:.{digits}g}"
+        if (float(text) - flops) * (value - flops) > 0 and float(text) != float(f"{flops:.3g}"):
+            return text
+    return repr(value)
+
+
+def _allowed(curves: Sequence[PairCurves], flops: float) -> str:
+    """Where runs were measured, none of which says anything at `flops`."""
+    if not curves:
+        return ": none has a known compute"
+    below, above = [c.high for c in curves if c.high < flops], [c.low for c in curves if c.low > flops]
+    if not above:
+        low, high = min(c.low for c in curves), max(below)
+        one = high < 1.01 * low
+        return f"; within range: {f'{low:.9g}' if one else f'{_up(low)} to {_down(high)}'}"
+    begin = _up(min(above))
+    if below:
+        return f"; within range: up to {_down(max(below))}, and from {begin} on"
+    beside = min(c.offset for pair in curves for c in pair.curves)
+    added = ""
+    if beside >= flops:
+        added = f": what is counted beside training the generator (--total, --serve) costs {_down(beside)} at least"
+    return f"{added}; the smallest budget that is judged: {begin}"
+
+
+def _up(value: float) -> str:
+    """Three digits, none too few: a budget that is printed as allowed must be."""
+    return _rounded(value, math.ceil)
+
+
+def _down(value: float) -> str:
+    return _rounded(value, math.floor)
+
+
+def _rounded(value: float, whole: Callable[[float], int]) -> str:
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    # A round number may lie a last digit beside its multiple.
+    nearest = round(value / unit)
+    steps = nearest if abs(value / unit - nearest) < SLACK else whole(value / unit)
+    return f"{steps * unit:.3g}"

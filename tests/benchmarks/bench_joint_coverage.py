@@ -54,7 +54,7 @@ def true_optimum(study: SyntheticStudy, prices: Prices, rates: tuple[float, floa
             if not rates[0] * 0.999 <= tokens * bits <= rates[1] * 1.001:
                 continue
             ones = np.ones(len(sizes))
-            images = prices.images(FLOPS, sizes, 2.0**bits * ones, tokens * ones)
+            images = prices.images(FLOPS, sizes, 2.0**bits * ones, tokens * ones, 0 * ones)
             gfid = study.truth.gfid(2.0**bits, tokens, 0.0, sizes, np.maximum(images, 1.0))
             gfid = np.where(images > 2048, gfid, np.inf)
             at = int(gfid.argmin())

@@ -69,13 +69,16 @@ class Tokenizer(Record):
 @dataclass(frozen=True)
 class Prices:
     """FLOPs of one training image, 6 T (N + d K) + r T^2, for each size of the study: N, width d and what attention
-    and norms add, r, as measured; and of its tokenizers' training. Sizes rise with N."""
+    and norms add, r, as measured; sizes rise with N. And of training a tokenizer: `stage1` by rate, without the causal
+    regulariser, and how many times that it costs with one (`regularised`; None: the study has no two to compare, and
+    all are taken to cost alike)."""
 
     sizes: tuple[str, ...]
     params: Array
     width: Array
     rest: Array
     stage1: pd.Series
+    regularised: float | None
     compute: Compute
 
     @classmethod
@@ -88,9 +91,9 @@ class Prices:
         head = 6 * known["tokens"] * (known["params"] + known["width"] * known["codes"])
         rows = known.assign(rest=(known["flops_per_image"] - head) / known["tokens"] ** 2)
         each = rows.groupby("size")[["params", "width", "rest"]].median().sort_values("params")
-        stage1 = known.groupby("rate")["tokenizer_flops"].median()
+        stage1, regularised = _stage1(known)
         params, width, rest = (each[name].to_numpy(dtype=float) for name in ("params", "width", "rest"))
-        return cls(tuple(map(str, each.index)), params, width, rest, stage1, compute)
+        return cls(tuple(map(str, each.index)), params, width, rest, stage1, regularised, compute)
 
     def per_image(self, params: Array, codes: Array, tokens: Array) -> Array:
         """FLOPs of a training image; width and rest between sizes by interpolation in ln N."""
@@ -98,22 +101,47 @@ class Prices:
         width, rest = np.exp(np.interp(at, x, np.log(self.width))), np.interp(at, x, self.rest)
         return 6 * tokens * (params + width * codes) + rest * tokens**2
 
-    def tokenizer(self, rate: Array) -> Array:
-        """FLOPs of training a tokenizer, interpolated between the rates of those trained."""
-        known = self.stage1.dropna()
-        if known.empty:
+    def tokenizer(self, rate: Array, weight: Array) -> Array:
+        """FLOPs of training a tokenizer, interpolated between the rates of those trained; with the causal regulariser
+        where its weight is above 0."""
+        if self.stage1.empty:
             return np.full(np.shape(rate), np.nan)
-        return np.interp(np.log(rate), np.log(known.index.to_numpy(dtype=float)), known.to_numpy(dtype=float))
+        return _between(self.stage1, rate) * np.where(np.asarray(weight) > 0, self.regularised or 1.0, 1.0)
 
-    def images(self, flops: float, params: Array, codes: Array, tokens: Array) -> Array:
+    def assumed(self, tokenizers: Sequence[Tokenizer], table: pd.DataFrame) -> str | None:
+        """What is assumed of the FLOPs of these tokenizers' training, by the table of those trained; None: nothing."""
+        if self.regularised is not None or {t.weight > 0 for t in tokenizers} <= set(table["weight"] > 0):
+            return None
+        lacks = "without" if (table["weight"] > 0).all() else "with"
+        return f"no tokenizer {lacks} the causal regulariser was trained: it is taken to cost what the others do"
+
+    def images(self, flops: float, params: Array, codes: Array, tokens: Array, weight: Array) -> Array:
         """Training images that a compute buys; 0 or less where none are left."""
         each = self.per_image(params, codes, tokens)
         other = np.zeros_like(each)
         if self.compute.total:
-            other += self.tokenizer(tokens * np.log2(codes)) / self.compute.generators
+            other += self.tokenizer(tokens * np.log2(codes), weight) / self.compute.generators
         if self.compute.serve:
             other += (2.0 if self.compute.guided else 1.0) * self.compute.serve * each / 3
         return (flops - other) / each
+
+
+def _stage1(table: pd.DataFrame) -> tuple[pd.Series, float | None]:
+    """`stage1` and `regularised` of the prices: the median ratio over rates at which tokenizers were trained with and
+    without the regulariser, else over those of any with it, the others' price interpolated there."""
+    each = table[table["tokenizer_flops"].notna()].drop_duplicates("tokenizer")
+    with_it = each["weight"] > 0
+    plain, dear = (rows.groupby("rate")["tokenizer_flops"].median() for rows in (each[~with_it], each[with_it]))
+    if plain.empty or dear.empty:
+        return (dear if plain.empty else plain), None
+    shared = dear[dear.index.isin(plain.index)]
+    compared = dear if shared.empty else shared
+    return plain, float(np.median(compared.to_numpy(dtype=float) / _between(plain, compared.index.to_numpy(float))))
+
+
+def _between(prices: pd.Series, rate: Array) -> Array:
+    """Prices by rate, interpolated in ln rate; beyond the rates known those at their ends."""
+    return np.interp(np.log(rate), np.log(prices.index.to_numpy(dtype=float)), prices.to_numpy(dtype=float))
 
 
 @dataclass(frozen=True)
@@ -161,7 +189,7 @@ def joint_optimum(fitted: JointFit, prices: Prices, flops: float, seed: int = 0)
     grid["rate"] = grid["tokens"] * np.log2(grid["codes"])
     # Rates between those trained with one number of tokens belong to the law as well; those outside do not.
     grid = grid[(grid["rate"] >= plain["rate"].min() * 0.999) & (grid["rate"] <= plain["rate"].max() * 1.001)]
-    columns = (grid[name].to_numpy(dtype=float) for name in ("params", "codes", "tokens"))
+    columns = (grid[name].to_numpy(dtype=float) for name in ("params", "codes", "tokens", "weight"))
     grid["images"] = prices.images(flops, *columns)
     grid = grid[grid["images"] > table["images"].min() / 4].reset_index(drop=True)
     if grid.empty:
@@ -175,7 +203,7 @@ def joint_optimum(fitted: JointFit, prices: Prices, flops: float, seed: int = 0)
         return ParameterEstimate(value, float(np.std(draws)), *percentiles(draws, 0.95).tolist())
 
     facts = {name: grid[name].to_numpy(dtype=float) for name in ("rate", "params", "images")}
-    stage1 = prices.tokenizer(facts["rate"])
+    stage1 = prices.tokenizer(facts["rate"], grid["weight"].to_numpy(dtype=float))
     share = stage1 / (stage1 + prices.compute.generators * flops)
     if prices.compute.total:
         share = stage1 / prices.compute.generators / flops
@@ -240,7 +268,8 @@ def untrained_draws(
     )
     if rows.empty:
         return rows.assign(images=[]), np.empty((count, 0))
-    rows["images"] = prices.images(flops, *(rows[name].to_numpy(float) for name in ("params", "codes", "tokens")))
+    columns = (rows[name].to_numpy(float) for name in ("params", "codes", "tokens", "weight"))
+    rows["images"] = prices.images(flops, *columns)
     rows = rows[rows["images"] >= fitted.table["images"].min()].reset_index(drop=True)
     if rows.empty:
         return rows, np.empty((count, 0))

@@ -47,21 +47,40 @@ class PredictedPair(Record):
 
 
 @dataclass(frozen=True)
+class MeasuredPair(Record):
+    """A measured pair beside those not trained: the probability that it is the best of all, and its expected regret
+    against the best of all, as a share."""
+
+    family: str
+    size: str
+    probability: float
+    regret: float
+
+    @property
+    def name(self) -> str:
+        """For people: tokenizer and generator."""
+        return f"{self.family} + {self.size}"
+
+
+@dataclass(frozen=True)
 class JointPrediction(Record):
-    """At one compute: R*, N* and D* (None: `notes` say why), pairs not trained by probability, and the probability that
-    any of them is better than all measured ones."""
+    """At one compute: R*, N* and D* (None: `notes` say why), pairs not trained by probability, the probability that
+    any of them is better than all measured ones, and the measured ones by regret, judged in the same draws (none: no
+    pair was run twice, or none was not trained)."""
 
     flops: float
     optimum: JointOptimum | None
     untrained: tuple[PredictedPair, ...]
     any_untrained: float | None
     notes: tuple[str, ...]
+    measured: tuple[MeasuredPair, ...] = ()
 
 
 @dataclass(frozen=True)
 class JointAnswer:
     """The comparison, the best law that has a formula, fitted with draws, and how far it is off for a tokenizer that it
-    has not seen: `misfit`, of ln gFID, from `tested` tokenizers that were left out and a prior worth MISFIT_DF."""
+    has not seen: `misfit`, of ln gFID, from `tested` tokenizers that were left out and a prior worth MISFIT_DF.
+    `unpredicted` says why tokenizers not trained have no prediction; None: they have one."""
 
     comparison: Comparison
     fitted: JointFit
@@ -69,6 +88,7 @@ class JointAnswer:
     misfit: float
     tested: int
     notes: tuple[str, ...]
+    unpredicted: str | None = None
 
     @classmethod
     def of(cls, frames: StudyFrames, *, replicates: int = REPLICATES, seed: int = 0) -> JointAnswer:
@@ -89,12 +109,13 @@ class JointAnswer:
         misfit = float(np.sqrt(squares / (MISFIT_DF + tested)))
         if error is None:
             notes.append("no tokenizer could be left out, so how far the law is off for a new one was not tested")
+        lacking = [] if fitted.floors is not None else [_without_floors(frames, fitted)]
         try:
             prices = Prices.of(table, frames.compute)
         except FitError as problem:
             prices = None
-            notes.append(str(problem))
-        return cls(comparison, fitted, prices, misfit, tested, tuple(notes))
+            lacking.append(str(problem))
+        return cls(comparison, fitted, prices, misfit, tested, tuple(notes), "; ".join(lacking) or None)
 
     def at(
         self, flops: float, standing: Standing | None, chosen: Sequence[Tokenizer] = (), seed: int = 0
@@ -102,8 +123,9 @@ class JointAnswer:
         """What it would train at a compute. `standing`: of the measured pairs there; `chosen`: tokenizers not trained
         that are looked at, by default those between the ones trained."""
         notes: list[str] = []
-        if self.prices is None or self.fitted.floors is None:
-            return JointPrediction(flops, None, (), None, ("no rfid_floor or no cost of tokenizers not trained",))
+        if self.unpredicted is not None:
+            return JointPrediction(flops, None, (), None, (self.unpredicted,))
+        assert self.prices is not None
         try:
             if lost := [name for name in self.fitted.result.not_identified if name in EXCESS]:
                 raise FitError(f"no optimum: these runs do not determine {', '.join(lost)}")
@@ -125,17 +147,29 @@ class JointAnswer:
             for kind in chosen
             if kind.name not in set(rows["family"])
         ]
+        assumed = self.prices.assumed(kinds, self.fitted.table)
+        if assumed and self.prices.compute.total:
+            notes.append(assumed)
         if rows.empty:
             return JointPrediction(flops, best, (), None, tuple(notes))
-        pool, probability, regret, better = drawn, np.full(len(rows), np.nan), np.full(len(rows), np.nan), None
+        measured: list[MeasuredPair] = []
+        probability, regret, better = np.full(len(rows), np.nan), np.full(len(rows), np.nan), None
         if standing is not None and standing.drawn is not None:
             # Draws of both are independent, and in no order.
-            pool = np.column_stack([np.resize(standing.drawn, (DRAWS, standing.drawn.shape[1])), drawn])
-            first = pool.shape[1] - len(rows)
+            first = standing.drawn.shape[1]
+            pool = np.column_stack([np.resize(standing.drawn, (DRAWS, first)), drawn])
             lowest = pool.argmin(axis=1)
-            probability = np.bincount(lowest, minlength=pool.shape[1])[first:] / len(pool)
-            regret = np.expm1(drawn - pool.min(axis=1, keepdims=True)).mean(axis=0)
+            probabilities = np.bincount(lowest, minlength=pool.shape[1]) / len(pool)
+            regrets = np.expm1(pool - pool.min(axis=1, keepdims=True)).mean(axis=0)
+            measured = [
+                MeasuredPair(pair.family, pair.size, float(probabilities[i]), float(regrets[i]))
+                for i, pair in enumerate(standing.judged)
+            ]
+            measured.sort(key=lambda p: p.regret)
+            probability, regret = probabilities[first:], regrets[first:]
             better = float(np.mean(lowest >= first))
+        elif standing is not None:
+            notes.append("no pair was run twice, so none not trained has a probability beside the measured ones")
         low, high = np.exp(np.quantile(drawn, [0.025, 0.975], axis=0))
         pairs = [
             PredictedPair(
@@ -145,7 +179,7 @@ class JointAnswer:
             for i, row in enumerate(records(rows))
         ]  # fmt: skip
         pairs.sort(key=lambda p: (-np.nan_to_num(p.probability), p.gfid))
-        return JointPrediction(flops, best, tuple(pairs), better, tuple(notes))
+        return JointPrediction(flops, best, tuple(pairs), better, tuple(notes), tuple(measured))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: estimates, the test of p = q, held-out errors, notes."""
@@ -163,3 +197,18 @@ class JointAnswer:
             "comparison": self.comparison.to_dict(),
             "notes": list(self.notes),
         }
+
+
+def _without_floors(frames: StudyFrames, fitted: JointFit) -> str:
+    """Why a study has no law of the floor."""
+    points = frames.ranked
+    if "rfid_floor" not in points or not (points["rfid_floor"] > 0).any():
+        return "tokenizers not trained have no floor: no rfid_floor was measured"
+    if frames.floor_is_comparable:
+        known = fitted.table.loc[fitted.table["floor"] > 0, "tokenizer"].nunique()
+        return f"the law of the floor needs two tokenizers with a measured rfid_floor, not {known}"
+    if frames.measure.guided:
+        return f"rfid_floor is no floor of {frames.measure.name}: guidance can undercut it"
+    if frames.measure.metric != "gfid":
+        return f"rfid_floor is no floor of {frames.measure.name}: it is one of gFID"
+    return "rfid_floor is no floor of this gFID: they were measured under different protocols"

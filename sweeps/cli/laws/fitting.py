@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -14,8 +15,11 @@ import typer
 
 from results.errors import UsageError
 
+from ..options import ExtractorOption, GuidanceOption
+
 if TYPE_CHECKING:
     from analysis.fitting.request import FitRequest
+    from analysis.tokenizers.frames import StudyFrames
 
 DATA_HELP = "A table: CSV, TSV, JSON, Parquet, compressed or not; or a study, or a folder with the three tables."
 DATA = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
@@ -42,7 +46,11 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "metric": (str | None, None, "Column to explain; default: metric or loss."),
     "column": (list[str] | None, None, "A column of a law, as unique_tokens=U, or of a formula, as N=COL; repeatable."),
     "group": (str | None, None, "Column of groups, each fitted on its own."),
-    "cluster": (str | None, None, "Column that names whole runs; they are resampled whole."),
+    "cluster": (
+        str | None,
+        None,
+        "Column that names whole runs, which are resampled whole; of a study by default its tokenizer seeds, or none.",
+    ),
     "weights": (str | None, None, "Column of row weights, 0 or more."),
     "residual": (str, "log", "log or raw."),
     "loss": (str, "huber", "huber, lad, squares or envelope."),
@@ -57,6 +65,9 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "units": (bool, False, "Read numbers such as 1.3B, 350M, 1,000 and 62 %."),
     "skip_missing": (bool, False, "Leave out rows with an empty value, or 0 such as step 0, and count them."),
 }  # fmt: skip
+
+# what a study's metric is, beside the fields of a request
+OF_STUDIES: dict[str, Any] = {"guidance": GuidanceOption, "extractor": ExtractorOption}
 
 FORMS = {
     "column": "ROLE=COL",
@@ -80,6 +91,7 @@ def takes_request(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def with_options(data: Path, **given: Any) -> None:
             options = {name: given.pop(name) for name in shown}
+            judged = {name: given.pop(name) for name in OF_STUDIES}
             own_options = {check: given[check] for check in ("bootstrap", "interval", "seed") if check in given}
             check_resampling(**own_options)
             one_thread()
@@ -95,7 +107,7 @@ def takes_request(
                 options["tie"] = assignments(options["tie"], FORMS["tie"], "tie")
             if "bound" in options:
                 options["bound"] = dict(map(bound_of, options["bound"] or []))
-            requests = _requests(data, {**options, **(fixed or {})}, law_flag)
+            requests = _requests(data, {**options, **(fixed or {})}, law_flag, **judged)
             if len(requests) > 1 and (written := [name for name in WRITES if given.get(name)]):
                 flag = "--" + written[0].removeprefix("as_")
                 raise UsageError(f"{flag} takes one fit; choose by {law_flag}: {', '.join(requests)}")
@@ -117,6 +129,10 @@ def takes_request(
                     annotation=Annotated[kind, option],
                 )
             )
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in OF_STUDIES.items()
+        ]
         _, *rest = inspect.signature(command).parameters.values()
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in rest]
         with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
@@ -127,10 +143,12 @@ def takes_request(
     return decorate
 
 
-def _requests(data: Path, options: dict[str, Any], law_flag: str) -> dict[str, FitRequest]:
+def _requests(
+    data: Path, options: dict[str, Any], law_flag: str, guidance: str | None, extractor: str | None
+) -> dict[str, FitRequest]:
     """The fit asked for; of a study without a law, or with the name of one of its [[fit]] blocks, those, by name.
 
-    Options given beside a block take the place of its own.
+    Options given beside a block take the place of its own. guidance and extractor: of a study's metric.
     """
     from analysis.fitting.request import FitRequest
     from sweeps.study.study import built_in
@@ -138,23 +156,35 @@ def _requests(data: Path, options: dict[str, Any], law_flag: str) -> dict[str, F
     if not (data.is_dir() or data.suffix == ".toml" or (str(data) in built_in() and not data.exists())):
         if options["law"] is None:
             raise UsageError(f"{law_flag} is missing: a table needs one; allowed: {LAW_HELP}")
+        for option, value in (("--guidance", guidance), ("--extractor", extractor)):
+            if value is not None:
+                raise UsageError(f"{option} {value} belongs to a study, which {data} is not")
         return {"": FitRequest(data, **options)}
-    from analysis.tokenizers.fit_table import fit_table
+    from analysis.tokenizers.fit_table import NO_CLUSTERS, study_request
 
-    from ..sources import read_source
+    from ..sources import Judged, read_source
 
     root = Path(os.environ.get("TOKENLAW_ROOT", "runs"))
-    frames = read_source(str(data), root, None).frames
     blocks = {} if data.is_dir() else _blocks(str(data), root)
     chosen = [options["law"]] if options["law"] in blocks else [] if options["law"] else list(blocks)
     if not chosen and options["law"] is None:
         raise UsageError(f"{law_flag} is missing, and {data} has no [[fit]] blocks; allowed: {LAW_HELP}")
-    table = fit_table(frames)
+
+    @cache
+    def frames_by(metric: str | None) -> StudyFrames:
+        return read_source(str(data), root, None, Judged(metric, guidance, extractor)).frames
+
+    def request(metric: str | None = None, cluster: str | None = None, **fields: Any) -> FitRequest:
+        # The metric that ranks is at its guidance, every other one without.
+        ranks = metric if (guidance or extractor) and metric is not None and metric.isidentifier() else None
+        # A command that resamples nothing has no clusters.
+        return study_request(frames_by(ranks), metric, cluster if "cluster" in options else NO_CLUSTERS, **fields)
+
     if not chosen:
-        return {"": FitRequest(table, **options)}
+        return {"": request(**options)}
     usual = {name: default for name, (_, default, _) in REQUEST_OPTIONS.items()} | {"columns": {}}
     given = {name: value for name, value in options.items() if value and value != usual.get(name) and name != "law"}
-    return {name: FitRequest(table, **{**blocks[name], **given}) for name in chosen}
+    return {name: request(**{**blocks[name], **given}) for name in chosen}
 
 
 def _blocks(study: str, root: Path) -> dict[str, dict[str, Any]]:

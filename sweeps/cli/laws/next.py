@@ -107,16 +107,19 @@ def next_(
     )  # fmt: skip
     written = _write(frames, chosen, out, root) if out is not None and chosen.runs else None
     if as_json:
-        print_json({"source": source, **chosen.to_dict(), "joint_reason": reason or None, "file": written})
+        print_json({
+            "source": source, "compute": frames.compute.to_dict(), **chosen.to_dict(), "joint_reason": reason or None,
+            "file": written,
+        })  # fmt: skip
         return
-    _show(chosen, frames.measure.name)
+    _show(chosen, frames)
     for words in (*chosen.notes, *([reason] if reason else [])):
         print(f"note: {words}")
     if written:
         print(f"{written}: tokenlaw submit {written} --wait")
 
 
-def _show(chosen: NextRuns, metric: str) -> None:
+def _show(chosen: NextRuns, frames: StudyFrames) -> None:
     percent = chosen.criterion == "regret"
 
     def said(value: float) -> str:
@@ -126,8 +129,8 @@ def _show(chosen: NextRuns, metric: str) -> None:
         [run.family, run.size, str(run.seed), str(run.images), f"{run.cost:.3g}", said(after), run.why]
         for run, after in zip(chosen.runs, chosen.after, strict=True)
     ]
-    what = f"expected regret of the decision (of {metric})" if percent else "standard deviation of ln R*"
-    print(f"at {chosen.flops:.3g} FLOPs the {what} is {said(chosen.now)}")
+    what = f"expected regret of the decision (of {frames.measure.name})" if percent else "standard deviation of ln R*"
+    print(f"at {chosen.flops:.3g} FLOPs {frames.compute.words} the {what} is {said(chosen.now)}")
     if rows:
         header = ["tokenizer", "generator", "seed", "training images", "FLOPs", "after it", "why"]
         print(table(header, rows))

@@ -90,7 +90,7 @@ def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, st
     rows = []
     for budget in optima:
         for p in budget.pairs[:SHOWN]:
-            chance = "-" if p.probability is None else f"{p.probability:.0%}"
+            chance = "-" if p.probability is None or len(budget.pairs) == 1 else f"{p.probability:.0%}"
             images = "-" if p.train_images is None else f"{p.train_images:.3g}"
             images += f" (law, {p.reach:.2g}x)" if p.extrapolated else ""
             numbers = [cell(None if v is None else float(f"{v:.4g}")) for v in (p.gfid, p.low, p.high)]
@@ -102,7 +102,8 @@ def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, st
     for budget in optima:
         best = budget.best
         chance = "" if best.probability is None else f", best with probability {best.probability:.0%}"
-        print(f"at {budget.flops:.3g} FLOPs: {best.name}{chance} (of {len(budget.pairs)} pairs)")
+        rank = f"{chance} (of {len(budget.pairs)} pairs)" if len(budget.pairs) > 1 else f", {budget.alone}"
+        print(f"at {budget.flops:.3g} FLOPs: {best.name}{rank}")
         others = [p for p in budget.pairs if p is not best]
         if others and best.regret is not None:
             second = min(others, key=lambda p: p.regret or 0.0)
@@ -127,7 +128,8 @@ def _show_pairs(optima: list[BestPairs], metric: str, shares: dict[tuple[str, st
 
 
 def show_predictions(predictions: list[JointPrediction], metric: str) -> None:
-    """Print what the joint law would train at each budget: R*, N*, D*, and the best tokenizer that was not trained."""
+    """Print what the joint law would train at each budget: R*, N*, D*, the best tokenizer that was not trained, and all
+    pairs, measured or not, beside each other."""
     for prediction in predictions:
         at = f"at {prediction.flops:.3g} FLOPs by the joint law:"
         if (best := prediction.optimum) is not None:
@@ -137,18 +139,35 @@ def show_predictions(predictions: list[JointPrediction], metric: str) -> None:
                     ("R*", best.rate, " bits an image"), ("N*", best.params, ""), ("D*", best.images, " images"),
                 )
             ]  # fmt: skip
-            share = "" if best.stage1_share is None else f"; stage 1 {best.stage1_share.value:.0%} of both stages"
-            print(f"{at} {', '.join(parts)}; {metric} {best.gfid.value:.3g}{share}")
+            parts.append(f"{metric} {best.gfid.value:.3g} ({best.gfid.low:.3g} to {best.gfid.high:.3g})")
+            if (share := best.stage1_share) is not None:
+                parts.append(f"stage 1 {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) of both stages")
+            print(f"{at} {', '.join(parts)}")
             for words in best.warnings:
                 print(f"  warning: {words}")
         if prediction.untrained:
             p = prediction.untrained[0]
-            chance = "" if prediction.any_untrained is None else (
-                f"; best of all with {p.probability:.0%}, any not trained with {prediction.any_untrained:.0%}"
-            )  # fmt: skip
             print(
                 f"{at} of tokenizers not trained {p.name} comes first: {metric} {p.gfid:.3g} ({p.low:.3g} to "
-                f"{p.high:.3g}) with {p.train_images:.3g} images{chance}"
+                f"{p.high:.3g}) with {p.train_images:.3g} images"
             )
+        if prediction.measured:
+            _show_pool(prediction, metric)
         for words in prediction.notes:
             print(f"  note: {words}")
+
+
+def _show_pool(prediction: JointPrediction, metric: str) -> None:
+    """Measured pairs and those not trained at a budget, judged by the same draws."""
+    rows = [
+        [f"{prediction.flops:.3g}", p.family, p.size, known, f"{p.probability:.1%}", f"{p.regret:.1%}"]
+        for known, pairs in (("measured", prediction.measured), ("law", prediction.untrained))
+        for p in pairs[:SHOWN]
+    ]
+    print(table(["FLOPs", "tokenizer", "generator", "known by", "best of all with", "regret"], rows))
+    best = prediction.measured[0]
+    print(
+        f"at {prediction.flops:.3g} FLOPs any not trained is best with probability {prediction.any_untrained:.0%}; "
+        f"expected regret of the best measured, {best.name}: {100 * best.regret:.2g} % of its {metric} (further above "
+        "measured pairs are judged among themselves, here beside those not trained)"
+    )

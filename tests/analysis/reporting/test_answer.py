@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from analysis.reporting import wording
 from analysis.reporting.answer import answer
+from analysis.reporting.sentences import headline
+from analysis.tokenizers.compute import Compute
+from analysis.tokenizers.measure import Measure
 from analysis.tokenizers.seed_intervals import over_seeds
 
 
@@ -147,6 +151,51 @@ def test_budgets_can_be_chosen_and_impossible_ones_are_noted(demo_like):
     found = answer(demo_like.frames(), budgets=(1e12, 1e3))
     assert [b.flops for b in found.best_pairs] == [1e12]
     assert any("no run was measured at 1e+03 FLOPs" in note for note in found.notes)
+
+
+COUNTED = [Compute(total=True, generators=7), Compute(total=True), Compute(serve=1e6), Compute(total=True, serve=1e5)]
+
+
+@pytest.mark.parametrize("compute", COUNTED, ids=lambda compute: compute.words.replace(" ", "-"))
+def test_every_sentence_says_which_compute_it_counts(demo_like, compute):
+    found = answer(demo_like.frames(compute=compute))
+    said = [found.headline, *(s.text for s in found.statements)]
+    assert len(said) > 6 and compute.words in found.headline
+    for text in said:
+        assert "training FLOPs" not in text and "not counted" not in text, text
+        assert " FLOPs" not in text or f"FLOPs {compute.words}" in text, text
+    crossings = [s.text for s in found.statements if "cross at" in s.text]
+    assert all(re.search(rf"cross at \S+ FLOPs {re.escape(compute.words)}", text) for text in crossings)
+    (regulariser,) = [s.text for s in found.statements if s.topic == "regulariser"]
+    assert f"Compute multiplier at equal gFID, in FLOPs {compute.words}: " in regulariser
+    counted = {True: ", counted in the multiplier.", False: ", left out of this."}[compute.total]
+    counted = ", 1/7 of them counted in the multiplier." if compute.generators == 7 else counted
+    assert counted in regulariser and regulariser.startswith("At equal training of the generator")
+
+
+def test_without_options_sentences_speak_of_training_flops(demo_like):
+    found = answer(demo_like.frames())
+    assert " training FLOPs" in found.headline and "not counted in this." in found.sentences[1]
+    assert found.sentences[1].startswith("At equal compute the causal") and "Counted in" not in found.sentences[0]
+
+
+def test_a_headline_names_its_metric_where_it_is_another(make_study, known):
+    guided = Measure.of(guidance="best")
+    frames = make_study((known["plain"],), sizes=("S",)).frames(measure=guided)
+    assert "the best pair measured by gFID at best guidance is K4096-T16 + S" in answer(frames).headline
+    cross = answer(_tilted(make_study, known, crossing=1.2e12).frames())
+    assert "makes the better images below" in cross.headline
+    renamed = headline(cross.compression, cross.best_pairs, "KID")
+    assert "K256-T16, has the lower KID below" in renamed and renamed.endswith("above, K4096-T16 has.")
+
+
+def test_pairs_that_are_not_judged_are_noted(demo_like):
+    found = answer(demo_like.frames())
+    left = [b for b in found.best_pairs if b.not_judged]
+    notes = [note for note in found.notes if note.startswith("Not judged at ")]
+    assert left and len(notes) == len(left)
+    for b, note in zip(left, notes, strict=True):
+        assert wording.flops(b.flops) in note and all(f"{name}, {why} FLOPs" in note for name, why in b.not_judged[:6])
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from analysis.reporting.answer import Answer, answer
 from analysis.tokenizers.comparisons.loss_ranking import loss_rankings
 from analysis.tokenizers.comparisons.rate_optimum import rate_optima
 from analysis.tokenizers.frames import load
-from analysis.tokenizers.measure import Measure
+from analysis.tokenizers.measure import Measure, selection_note
 from results import Store
 from results.errors import DataError, UsageError
 from results.importing.importer import import_file
 from sweeps.cli.app import app
 
+STUDY = Path(__file__).parents[3] / "docs" / "studies" / "fashion"
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "published"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/published")
 COLUMNS = {"guided": "guidance"}
@@ -105,12 +106,63 @@ def test_guidance_in_words(tmp_path):
     assert not best.floor_is_comparable
     with pytest.raises(DataError, match=r"guidance = 1.5: gfid was not measured so; measured: 1, best"):
         load(root, measure=Measure.of(guidance="1.5"))
+    with pytest.raises(DataError, match=r"nats_per_image was not measured so; measured: none$"):
+        load(STUDY, measure=Measure.of("nats_per_image", guidance="1.5"))
     with pytest.raises(UsageError, match="allowed: none, best, or a scale"):
         Measure.of(guidance="some")
     with pytest.raises(UsageError, match="does not fall with quality"):
         Measure.of("psnr")
     with pytest.raises(DataError, match="extractor = 'inception' measured nothing here"):
         load(root, measure=Measure.of(extractor="inception"))
+
+
+def test_best_guidance_of_what_was_never_guided_is_refused(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        TABLE.replace(",best,", ",none,").replace("A,1024,16,S,1e18,none,3.0,9.0\n", "")
+    )
+    root = _imported(tmp_path / "root", tmp_path / "table.csv")
+    with pytest.raises(DataError, match="gfid was measured without guidance only; allowed: none"):
+        load(root, measure=Measure.of(guidance="best"))
+    assert load(root, measure=Measure.of(guidance="none")).measure.name == "gFID"
+    with pytest.raises(DataError, match="gfid was measured without guidance only; allowed: none"):
+        load(STUDY, measure=Measure.of(guidance="best"))
+
+
+def test_a_value_at_the_only_scale_measured_is_not_called_tuned(tmp_path):
+    def note(text: str) -> str | None:
+        (folder := tmp_path / str(len(list(tmp_path.iterdir())))).mkdir()
+        (folder / "table.csv").write_text(text)
+        frames = load(_imported(folder / "root", folder / "table.csv"), measure=Measure.of(guidance="best"))
+        return selection_note(frames.measure, frames.ranked)
+
+    tuned = note(TABLE)
+    assert tuned is not None and tuned.startswith("Each value is at a scale that its authors tuned, as in arXiv")
+    some = note(TABLE.replace("1e19,best,2.0", "1e19,none,2.0"))
+    assert some is not None and some.startswith(
+        "1 of 4 values are at the one scale that was measured of them; each other one is at a scale that its authors"
+    )
+    scales = note(TABLE.replace(",best,", ",1.5,"))
+    assert scales is not None and scales.startswith("3 of 4 values are") and "the lowest of up to 2 scales" in scales
+    single = note(TABLE.replace(",best,", ",1.5,").replace("A,1024,16,S,1e18,none,3.0,20.0\n", ""))
+    assert single == "No guidance was chosen: each value is at the one scale that was measured of it"
+
+
+@needs_data
+@pytest.mark.parametrize("table", ["gear", "dit"])
+def test_published_tables_without_guidance_refuse_the_best(tmp_path, table):
+    root = _imported(tmp_path, DATA / f"{table}.csv")
+    with pytest.raises(DataError, match="without guidance only"):
+        load(root, measure=Measure.of(guidance="best"))
+
+
+@needs_data
+def test_a_headline_says_that_its_pair_is_known_by_its_law_alone(tmp_path):
+    assert _answer(_imported(tmp_path / "gear", DATA / "gear.csv")).headline == (
+        "At 3.8e20 training FLOPs the best pair is, by its law, VQ16-end-to-end + L, gFID 7.30: an extrapolation, 1.9 "
+        "times beyond its longest run."
+    )
+    nestok = _imported(tmp_path / "nestok", DATA / "nestok.csv", nats_per_token_at_256="nats_per_token")
+    assert "by its law, alignment-128 + B, gFID at best guidance 1.90: an" in _answer(nestok).headline
 
 
 def test_a_published_table_is_answered_without_nan_or_made_up_intervals(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.tokenizers.comparisons.expected_crossover import expected_crossover
+from analysis.tokenizers.compute import Compute
 from analysis.tokenizers.pairs import best_pairs, default_budgets, probability_curve
 from results.errors import FitError
 
@@ -115,6 +116,54 @@ def test_interpolation_is_linear_in_logs_and_what_ends_goes_on_by_its_law():
         best_pairs(points, 1e9)
     with pytest.raises(FitError, match="no compute budget"):
         best_pairs(points, float("nan"))
+
+
+def test_a_budget_without_runs_names_what_is_allowed_and_it_is():
+    points = pd.concat([_run("A", "S", s, 0.0, FLOPS * 1.2345) for s in (0, 1)])
+    with pytest.raises(FitError, match=r"measured at 1e\+09 FLOPs; the smallest budget that is judged: 1.24e\+11$"):
+        best_pairs(points, 1e9)
+    assert best_pairs(points, 1.24e11).pairs
+    with pytest.raises(FitError, match=r"measured at 1e\+15 FLOPs; within range: 1.24e\+11 to 1.23e\+13$"):
+        best_pairs(points, 1e15, within_range=True)
+    assert best_pairs(points, 1.23e13, within_range=True).pairs
+    one = _run("A", "S", 0, 0.0, np.array([1.2345e12]))
+    with pytest.raises(FitError, match=r"within range: 1.2345e\+12$"):
+        best_pairs(one, 1e15, within_range=True)
+    gap = pd.concat([points, _run("B", "S", 0, 0.0, FLOPS * 1e6)])
+    with pytest.raises(FitError, match=r"within range: up to 1.23e\+13, and from 1e\+17 on$"):
+        best_pairs(gap, 1e15, within_range=True)
+    with pytest.raises(FitError, match="none has a known compute"):
+        best_pairs(points.assign(path_flops=math.nan), 1e15)
+
+
+def test_a_budget_below_what_is_counted_beside_training_says_so():
+    points = _study({("A", "S"): [0.1, 0.2]}).assign(tokenizer_flops=2.5e12, flops_per_image=1e7)
+    counted = Compute(total=True, generators=7).of(points)
+    with pytest.raises(FitError, match=r"\(--total, --serve\) costs 3.57e\+11 at least; the smallest .* 4.58e\+11$"):
+        best_pairs(counted, 1.6e11)
+    assert best_pairs(counted, 4.58e11).pairs
+    # Above what the tokenizer takes, too little is left for the shortest run.
+    with pytest.raises(FitError, match=r"measured at 4e\+11 FLOPs; the smallest budget that is judged: 4.58e\+11$"):
+        best_pairs(counted, 4e11)
+    with pytest.raises(FitError, match=r"costs 3.33e\+14 at least; the smallest"):
+        best_pairs(Compute(serve=1e8).of(points), 1e14)
+
+
+@pytest.mark.parametrize(("begins", "flops", "said"), [(2.02e20, 2e20, "2.02e+20"), (3.05e20, 2e20, "3e+20"),
+                                                       (2.0004e20, 2e20, "2.0004e+20")])  # fmt: skip
+def test_where_runs_begin_is_never_printed_as_the_budget(begins, flops, said):
+    points = pd.concat([_run("A", "S", 0, 0.0, FLOPS * 1e9), _run("B", "S", 0, 0.0, begins * FLOPS / FLOPS[0])])
+    ((name, reason),) = best_pairs(points, flops).not_judged
+    assert (name, reason) == ("B + S", f"its runs begin at {said}")
+    ended = pd.concat([_run("A", "S", 0, 0.0, FLOPS * 1e9), _run("B", "S", 0, 0.0, FLOPS * 19.8e6)])
+    (left,) = best_pairs(ended, 2e20, within_range=True).not_judged
+    assert left.reason == "its runs end at 1.98e+20"
+
+
+def test_a_pair_without_others_is_measured_there_or_judged():
+    points = _study({("A", "S"): [0.1, 0.2]})
+    assert best_pairs(points, 1e12).alone == "the only pair measured there"
+    assert best_pairs(points, 1e14).alone == "the only pair judged there"
 
 
 def test_without_repeats_no_probability_is_made_up():

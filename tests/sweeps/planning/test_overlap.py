@@ -26,3 +26,23 @@ def test_a_size_that_ends_before_the_next_begins_is_named():
 
 def test_budgets_that_overlap_are_not():
     assert gaps(make_plan(parse_study(STUDY.format(small="[8192, 131072]"), "gap")).runs) == []
+
+
+def test_budgets_meant_to_be_equal_leave_no_gap():
+    """XS ends a few percent below where S begins: images are whole batches."""
+    runs = make_plan(parse_study(STUDY.format(small="[8192, 65536]"), "gap")).runs
+    each = {run.size: float(run.facts["flops_per_image"]) for run in runs if run.facts["tokenizer"] == "K16-T16"}
+    meets = 16384 * each["S"] / each["XS"]
+    for share, gap in ((0.999, False), (0.97, False), (0.9, True)):
+        images = int(share * meets) // 64 * 64
+        assert images * each["XS"] < 16384 * each["S"]
+        notes = gaps(make_plan(parse_study(STUDY.format(small=f"[8192, {images}]"), "gap")).runs)
+        assert any("K16-T16" in note for note in notes) == gap, share
+
+
+def test_two_sizes_are_named_once_with_all_their_tokenizers():
+    (note,) = gaps(make_plan(parse_study(STUDY.format(small="[2048, 4096]"), "gap")).runs)
+    assert note.startswith("K16-T16, K1024-T16: XS ends at 5.8e09 to 1.9e10 FLOPs, S begins at 1.8e11 to 2.8e11: ")
+    many = STUDY.replace("[16, 1024]", "[16, 32, 64, 128, 1024]").format(small="[2048, 4096]")
+    (note,) = gaps(make_plan(parse_study(many, "gap")).runs)
+    assert note.startswith("K16-T16, K32-T16, K64-T16 and 2 more: XS ends at")

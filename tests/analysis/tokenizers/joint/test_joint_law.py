@@ -19,6 +19,8 @@ from analysis.tokenizers.joint.floors import FloorLaw
 from analysis.tokenizers.joint.gaussian_process import GaussianProcess
 from analysis.tokenizers.joint.law import FORMS, JointLaw
 from analysis.tokenizers.joint.table import Centre, joint_table
+from analysis.tokenizers.measure import Measure
+from analysis.tokenizers.next_runs import next_runs
 from analysis.tokenizers.pair_laws import pair_curves
 from analysis.tokenizers.standing import Standing
 from results.errors import FitError, UsageError
@@ -126,8 +128,9 @@ def test_one_tokenizer_one_size_and_few_points_end_in_a_sentence() -> None:
 def test_without_floors_or_losses_the_direct_law_is_fitted_and_floors_with_it() -> None:
     drawn = draw_study(2, kinds=((16, 16, 0.0), (1024, 16, 0.0)), sizes=("XS", "S"))
     frames = SimpleNamespace(
-        ranked=drawn.points.drop(columns="nats_per_image"), floor_is_comparable=False, compute=Compute()
-    )
+        ranked=drawn.points.drop(columns="nats_per_image"), floor_is_comparable=False, compute=Compute(),
+        measure=Measure(guidance="best"),
+    )  # fmt: skip
     table = joint_table(frames)  # type: ignore[arg-type]
     with pytest.raises(FitError, match="nats per image of every tokenizer"):
         fit_joint(table)
@@ -139,7 +142,38 @@ def test_without_floors_or_losses_the_direct_law_is_fitted_and_floors_with_it() 
     predicted = fit_joint(table, "direct").result.predict(answer.fitted.columns(table.assign(floor=0.0)))
     assert np.isfinite(predicted).all()
     prediction = answer.at(1e12, None)
-    assert prediction.optimum is None and "no rfid_floor" in prediction.notes[0]
+    assert prediction.optimum is None
+    assert prediction.notes == ("rfid_floor is no floor of gFID at best guidance: guidance can undercut it",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "comparable", "measure", "reason"),
+    [
+        ({"rfid_floor": np.nan}, False, Measure(), "tokenizers not trained have no floor: no rfid_floor was measured"),
+        ({}, False, Measure("kid"), "rfid_floor is no floor of KID: it is one of gFID"),
+        ({}, False, Measure(), "rfid_floor is no floor of this gFID: they were measured under different protocols"),
+        (
+            {"width": np.nan},
+            True,
+            Measure(),
+            "what other tokenizers would cost is not known: no width or FLOPs of S, XS",
+        ),
+        ({"one": True}, True, Measure(), "the law of the floor needs two tokenizers with a measured rfid_floor, not 1"),
+    ],
+)
+def test_why_tokenizers_not_trained_are_not_predicted_is_said(
+    changes: dict[str, float], comparable: bool, measure: Measure, reason: str
+) -> None:
+    points = draw_study(2, kinds=((16, 16, 0.0), (1024, 16, 0.0)), sizes=("XS", "S"), seeds=1).points
+    if changes.pop("one", None):
+        changes = {"rfid_floor": points["rfid_floor"].where(points["family"] == "K16-T16")}  # type: ignore[dict-item]
+    frames = SimpleNamespace(
+        ranked=points.assign(**changes), floor_is_comparable=comparable, compute=Compute(), measure=measure
+    )
+    answer = JointAnswer.of(frames, replicates=40)  # type: ignore[arg-type]
+    assert answer.at(1e12, None).notes == (reason,)
+    chosen = next_runs(frames.ranked, pair_curves(frames.ranked), 1e12, 1e13, joint=answer)
+    assert any(reason in note for note in chosen.notes)
 
 
 def test_law_of_the_floor() -> None:
@@ -175,8 +209,29 @@ def test_costs_are_those_of_the_study(table: pd.DataFrame) -> None:
             each = prices.per_image(np.array([params]), np.array([codes]), np.array([tokens]))
             assert each[0] == pytest.approx(per_image(codes, tokens, size), rel=1e-9)
     total = Prices.of(table, Compute(total=True, generators=2))
-    alone, shared = (p.images(1e13, np.array([1e5]), np.array([64.0]), np.array([16.0]))[0] for p in (prices, total))
+    columns = (np.array([1e5]), np.array([64.0]), np.array([16.0]), np.array([0.0]))
+    alone, shared = (p.images(1e13, *columns)[0] for p in (prices, total))
     assert (alone - shared) * per_image(64, 16, "S") == pytest.approx(1.25e12, rel=0.1)
+
+
+def test_stage_1_costs_by_rate_and_by_whether_the_regulariser_is_there(table: pd.DataFrame) -> None:
+    """With it 1.2 times, at the one rate at which both were trained; the median over both would be 1.1 times."""
+    plain = 2e12 + 1e9 * table["rate"]
+    priced = table.assign(tokenizer_flops=plain * np.where(table["weight"] > 0, 1.2, 1.0))
+    rate, weight = np.array([64.0, 160, 640, 160, 640]), np.array([0.0, 0, 0, 0.25, 0.5])
+    prices = Prices.of(priced, Compute())
+    assert prices.tokenizer(rate, weight) == pytest.approx((2e12 + 1e9 * rate) * np.where(weight > 0, 1.2, 1.0))
+    assert prices.assumed([Tokenizer(64, 16, 0.25), Tokenizer(64, 16)], table) is None
+    # A ratio where no rate has both: against the price of the others between their rates.
+    apart = Prices.of(priced[(priced["weight"] > 0) | (priced["rate"] != 160)], Compute())
+    assert apart.regularised == pytest.approx(1.2, rel=0.05)
+    for kept, lacks in ((priced["weight"] == 0, "with"), (priced["weight"] > 0, "without")):
+        alike = Prices.of(priced[kept], Compute())
+        assert len(set(alike.tokenizer(np.full(2, 160.0), np.array([0.0, 0.25])))) == 1
+        words = alike.assumed([Tokenizer(64, 16, 0.25), Tokenizer(64, 16)], priced[kept])
+        assert words is not None and words.startswith(f"no tokenizer {lacks} the causal regulariser was trained")
+    nothing = Prices.of(table.assign(tokenizer_flops=np.nan), Compute())
+    assert np.isnan(nothing.tokenizer(rate, weight)).all()
 
 
 def test_optimum_and_tokenizers_not_trained(study: SyntheticStudy, table: pd.DataFrame) -> None:
@@ -194,6 +249,14 @@ def test_optimum_and_tokenizers_not_trained(study: SyntheticStudy, table: pd.Dat
     standing = Standing.at(pair_curves(study.points), flops, 4000, 0)
     prediction = answer.at(flops, standing)
     assert prediction.untrained and 0 <= (prediction.any_untrained or 0) <= 1
+    # One pool: its shares make 1, and a pair not worse than the measured ones leaves those with a regret.
+    pool = [*prediction.measured, *prediction.untrained]
+    assert sum(p.probability for p in pool) == pytest.approx(1)
+    assert sum(p.probability for p in prediction.untrained) == pytest.approx(prediction.any_untrained)
+    assert {p.name for p in prediction.measured} == {pair.name for pair in standing.judged}
+    alone = float(np.expm1(standing.drawn - standing.drawn.min(axis=1, keepdims=True)).mean(axis=0).min())  # type: ignore
+    assert prediction.measured[0].regret == min(p.regret for p in prediction.measured) > alone
+    assert prediction.to_dict()["measured"][0]["regret"] == prediction.measured[0].regret
     first = prediction.untrained[0]
     assert first.low < first.gfid < first.high and first.family not in set(table["family"])
     assert {t.name for t in candidates(table)}.isdisjoint(set(table["family"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_next_as_json_stays_within_its_budget_and_names_tokenizers_not_trained(t
     assert rate["criterion"] == "variance" and rate["after"][-1] < rate["now"]
 
 
+def test_what_is_planned_costs_what_next_said_with_the_regulariser_and_whole_batches(tmp_path: Path) -> None:
+    out = tmp_path / "more.toml"
+    words = ("next", STUDY, "--flops", "1.6e11", "--out", out, "--json", "--budget")
+    chosen = json.loads(invoke(*words, "8.6e12"))
+    assert any(run["weight"] and run["trains_tokenizer"] for run in chosen["runs"])
+    assert all(run["images"] % 64 == 0 for run in chosen["runs"])
+    planned = json.loads(invoke("plan", out, "--root", tmp_path / "root", "--json"))["totals"]["flops"]
+    assert planned <= 8.6e12
+    # The tokenizers' FLOPs are interpolated between codebooks.
+    assert planned == pytest.approx(sum(run["cost"] for run in chosen["runs"]), rel=0.005)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,10 +106,17 @@ def test_optimum_predicts_tokenizers_that_were_not_trained() -> None:
     words = ("optimum", STUDY, "--flops", "1.6e11", "--candidate", "codes=128,tokens=16")
     text = invoke(*words)
     assert "expected regret" in text and "R* =" in text and "of tokenizers not trained K128-T16 + XS" in text
+    line = next(line for line in text.splitlines() if "R* =" in line)
+    assert re.search(r"gFID [\d.]+ \([\d.]+ to [\d.]+\), stage 1 [\d.]+% \([\d.]+% to [\d.]+%\) of both stages$", line)
+    assert re.search(r"K16-T16 +XS +measured +[\d.]+% +[\d.]+%", text)
+    assert re.search(r"K128-T16 +XS +law +[\d.]+% +[\d.]+%", text)
+    assert "expected regret of the best measured, K16-T16 + XS" in text and "judged among themselves" in text
     answer = json.loads(invoke(*words, "--json"))
     [prediction] = answer["predictions"]
     assert {p["family"] for p in prediction["untrained"]} == {"K128-T16"}
     assert answer["optima"][0]["pairs"][0]["regret"] >= 0
+    assert {"probability", "regret"} <= set(prediction["measured"][0])
+    assert prediction["measured"][0]["regret"] > answer["optima"][0]["pairs"][0]["regret"]
     assert answer["joint"]["comparison"]["best"]
     assert "candidate = 'codes=3' is not allowed" in invoke(*words[:-1], "codes=3", code=2)
 
