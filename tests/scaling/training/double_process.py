@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scaling.ranks import Place
 from scaling.specification.spec import (
-    BinarySphericalSpec,
     IndexBackpropagationSpec,
     LookupFreeQuantizerSpec,
     ReconstructionLossSpec,
@@ -30,7 +29,6 @@ WITHOUT = {"regulariser": None, "losses": ReconstructionLossSpec(perceptual_weig
 SPECS |= {
     "ibq": VECTOR.model_copy(update={"quantizer": IndexBackpropagationSpec(codebook_size=64, code_dim=8), **WITHOUT}),
     "lfq": VECTOR.model_copy(update={"quantizer": LookupFreeQuantizerSpec(bits=6, entropy_temperature=1.0), **WITHOUT}),
-    "bsq": VECTOR.model_copy(update={"quantizer": BinarySphericalSpec(bits=6), **WITHOUT}),
 }
 """With entropies of a whole batch, which microbatches cannot have. At its published temperature of 0.01 LFQ is so steep
 that rounding alone grows to a percent within 20 steps."""

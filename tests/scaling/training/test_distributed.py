@@ -125,7 +125,7 @@ def test_two_processes_train_as_one(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["adversarial", "adversarial-parts", "scalar", "ibq", "lfq", "bsq"])
+@pytest.mark.parametrize("what", ["adversarial", "adversarial-parts", "scalar", "ibq", "lfq"])
 def test_in_double_precision_two_processes_are_one(what: str, tmp_path: Path) -> None:
     """Nothing but rounding differs: 20 steps, batch norm and adaptive weight of the discriminator, and entropies of the
     whole batch included."""
